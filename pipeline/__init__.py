@@ -1,0 +1,1 @@
+"""What the stages share (configuration, dataset contract, files, tracking, log), and the orchestrator that runs them."""

@@ -1,0 +1,408 @@
+"""Every setting: typed, documented, one class a section.
+
+The value of a setting comes from its default, then the TOML file, then the environment (`PACKLM_SECTION__KEY`, and MLflow's
+own `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME`), then the command line (`--section.key value`); the last one wins.
+All wrong keys and values are reported together, before any work. Relative paths are relative to the current folder.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import RequestError
+
+DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.toml"
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Run(Section):
+    name: str = Field("quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run, its folder, its dataset's folder and its record in MLflow."""
+    dir: Path = Path()
+    """Where everything made after the dataset goes; `runs/NAME` unless given."""
+    seed: int = Field(1, ge=0, lt=2**32)
+    """Seed of the first weights, the order of the batches, dropout and sampling."""
+
+
+class Corpus(Section):
+    format: Literal["text", "builtin"] = "text"
+    """text: UTF-8 files. builtin: documents made on the spot; `corpus.train = "python"`, Python's own documentation."""
+    train: Paths = ()
+    """Training documents: a file, a folder (searched recursively), a glob, or a list of them."""
+    validation: Paths = ()
+    """Validation documents, given the same way."""
+    test: Paths = ()
+    """Test documents, given the same way."""
+    validation_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of the `train` documents set aside for validation, chosen by a hash of document and `split_seed`."""
+    test_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of the `train` documents set aside for testing, chosen the same way."""
+    split_seed: int = Field(1, ge=0)
+    """Another seed, another choice of documents for the fractions."""
+    document: Literal["file", "line"] = "file"
+    """What a document is: a whole file, or each line of it."""
+    sentences: Literal["line", "sentencex", "none"] = "sentencex"
+    """Where sentences end: at line ends, where the sentencex library says, or nowhere (a document is one sentence)."""
+    language: str = "en"
+    """Language of the text, for sentencex."""
+    drop_lines: Paths = ()
+    """Regular expressions; a line that one of them matches in whole (the white space around it aside) is dropped, and counted."""
+    on_bad_text: Literal["error", "replace", "skip"] = "error"
+    """What to do with bytes that are not UTF-8 (and a spelled `<eos>` at word level): stop and name the place, replace them
+    by U+FFFD (by `<unk>`), or skip the document; the last two are counted."""
+
+    @field_validator("drop_lines")
+    @classmethod
+    def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return patterns
+
+    @model_validator(mode="after")
+    def _splits(self) -> "Corpus":
+        if self.validation and self.validation_fraction:
+            raise ValueError("give either validation files (validation) or a validation_fraction, not both")
+        if self.test and self.test_fraction:
+            raise ValueError("give either test files (test) or a test_fraction, not both")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction leave nothing to train on")
+        return self
+
+
+class Tokenizer(Section):
+    kind: Literal["word", "character", "bpe", "file"] = "bpe"
+    """word: white-space words. character: Unicode characters. bpe: byte-level byte-pair encoding. All three are trained on
+    the training split. file: a ready `tokenizer.json`."""
+    vocab_size: int = Field(10_000, ge=1)
+    """Most entries the vocabulary may have, special tokens included."""
+    file: Path | None = None
+    """The `tokenizer.json` to use, with `kind = "file"`."""
+
+    @model_validator(mode="after")
+    def _file(self) -> "Tokenizer":
+        if (self.kind == "file") != (self.file is not None):
+            raise ValueError('kind = "file" and file = "..." go together')
+        return self
+
+
+class Dataset(Section):
+    dir: Path = Path()
+    """The dataset's folder; `data/NAME` unless given."""
+    rows: Literal["stream", "document"] = "stream"
+    """The fixed view cuts all documents laid end to end (stream), or each document by itself (document)."""
+    length: int = Field(64, ge=1)
+    """Targets in a row of the fixed view."""
+    shards: int = Field(8, ge=1)
+    """Most shards a split is cut into."""
+    workers: int | None = Field(None, ge=1)
+    """Processes that make shards; as many as there are processors unless given. Changes nothing in the dataset."""
+
+
+class Model(Section):
+    cell: Literal["rnn", "gru", "lstm"] = "lstm"
+    """The recurrent cell: Elman's (tanh), gated recurrent unit, or long short-term memory."""
+    layers: int = Field(2, ge=1)
+    """Recurrent layers, one on the other."""
+    hidden: int | tuple[int, ...] = 200
+    """Units of every layer, or a list with the units of each."""
+    embedding: int | None = Field(None, ge=1)
+    """Width of the word vectors; that of the last layer unless given."""
+    tied: bool = True
+    """The softmax uses the word vectors as its weights (Inan et al. 2017; Press and Wolf 2017)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of units dropped from the word vectors, between layers and before the softmax (Zaremba et al. 2014)."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each layer."""
+        return (self.hidden,) * self.layers if isinstance(self.hidden, int) else self.hidden
+
+    @property
+    def embedding_width(self) -> int:
+        return self.embedding or self.widths[-1]
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Model":
+        if len(self.widths) != self.layers:
+            raise ValueError(f"hidden lists {len(self.widths)} widths for layers = {self.layers}")
+        if min(self.widths) < 1:
+            raise ValueError("hidden must be at least 1")
+        if self.tied and self.embedding_width != self.widths[-1]:
+            raise ValueError(
+                f"tied = true needs an embedding as wide as the last layer: embedding = {self.embedding_width}, "
+                f"last layer {self.widths[-1]}; make them equal or set tied = false"
+            )
+        return self
+
+
+class Train(Section):
+    segments: Literal["sentences", "rows", "streams"] = "sentences"
+    """What the state flows through: sentences and rows start from zero, streams carry their state from batch to batch."""
+    layout: Literal["auto", "packed", "rectangle"] = "auto"
+    """How a batch of segments runs: as a PackedSequence, or as dense rectangles. Both give the same numbers; auto takes the faster."""
+    reset: Literal["document", "none"] = "document"
+    """Streams: state is zeroed where a document begins, or never within an epoch (as is usual on Penn Treebank)."""
+    streams: int = Field(20, ge=1)
+    """Streams: how many run side by side, over all processes."""
+    window: int = Field(35, ge=1)
+    """Streams: time steps between two updates (truncated back-propagation through time)."""
+    global_batch_tokens: int = Field(2048, ge=1)
+    """Sentences and rows: tokens in a batch, over all processes, to within a segment."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """Stochastic gradient descent, or Adam with decoupled weight decay."""
+    lr: float = Field(2e-3, gt=0)
+    """Learning rate."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of sgd."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay."""
+    clip: float = Field(0.25, ge=0)
+    """Largest norm of the gradient, scaled down to it where it is larger; 0 never scales."""
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    """Learning rate over time: constant; half a cosine down to `lr_floor`; or times `plateau_factor` after every validation
+    that brought nothing better."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps in which the learning rate rises from 0, before the schedule begins."""
+    lr_floor: float = Field(0.01, ge=0, le=1)
+    """The share of `lr` at which the cosine ends."""
+    plateau_factor: float = Field(0.25, gt=0, lt=1)
+    """What plateau multiplies the learning rate by."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the training split."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many updates, if that comes before the last epoch ends."""
+    validate_every: int | None = Field(None, ge=1)
+    """Updates between two validations; at the end of every epoch unless given."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Updates between two checkpoints, besides the one at every validation."""
+    log_every: int = Field(20, ge=1)
+    """Updates between two lines of metrics."""
+    precision: Literal["float32", "float64", "medium"] = "float32"
+    """Arithmetic. medium: float32 tensors whose matrix products may round to bfloat16 (TF32 on GPUs)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes GPUs where there are enough for all processes."""
+    processes: int = Field(1, ge=1)
+    """Processes that `python -m pipeline run` and `make train` start with torchrun."""
+
+
+class Evaluate(Section):
+    split: Literal["train", "validation", "test"] = "validation"
+    """The split that `serve evaluate` measures."""
+    context: Literal["auto", "sentences", "documents", "streams"] = "auto"
+    """What precedes a prediction: its sentence alone, its document, or its stream; auto: what the model was trained with."""
+    streams: int = Field(1, ge=1)
+    """In how many streams the split is measured, with context streams."""
+    batch_tokens: int = Field(8192, ge=1)
+    """Tokens run at a time; changes nothing in the numbers."""
+
+
+class Generate(Section):
+    prompts: Path | None = None
+    """File of prompts for the generation stage, a line each (or JSONL with `prompt`); without it, text from nothing."""
+    strategy: Literal["greedy", "sample", "beam"] = "sample"
+    """Always the likeliest token; random; or the likeliest sequences that a beam search finds."""
+    samples: int = Field(1, ge=1)
+    """Continuations of each prompt; the likeliest come first. Greedy has one, beam at most `beams`."""
+    temperature: float = Field(1.0, gt=0)
+    """sample: divides the logits; below 1 the likely gets likelier."""
+    top_k: int = Field(0, ge=0)
+    """sample: draws from the so many likeliest tokens; 0 from all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """sample: draws from the fewest tokens that together have this probability (Holtzman et al. 2020)."""
+    beams: int = Field(5, ge=1)
+    """beam: hypotheses kept at each step."""
+    max_tokens: int = Field(60, ge=1)
+    """Most tokens generated after a prompt."""
+    stop_at_eos: bool = True
+    """A generation ends with its sentence; false: it goes on into the next ones, until `max_tokens`."""
+    batch_prompts: int = Field(64, ge=1)
+    """Prompts run at a time."""
+
+
+class Tracking(Section):
+    uri: str = "sqlite:///mlflow.db"
+    """MLflow's store or server; an empty string records nothing."""
+    experiment: str = "packlm"
+    """MLflow experiment that the runs belong to."""
+    model_name: str = ""
+    """Name under which the evaluated model is registered; the run's name unless given."""
+
+
+class Config(Section):
+    """All settings of all stages. Make one with `resolve` or `load`."""
+
+    run: Run = Run()
+    corpus: Corpus = Corpus()
+    tokenizer: Tokenizer = Tokenizer()
+    dataset: Dataset = Dataset()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    generate: Generate = Generate()
+    tracking: Tracking = Tracking()
+
+
+def resolve(values: Mapping[str, Any]) -> Config:
+    """Validates nested values and fills in the settings that follow from the run's name.
+
+    Raises:
+        RequestError: naming every wrong key at once, with what is wrong and, for a typo, the key that was meant.
+    """
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise RequestError("wrong configuration:\n" + "\n".join(f"  {line}" for line in _complaints(error))) from None
+    name = config.run.name
+    run = config.run if config.run.dir != Path() else config.run.model_copy(update={"dir": Path("runs") / name})
+    dataset = config.dataset if config.dataset.dir != Path() else config.dataset.model_copy(update={"dir": Path("data") / name})
+    tracking = config.tracking if config.tracking.model_name else config.tracking.model_copy(update={"model_name": name})
+    return config.model_copy(update={"run": run, "dataset": dataset, "tracking": tracking})
+
+
+def load(path: Path | None = None, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Config:
+    """Reads the configuration file (`configs/quickstart.toml` unless given), the environment and `--section.key value` arguments."""
+    path = Path(path) if path is not None else DEFAULT_CONFIG
+    values = _read_toml(path)
+    for dotted, text in [*_from_environment(os.environ if environment is None else environment), *_from_arguments(arguments)]:
+        section, _, key = dotted.partition(".")
+        inner = values.setdefault(section, {})
+        if isinstance(inner, dict):
+            inner[key] = _value(text)
+    return resolve(values)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str], list[str]]:
+    """Takes `--config FILE` and the `--section.key value` settings out of a command line.
+
+    Returns (configuration file or None, settings as given, all other arguments).
+    """
+    file, settings, others = None, [], []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        if option == "--config" or re.fullmatch(r"--[a-z_]+\.[a-z_.]+", option):
+            if not equals:
+                if not rest:
+                    raise RequestError(f"{option} needs a value")
+                value = rest.pop(0)
+            if option == "--config":
+                file = Path(value)
+            else:
+                settings += [option, value]
+        else:
+            others.append(word)
+    return file, settings, others
+
+
+def to_toml(config: Config, explain: bool = False) -> str:
+    """The configuration as TOML that `load` reads back to an equal one; with every setting's meaning where `explain`."""
+    lines = []
+    for name, section in config:
+        lines.append(f"[{name}]")
+        for key, value in section.model_dump(mode="json").items():
+            if explain:
+                lines += ["# " + " ".join(str(type(section).model_fields[key].description).split())]
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}" if value is not None else f"# {key} is not set")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two nested records of settings, as lines `section.key: old -> new`."""
+    flat_old, flat_new = _flat(old), _flat(new)
+    keys = sorted({*flat_old, *flat_new})
+    return [f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}" for key in keys if flat_old.get(key) != flat_new.get(key)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path}: the configuration file cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: not a TOML file: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    found = [
+        (name.removeprefix("PACKLM_").lower().replace("__", ".", 1), value)
+        for name, value in sorted(environment.items())
+        if name.startswith("PACKLM_") and "__" in name
+    ]
+    given = dict(found)
+    for name, key in (("MLFLOW_TRACKING_URI", "tracking.uri"), ("MLFLOW_EXPERIMENT_NAME", "tracking.experiment")):
+        if environment.get(name) and key not in given:
+            found.append((key, environment[name]))
+    return found
+
+
+def _from_arguments(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    _, settings, others = split_arguments(arguments)
+    if others:
+        raise RequestError(f"unknown argument {others[0]!r}; settings are given as --section.key value")
+    return [(settings[i].removeprefix("--"), settings[i + 1]) for i in range(0, len(settings), 2)]
+
+
+def _value(text: str) -> Any:
+    """A value given as text: a list in brackets becomes one, `null` the absence of a value, anything else is for its type to read."""
+    if text == "null":
+        return None
+    if text.startswith("["):
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text
+
+
+def _complaints(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        places = [str(place) for place in item["loc"] if place not in ("int", "tuple[int, ...]")]
+        key = ".".join(places)
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: there is no such setting{_suggestion(places)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(item["input"], dict | Section) else f", got {item['input']!r}"
+            lines.append(f"{key}: {message}{got}")
+    return list(dict.fromkeys(lines))
+
+
+def _suggestion(places: list[str]) -> str:
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    known = {"": list(sections)} | {name: list(section.model_fields) for name, section in sections.items() if section}
+    section, key = ("", places[0]) if len(places) == 1 else (places[0], places[1])
+    near = difflib.get_close_matches(key, known.get(section, []), n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {'.'.join([*places[:-1], near[0]])}?"
+    elsewhere = [f"{name}.{key}" for name in known if name and key in known[name]]
+    return f"; did you mean {elsewhere[0]}?" if elsewhere else ""

@@ -1,0 +1,45 @@
+"""Errors meant for the person at the keyboard, and the exit status each one becomes.
+
+0: done. 1: it failed. 2: the request was wrong, found before any work. 75: stopped by a signal, resumable.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+
+log = logging.getLogger("packlm")
+
+FAILED, WRONG_REQUEST, STOPPED = 1, 2, 75
+
+
+class PacklmError(Exception):
+    """Something went wrong; the message says what was found, where, and what to do about it."""
+
+    status = FAILED
+
+
+class RequestError(PacklmError):
+    """The configuration, an argument or a missing input makes the request impossible; nothing was done."""
+
+    status = WRONG_REQUEST
+
+
+class Stopped(PacklmError):
+    """A signal ended the work at a point from which it can go on."""
+
+    status = STOPPED
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command's `main` and exits with its status: our errors become one message, without a traceback."""
+    try:
+        main()
+    except PacklmError as error:
+        log.error("%s", error)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        log.error("interrupted; run the same command again to go on")
+        sys.exit(STOPPED)
+    except BrokenPipeError:  # whoever read our standard output (`| head`) has enough
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
