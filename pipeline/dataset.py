@@ -24,7 +24,7 @@ from pipeline import files
 from pipeline.errors import PacklmError, RequestError
 
 VERSION = 1
-VIEWS = ("fixed", "sentences")
+VIEWS: tuple["View", ...] = ("fixed", "sentences")
 SPLITS = ("train", "validation", "test")
 EOS, UNK = "<eos>", "<unk>"
 ROW_GROUP = {"fixed": 4096, "sentences": 16384}
@@ -107,7 +107,7 @@ def read_manifest(folder: Path) -> Manifest:
     values = files.read_json(path)
     if not isinstance(values, dict) or values.get("version") != VERSION:
         found = values.get("version") if isinstance(values, dict) else values
-        raise RequestError(f"{path}: dataset version {found!r}, this program reads {VERSION}; rebuild it with `python -m preprocess --rebuild`")
+        raise RequestError(f"{path}: dataset version {found!r}, this program reads {VERSION}; `python -m preprocess --rebuild` renews it")
     missing = {item.name for item in fields(Manifest)} ^ set(values)
     if missing:
         raise PacklmError(f"{path}: damaged: missing or unknown entries {', '.join(sorted(missing))}")
@@ -190,7 +190,8 @@ def _schema(view: View, vocab_size: int, length: int) -> pa.Schema:
     id_value, number, text = ({"dtype": name, "_type": "Value"} for name in (kind, "int32", "string"))
     features: dict[str, Any]
     if view == "fixed":
-        types: dict[str, pa.DataType] = {"ids": pa.list_(pa.from_numpy_dtype(kind), length + 1), "begins": pa.list_(pa.int32()), "num_targets": pa.int32()}
+        types: dict[str, pa.DataType] = {"ids": pa.list_(pa.from_numpy_dtype(kind), length + 1)}
+        types |= {"begins": pa.list_(pa.int32()), "num_targets": pa.int32()}
         features = {
             "ids": {"feature": id_value, "length": length + 1, "_type": "List"},
             "begins": {"feature": number, "_type": "List"},
@@ -210,20 +211,20 @@ def write_shard(path: Path, view: View, tables: Iterable[pa.Table], schema_of: t
     `schema_of` is (vocabulary size, row length). Returns (rows, SHA-256 of the file).
     """
     size, rows, waiting = ROW_GROUP[view], 0, [_schema(view, *schema_of).empty_table()]
-    with files.atomic(path) as stream:
-        with pq.ParquetWriter(stream, waiting[0].schema, compression="zstd", use_dictionary=["document"] if view == "sentences" else False) as writer:
-            for table in tables:
-                waiting.append(table)
-                held = sum(part.num_rows for part in waiting)
-                if held >= size:
-                    whole = pa.concat_tables(waiting).combine_chunks()
-                    for start in range(0, held - held % size, size):
-                        writer.write_table(whole.slice(start, size), row_group_size=size)
-                    waiting = [whole.slice(held - held % size)]
-                rows += table.num_rows
-            rest = pa.concat_tables(waiting).combine_chunks()
-            if rest.num_rows:
-                writer.write_table(rest, row_group_size=size)
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["document"] if view == "sentences" else False}
+    with files.atomic(path) as stream, pq.ParquetWriter(stream, waiting[0].schema, **options) as writer:
+        for table in tables:
+            waiting.append(table)
+            held = sum(part.num_rows for part in waiting)
+            if held >= size:
+                whole = pa.concat_tables(waiting).combine_chunks()
+                for start in range(0, held - held % size, size):
+                    writer.write_table(whole.slice(start, size), row_group_size=size)
+                waiting = [whole.slice(held - held % size)]
+            rows += table.num_rows
+        rest = pa.concat_tables(waiting).combine_chunks()
+        if rest.num_rows:
+            writer.write_table(rest, row_group_size=size)
     return rows, files.sha256(path)
 
 
@@ -273,7 +274,8 @@ def card(manifest: Manifest) -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, split in manifest.splits.items():
-        lines.append(f"| {name} | {split.documents:,} | {split.sentences:,} | {split.tokens:,} | {split.words:,} | {split.bytes:,} | {split.unknown:,} |")
+        counted = (split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown)
+        lines.append(f"| {name} | " + " | ".join(f"{count:,}" for count in counted) + " |")
     if manifest.counts:
         lines += ["", "Counted on the way: " + "; ".join(f"{reason}: {count:,}" for reason, count in manifest.counts.items()) + "."]
     return "\n".join(lines) + "\n"

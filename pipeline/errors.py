@@ -41,5 +41,5 @@ def run(main: Callable[[], None]) -> None:
         log.error("interrupted; run the same command again to go on")
         sys.exit(STOPPED)
     except BrokenPipeError:  # whoever read our standard output (`| head`) has enough
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(0)

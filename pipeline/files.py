@@ -109,8 +109,10 @@ def _aside(folder: Path) -> Path:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, what: Path | None = None) -> Iterator[None]:
     """Holds the lock file `path` for the block; raises `PacklmError` naming the process that holds it otherwise.
+
+    `what` is what the message says to be in use; the folder of the lock file unless given.
 
     The kernel lets go of the lock when its holder dies, so a stale file left by a crash stops nobody.
     """
@@ -122,7 +124,7 @@ def lock(path: Path) -> Iterator[None]:
         except BlockingIOError:
             stream.seek(0)
             holder = stream.read().strip() or "an unnamed process"
-            raise PacklmError(f"{path.parent}: in use by {holder}; wait for it, or stop it") from None
+            raise PacklmError(f"{what or path.parent}: in use by {holder}; wait for it, or stop it") from None
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()

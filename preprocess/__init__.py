@@ -1,0 +1,1 @@
+"""Text in, dataset out: documents, sentences, tokenizer, ids, shards. Never imports torch."""

@@ -1,0 +1,184 @@
+"""The stage: the same bytes however it is run, nothing done twice, changes named."""
+
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+from pipeline import dataset, files
+from pipeline.errors import PacklmError, RequestError
+from preprocess import __main__ as command
+from preprocess import build as stage
+from preprocess import executors, shards
+from preprocess.build import build
+from tests.preprocess.conftest import tree
+
+CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
+
+
+def test_workers_and_interruptions_change_no_byte(settings, made, monkeypatch):
+    folder, _ = made()
+    whole = tree(folder)
+    for workers in (2, 3):
+        assert tree(made(dataset__workers=workers)[0]) == whole
+
+    calls = []
+
+    def fail_third(job, real=shards.make):
+        calls.append(job.name)
+        if len(calls) == 3:
+            (job.folder / "fixed" / f".{job.name}.parquet.1.tmp").write_bytes(b"half")
+            raise PacklmError("injected")
+        real(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "make", fail_third)
+        with pytest.raises(PacklmError, match="injected"):
+            build(settings(), rebuild=True)
+    assert tree(folder) == whole  # what was there stays until the new one is whole
+    done = sorted(folder.parent.glob(".small.building/*/done/train-*.json"))
+    assert len(done) == 2
+    shard = next(folder.parent.glob(".small.building/*/dataset/fixed/train-00000*"))
+    shard.write_bytes(shard.read_bytes()[:-1])  # a finished shard that the crash has damaged
+    redone = []
+
+    def note(function, jobs, workers, real=executors.run):
+        redone.extend(jobs)
+        real(function, jobs, workers)
+
+    monkeypatch.setattr(executors, "run", note)
+    assert tree(made()[0]) == whole
+    assert [job.task.index for job in redone] == [0, 2]
+    assert [path.name for path in folder.parent.iterdir() if path.name != ".small.lock"] == ["small"]
+
+
+def test_a_rerun_does_nothing_and_a_change_is_named(settings, corpus, monkeypatch):
+    assert build(settings()).seconds is not None
+    folder = settings().dataset.dir
+    whole = tree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_make", None)
+        assert build(settings(dataset__workers=2)).seconds is None
+    with pytest.raises(RequestError, match=r"dataset\.length: 7 -> 9(.|\n)*--rebuild"):
+        build(settings(dataset__length=9))
+    (corpus / "a.txt").write_text("Other text.")
+    (corpus / "new.txt").write_text("New text.")
+    (corpus / "b.txt").unlink()
+    with pytest.raises(RequestError) as caught:
+        build(settings())
+    listed = ["added: train: articles/new.txt", "changed: train: articles/a.txt", "removed: train: articles/b.txt"]
+    assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == listed
+    assert tree(folder) == whole
+
+
+def test_the_paths_of_this_machine_are_not_in_it(made, tmp_path, corpus):
+    folder, _ = made()
+    whole = tree(folder)
+    corpus.rename(tmp_path / "elsewhere")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "deep" / "articles")
+    assert tree(made(corpus__train=str(tmp_path / "deep" / "articles"))[0]) == whole
+
+
+def test_load_dataset_shows_the_new_data(made, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def tokens(view):
+        return datasets.load_dataset(str(folder), view, split="train", cache_dir=str(tmp_path / "cache"))
+
+    folder, manifest = made()
+    assert len(tokens("sentences")) == manifest.splits["train"].sentences
+    assert sum(tokens("fixed")["num_targets"]) == manifest.splits["train"].tokens
+    (corpus / "zz.txt").write_text("An article more.")
+    folder, manifest = made()
+    assert tokens("sentences")[-1]["document"] == "articles/zz.txt"
+    assert sum(tokens("fixed")["num_targets"]) == manifest.splits["train"].tokens
+
+
+def test_nothing_to_train_on(settings, tmp_path):
+    (tmp_path / "blank").mkdir()
+    (tmp_path / "blank" / "x.txt").write_text("\n")
+    with pytest.raises(RequestError, match=r"corpus\.train: no text"):
+        build(settings(corpus__train=str(tmp_path / "blank")))
+    with pytest.raises(RequestError, match=r"corpus\.train is not set"):
+        build(settings(corpus__train=()))
+
+
+def test_one_file_in_two_splits(settings, corpus):
+    with pytest.raises(RequestError, match="given twice"):
+        build(settings(corpus__validation=str(corpus / "a.txt")))
+
+
+def test_a_folder_that_is_no_dataset_is_left_alone(settings, tmp_path):
+    (tmp_path / "mine").mkdir()
+    build(settings(dataset__dir=tmp_path / "mine"))  # an empty one may be filled
+    (tmp_path / "mine" / "manifest.json").unlink()
+    for rebuild in (False, True):
+        with pytest.raises(RequestError, match="mine: there is something here that is no dataset"):
+            build(settings(dataset__dir=tmp_path / "mine"), rebuild)
+    assert (tmp_path / "mine" / "tokenizer.json").exists()
+
+
+def test_splits_given_as_files(made, corpus, tmp_path):
+    (tmp_path / "v.txt").write_text("The cat sat.")
+    _, manifest = made(corpus__validation=str(tmp_path / "v.txt"))
+    assert list(manifest.splits) == ["train", "validation"] and manifest.splits["validation"].documents == 1
+    assert manifest.corpus["validation: v.txt"] == files.sha256(tmp_path / "v.txt")
+
+
+def test_a_file_written_to_while_it_is_read(settings, corpus, monkeypatch):
+    def meddle(function, jobs, workers, real=executors.run):
+        (corpus / "a.txt").write_text("Somebody else writes here.")
+        real(function, jobs, workers)
+
+    monkeypatch.setattr(executors, "run", meddle)
+    with pytest.raises(PacklmError, match=r"a\.txt: changed while"):
+        build(settings())
+    assert not settings().dataset.dir.exists()
+
+
+def test_a_second_run_names_the_first(settings):
+    folder = settings().dataset.dir
+    with files.lock(folder.with_name(".small.lock")), pytest.raises(PacklmError, match=r"small: in use by process \d+"):
+        build(settings())
+
+
+def test_a_ready_tokenizer(made, settings, tmp_path):
+    folder, manifest = made()
+    ready = tmp_path / "ready.json"
+    ready.write_bytes((folder / "tokenizer.json").read_bytes())
+    _, again = made(tokenizer__kind="file", tokenizer__file=ready)
+    assert (again.digests["tokenizer"], again.digests["ids"]) == (manifest.digests["tokenizer"], manifest.digests["ids"])
+
+
+def test_the_command(settings, corpus, tmp_path, monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["preprocess", *map(str, arguments)])
+        command.main()
+        return capsys.readouterr()
+
+    folder = tmp_path / "made"
+    given = ["--corpus.format", "text", "--corpus.train", corpus, "--corpus.validation_fraction", 0, "--corpus.test_fraction", 0]
+    given += ["--tokenizer.vocab_size", 280, "--dataset.dir", folder, "--dataset.workers", 1, "--tracking.uri", ""]
+    output = run(*given)
+    assert output.out == "" and "empty documents skipped: 1" in output.err and "made in" in output.err
+    assert "up to date" in run(*given).err
+    assert "as it was made" in run("verify", folder).out
+    assert "articles/a.txt" in run("inspect", folder).out
+    with pytest.raises(RequestError, match="did you mean --rebuild"):
+        run("--rebiuld")
+    path = next((folder / "fixed").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(PacklmError, match=rf"{path.name}: expected sha256"):
+        run("verify", folder)
+
+
+@pytest.mark.skipif(not (CORPORA / "ptb").is_dir(), reason="Penn Treebank is not here")
+def test_penn_treebank(made):
+    given = {"corpus__train": str(CORPORA / "ptb" / "ptb.train.txt"), "corpus__validation": str(CORPORA / "ptb" / "ptb.valid.txt")}
+    rules = {"corpus__document": "line", "corpus__sentences": "none", "dataset__workers": 1, "dataset__length": 64}
+    _, manifest = made(**given, **rules, tokenizer__kind="word", tokenizer__vocab_size=10_000)
+    assert {name: split.tokens for name, split in manifest.splits.items()} == {"train": 929_589, "validation": 73_760}
+    assert manifest.vocab_size == 10_000 and manifest.counts == {}
+    assert dataset.id_type(manifest.vocab_size).name == "uint16"
