@@ -1,0 +1,69 @@
+# make            set up .venv, run the whole pipeline on the built-in corpus, say where everything is
+# make test       set up .venv, run the tests
+# make help       all targets
+
+CONFIG ?= configs/quickstart.toml
+NPROC ?= 2
+ARGS ?=
+PYTHON ?= python3
+PORT ?= 5000
+
+BIN := .venv/bin
+READY := .venv/.ready
+STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
+SETTINGS = --config $(CONFIG) $(ARGS)
+
+.PHONY: run preprocess train evaluate generate ui test lint help clean
+
+run: $(READY)
+	@$(BIN)/python -m pipeline run $(SETTINGS)
+
+preprocess: $(READY)
+	@$(BIN)/python -m preprocess $(SETTINGS)
+
+train: $(READY)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/torchrun --standalone --nproc-per-node $(NPROC) train $(SETTINGS)
+
+evaluate generate: $(READY)
+	@$(BIN)/python -m serve $@ $(SETTINGS)
+
+ui: $(READY)
+	@case "$(STORE)" in \
+	  http*) echo "the record is kept by a server; open its address (MLFLOW_TRACKING_URI) in a browser" ;; \
+	  *) echo "MLflow: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"; \
+	     MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
+	     $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --host 127.0.0.1 --port $(PORT) ;; \
+	esac
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+help:
+	@echo "make              set up .venv, run the whole pipeline, say where everything is"
+	@echo "make test         set up .venv, run the tests"
+	@echo "make preprocess   documents -> dataset"
+	@echo "make train        dataset -> model, with torchrun"
+	@echo "make evaluate     perplexity of the model"
+	@echo "make generate     text from prompts"
+	@echo "make ui           the record of all runs, in MLflow, at http://127.0.0.1:$(PORT)"
+	@echo "make lint         ruff and mypy"
+	@echo "make clean        remove .venv and caches; data/, runs/ and mlflow.db stay"
+	@echo
+	@echo "CONFIG=$(CONFIG)   NPROC=$(NPROC) processes of make train   PYTHON=$(PYTHON)   PORT=$(PORT)"
+	@echo 'ARGS="--train.lr 0.5"   further arguments; make train ARGS=--rebuild starts it over'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "packlm needs Python 3.11 or newer, and $(PYTHON) is not; say which one to use: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up .venv, which takes some minutes ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

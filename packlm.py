@@ -1,0 +1,64 @@
+"""packlm: train, measure and sample recurrent language models on your own text.
+
+In a program, one call opens a trained model:
+
+    import packlm
+    model = packlm.load("runs/quickstart/model")       # or "models:/quickstart@champion"
+
+On the command line:
+
+    packlm run|config|sync ...                         all stages; the resolved configuration; what MLflow has missed
+    packlm preprocess|train ...                        one stage (several processes: torchrun --nproc-per-node 4 train ...)
+    packlm evaluate|score|next|generate ...            what one does with a model
+
+Every command takes `--config FILE` and `--section.key value`; `packlm config --explain` lists all settings.
+"""
+
+import difflib
+import runpy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serve.engine import Engine
+
+MODULES = {
+    "run": "pipeline",
+    "config": "pipeline",
+    "sync": "pipeline",
+    "preprocess": "preprocess",
+    "train": "train",
+    "evaluate": "serve",
+    "score": "serve",
+    "next": "serve",
+    "generate": "serve",
+}
+
+
+def load(path: str | Path) -> "Engine":
+    """Opens a model folder or a registry address (`models:/NAME@ALIAS`)."""
+    from serve.engine import Engine
+
+    return Engine.load(path)
+
+
+def main() -> None:
+    """The `packlm` command."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__, end="")
+        return
+    command, *rest = words
+    if command not in MODULES:
+        near = difflib.get_close_matches(command, MODULES, n=1)
+        hint = f"did you mean `packlm {near[0]}`?" if near else f"there are {', '.join(MODULES)}"
+        print(f"error: unknown command {command!r}; {hint}", file=sys.stderr)
+        sys.exit(2)
+    module = MODULES[command]
+    sys.argv = [f"packlm {command}", *(rest if module == command else words)]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

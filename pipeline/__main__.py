@@ -1,0 +1,43 @@
+"""Runs all stages, and shows the configuration.
+
+    python -m pipeline run [--config C] [--rebuild] [--section.key value ...]      all stages that are not complete
+    python -m pipeline config [--config C] [--explain] [--section.key value ...]   the resolved configuration, as TOML
+    python -m pipeline sync [--config C] [--section.key value ...]                 sends to MLflow the metrics it has missed
+"""
+
+import sys
+
+from pipeline import config as configuration
+from pipeline import errors, log, stages, tracking
+from pipeline.errors import RequestError
+from pipeline.recorder import without_credentials
+
+OPTIONS = {"run": ["--rebuild"], "config": ["--explain"], "sync": []}
+
+
+def main() -> None:
+    log.setup()
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__, end="")
+        return
+    command, *rest = words
+    if command not in OPTIONS:
+        raise RequestError(f"unknown command {command!r}; there are {', '.join(OPTIONS)}")
+    file, settings, options = configuration.split_arguments(rest)
+    if wrong := [option for option in options if option not in OPTIONS[command]]:
+        raise RequestError(f"unknown argument {wrong[0]!r}; `{command}` takes --config, --section.key value {' '.join(OPTIONS[command])}")
+    config = configuration.load(file, settings)
+    if command == "run":
+        stages.run_all(config, rebuild="--rebuild" in options)
+        print(stages.summary(config))
+    elif command == "config":
+        print(without_credentials(configuration.to_toml(config, explain="--explain" in options)), end="")
+    else:
+        tracking.sync(config)
+
+
+
+
+if __name__ == "__main__":
+    errors.run(main)

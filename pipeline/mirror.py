@@ -1,0 +1,94 @@
+"""Reads what a stage appends to its `metrics.jsonl`, as points that a tracking store can take.
+
+A line is one JSON object: `step` (updates done), `tokens` (targets trained on so far), `time` (Unix seconds) and any number of
+metrics. The file is the truth; this is a reader that follows it, line by line, and knows how far it has come.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+BATCH_POINTS = 900
+"""Most points taken at a time, to within a line; MLflow refuses more than 1,000 in a request."""
+
+
+class Point(NamedTuple):
+    """One value of one metric."""
+
+    key: str
+    value: float
+    time: float
+    """Unix seconds."""
+    step: int
+
+
+class MetricsFile:
+    """A place in a `metrics.jsonl`: `next` reads on from it, `advance` moves it once what was read has been delivered."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.offset = 0
+        self._inode = 0
+
+    def next(self) -> tuple[list[Point], int]:
+        """The points of the next lines, and the offset after them; the same offset where there is no whole new line.
+
+        A file that was replaced or cut back is read from its beginning.
+        """
+        points: list[Point] = []
+        try:
+            with open(self.path, "rb") as stream:
+                self._start_over_if_replaced()
+                stream.seek(self.offset)
+                end = self.offset
+                for line in stream:
+                    if not line.endswith(b"\n"):  # still being written
+                        break
+                    points += points_of(line)
+                    end += len(line)
+                    if len(points) >= BATCH_POINTS:
+                        break
+        except FileNotFoundError:
+            return [], self.offset
+        return points, end
+
+    def advance(self, offset: int) -> None:
+        """Takes everything before `offset` as delivered."""
+        self.offset = offset
+
+    def remaining(self) -> int:
+        """How many whole lines have not been delivered."""
+        try:
+            with open(self.path, "rb") as stream:
+                stream.seek(self.offset)
+                return sum(line.endswith(b"\n") for line in stream)
+        except FileNotFoundError:
+            return 0
+
+    def _start_over_if_replaced(self) -> None:
+        status = self.path.stat()
+        if status.st_ino != self._inode or status.st_size < self.offset:
+            self.offset = 0
+        self._inode = status.st_ino
+
+
+def points_of(line: bytes) -> list[Point]:
+    """The points of one line: each metric against steps, and losses and perplexities against tokens too, as `by_tokens/...`.
+
+    Values that are not finite are left out: MLflow stores an infinity as 1.8e308, which flattens every chart it is on.
+    A damaged line has no points.
+    """
+    try:
+        record = json.loads(line)
+        step, tokens, time = int(record.pop("step")), record.pop("tokens", None), float(record.pop("time"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    points = []
+    for key, value in record.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        points.append(Point(key, float(value), time, step))
+        if tokens is not None and key.endswith(("loss", "perplexity")):
+            points.append(Point("by_tokens/" + key.replace("/", "_"), float(value), time, int(tokens)))
+    return points

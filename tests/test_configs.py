@@ -1,0 +1,103 @@
+"""Every recipe loads; what overrides what; every wrong key is named at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import config as configuration
+from pipeline.errors import RequestError
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_loads_and_is_named_after_its_file(path: Path) -> None:
+    config = configuration.load(path, environment={})
+    assert config.run.name == path.stem
+    assert (config.run.dir, config.dataset.dir) == (Path("runs") / path.stem, Path("data") / path.stem)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_printed_configuration_reads_back_equal(path: Path, tmp_path: Path) -> None:
+    config = configuration.load(path, ["--tracking.uri", "http://127.0.0.1:5000", "--model.hidden", "[64, 200]", "--model.layers", "2"], {})
+    for explain in (False, True):
+        printed = tmp_path / "printed.toml"
+        printed.write_text(configuration.to_toml(config, explain))
+        assert configuration.load(printed, environment={}) == config
+
+
+def test_every_setting_is_explained() -> None:
+    missing = [
+        f"{name}.{key}"
+        for name, section in configuration.Config()
+        for key, field in type(section).model_fields.items()
+        if not field.description
+    ]
+    assert missing == []
+
+
+def test_file_then_environment_then_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text('[train]\nlr = 1.0\nepochs = 2\nwindow = 5\n[tracking]\nuri = "sqlite:///file.db"\n')
+    environment = {"PACKLM_TRAIN__LR": "2.0", "PACKLM_TRAIN__EPOCHS": "3", "MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PACKLM_HOME": "/"}
+    config = configuration.load(file, ["--train.lr", "3.0"], environment)
+    assert (config.train.lr, config.train.epochs, config.train.window, config.train.clip) == (3.0, 3, 5, 0.25)
+    assert config.tracking.uri == "http://127.0.0.1:1"
+    assert configuration.load(file, ["--tracking.uri="], environment).tracking.uri == ""
+    assert (
+        configuration.load(file, environment=environment | {"PACKLM_TRACKING__URI": "sqlite:///ours.db"}).tracking.uri
+        == "sqlite:///ours.db"
+    )
+
+
+def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text('[model]\nhiden = 3\ndropout = 1.5\n[trian]\nlr = 1\n[train]\noptimizer = "adam"\nvocab_size = 9\n')
+    with pytest.raises(RequestError) as caught:
+        configuration.load(file, ["--train.epochs", "none"], {"PACKLM_DATASET__LENGTH": "0"})
+    message = str(caught.value)
+    for part in (
+        "model.hiden: there is no such setting; did you mean model.hidden?",
+        "model.dropout: ",
+        "trian: there is no such setting; did you mean train?",
+        "train.optimizer: ",
+        "train.vocab_size: there is no such setting; did you mean tokenizer.vocab_size?",
+        "train.epochs: ",
+        "dataset.length: ",
+    ):
+        assert part in message
+
+
+def command(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_config_command_prints_what_can_be_read_back(tmp_path: Path) -> None:
+    done = command(
+        "config", "--config", "configs/ptb-small.toml", "--explain", "--train.lr", "7", PACKLM_TRACKING__URI="http://me:pw@localhost"
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert "# Learning rate." in done.stdout and "pw" not in done.stdout
+    (tmp_path / "printed.toml").write_text(done.stdout)
+    assert configuration.load(tmp_path / "printed.toml", environment={}).train.lr == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["run", "--train.lr", "-1"], "train.lr: "),
+        (["run", "--rebiuld"], "unknown argument '--rebiuld'"),
+        (["config", "--config", "nowhere.toml"], "nowhere.toml: the configuration file cannot be read"),
+        (["rnu"], "unknown command 'rnu'"),
+    ],
+)
+def test_wrong_request_exits_with_2_in_one_message(words: list[str], part: str) -> None:
+    done = command(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert part in done.stderr and "Traceback" not in done.stderr
