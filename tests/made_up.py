@@ -1,0 +1,55 @@
+"""Datasets made of random ids, written through the dataset contract, for tests that need no text."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import dataset, files
+
+EOS = 0
+
+
+def documents(seed: int, count: int, vocab_size: int = 17, longest: int = 9) -> list[list[np.ndarray]]:
+    """Random documents: lists of sentences of ids, each ending in `<eos>` (id 0)."""
+    generator = np.random.default_rng(seed)
+    return [
+        [np.append(generator.integers(1, vocab_size, generator.integers(0, longest)), EOS) for _ in range(generator.integers(1, 5))]
+        for _ in range(count)
+    ]
+
+
+def write(folder: Path, seed: int = 1, counts: tuple[int, int] = (30, 8), vocab_size: int = 17, length: int = 6) -> dataset.Manifest:
+    """Writes a dataset of random documents: `counts` of training (in two shards) and validation documents."""
+    splits = {}
+    for name, count, shards in (("train", counts[0], 2), ("validation", counts[1], 1)):
+        made = documents(seed + len(splits), count, vocab_size)
+        cut = np.array_split(np.arange(count), shards)
+        splits[name] = _split(folder, name, [[made[index] for index in part] for part in cut], vocab_size, length)
+    files.write_text(folder / "tokenizer.json", "{}")
+    files.write_text(folder / "tokenizer_config.json", "{}")
+    digests = {"content": dataset.content_digest(splits), "tokenizer": files.sha256(folder / "tokenizer.json")}
+    manifest = dataset.Manifest({"corpus": {}}, {}, digests, vocab_size, length, False, splits)
+    dataset.write_manifest(folder, manifest)
+    return manifest
+
+
+def _split(folder: Path, name: str, shards: list[list[list[np.ndarray]]], vocab_size: int, length: int) -> dataset.Split:
+    written: dict[str, dict[str, dataset.Shard]] = {view: {} for view in dataset.VIEWS}
+    for number, part in enumerate(shards):
+        sentences = [sentence for document in part for sentence in document]
+        ids, ends = np.concatenate(sentences), np.cumsum([len(sentence) for sentence in sentences])
+        opens = np.zeros(len(ids), bool)
+        opens[np.cumsum([0, *(sum(map(len, document)) for document in part)])[:-1]] = True
+        ones, names = np.ones(len(ends), np.int32), [str(index) for index, document in enumerate(part) for _ in document]
+        tables = {
+            "fixed": dataset.fixed_table(ids, opens, vocab_size, length, EOS),
+            "sentences": dataset.sentences_table(ids, ends, names, ones, ones, ones, [""] * len(ends), [""] * len(ends), vocab_size),
+        }
+        for view, table in tables.items():
+            file = dataset.shard_name(view, name, number, len(shards))
+            rows, digest = dataset.write_shard(folder / file, view, [table], (vocab_size, length))
+            written[view][file] = dataset.Shard(rows, len(ids), digest)
+    whole = [document for part in shards for document in part]
+    tokens = sum(len(sentence) for document in whole for sentence in document)
+    longest = max(len(sentence) for document in whole for sentence in document)
+    return dataset.Split(len(whole), sum(map(len, whole)), tokens, tokens, tokens, 0, longest, written)

@@ -1,0 +1,28 @@
+"""Runs a function on several ranks that talk through gloo, as torchrun would start them."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch.multiprocessing
+
+
+def run_on_ranks(world: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Calls `function(*arguments)` on `world` ranks: in this process if it is one, else in spawned ones."""
+    if world == 1:
+        function(*arguments)
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_rank, (world, port, function, arguments), world)
+
+
+def _rank(rank: int, world: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    function(*arguments)

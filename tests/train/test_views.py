@@ -1,0 +1,48 @@
+"""Both views, read back through `datasets`, hold what was written."""
+
+import numpy as np
+
+from tests import made_up
+from train.views import Sentences, Stream
+
+
+def written(seed, count):
+    return made_up.documents(seed, count)
+
+
+def test_sentences_come_back_in_order(made):
+    folder, manifest = made
+    sentences = Sentences.open(folder, manifest, "train")
+    expected = [sentence for document in written(1, 30) for sentence in document]
+    assert len(sentences) == len(expected) and sentences.eos == made_up.EOS
+    assert sentences.tokens == manifest.split("train").tokens
+    for index, sentence in enumerate(expected):
+        assert sentences.targets(index).tolist() == sentence.tolist()
+        assert sentences.lengths[index] == len(sentence)
+
+
+def test_the_stream_is_all_targets_end_to_end_across_rows_and_shards(made):
+    folder, manifest = made
+    stream = Stream.open(folder, manifest, "train")
+    documents = [np.concatenate(document) for document in written(1, 30)]
+    ids = np.concatenate(documents)
+    assert len(stream) == len(ids)
+    inputs, targets = stream.read(0, len(ids))
+    assert targets.tolist() == ids.tolist()
+    assert inputs.tolist() == [made_up.EOS, *ids[:-1].tolist()]
+    assert stream.opens.tolist() == np.cumsum([0, *map(len, documents[:-1])]).tolist()
+    for start, stop in ((0, 1), (5, 8), (len(ids) - 1, len(ids)), (3, 40), (len(ids) // 2 - 9, len(ids) // 2 + 9)):
+        assert stream.read(start, stop)[1].tolist() == ids[start:stop].tolist()
+    rows = [stream.row(number) for number in range(stream.num_rows)]
+    assert [start for start, _ in rows[1:]] == [stop for _, stop in rows[:-1]]
+
+
+def test_views_in_memory_equal_views_on_disk(made):
+    folder, manifest = made
+    stream, sentences = Stream.open(folder, manifest, "validation"), Sentences.open(folder, manifest, "validation")
+    ids = stream.read(0, len(stream))[1]
+    in_memory = Stream.from_arrays(ids, stream.opens, made_up.EOS)
+    assert in_memory.read(2, 30)[0].tolist() == stream.read(2, 30)[0].tolist()
+    assert in_memory.cuts(0, len(ids)).tolist() == stream.cuts(0, len(ids)).tolist()
+    again = Sentences.from_arrays(ids, np.cumsum(sentences.lengths))
+    assert all(np.array_equal(again.targets(index), sentences.targets(index)) for index in range(len(sentences)))

@@ -1,0 +1,1 @@
+"""Recurrent language models: the model, how a batch of segments runs through it, and how it is trained."""

@@ -1,0 +1,34 @@
+"""The figure of a training: loss of training and validation against tokens."""
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def loss_figure(metrics: Path) -> Figure:
+    """Draws the losses in a `metrics.jsonl` (nats per token, with perplexity on the right) against millions of tokens."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for key, style in (("train/loss", "-"), ("validation/loss", "o-")):
+        points = [(line["tokens"] / 1e6, line[key]) for line in lines if key in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=key.split("/")[0], markersize=4)
+    axes.set_xlabel("tokens trained on (millions)")
+    axes.set_ylabel("loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    # Perplexity is exp(loss): the same heights, labelled with round perplexities.
+    right = axes.secondary_yaxis("right", functions=(lambda loss: loss, lambda loss: loss))
+    low, high = axes.get_ylim()
+    ticks = [value for value in (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000) if low <= _log(value) <= high]
+    right.set_yticks([_log(value) for value in ticks], [f"{value:,}" for value in ticks])
+    right.set_ylabel("perplexity")
+    return figure
+
+
+def _log(value: float) -> float:
+    import math
+
+    return math.log(value)
