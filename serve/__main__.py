@@ -1,0 +1,217 @@
+"""Uses a trained model.
+
+    python -m serve evaluate [--model M] [--data DIR | --text FILE ...] [--split S] [--out F.json]     perplexity, bits per byte
+    python -m serve score    [--model M] [--input F|-] [--out F|-]                            log P of each line, as TSV
+    python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
+    python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL
+                             [--strategy greedy|sample|beam] [--samples N] [--temperature X] [--top-k N] [--top-p X]
+                             [--beams N] [--max-tokens N] [--stop-at-eos true|false] [--seed N]
+    torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F
+
+M is a model folder or a registry address (models:/NAME@champion); without it, the configuration's `run.dir/model`. `evaluate` and
+`generate` without any of these options are stages of the pipeline: they measure the configured dataset, continue the configured
+prompts, and keep a record in MLflow. Every command takes --config FILE and --section.key value; generate --model M draws
+as M's generation_config.json says unless told otherwise.
+"""
+
+import sys
+from pathlib import Path
+
+# `torchrun serve` puts serve/ itself first on the path, where its modules would shadow others; the repository belongs there.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import difflib
+import io
+import json
+import logging
+from typing import NoReturn
+
+from pipeline import config as configuration
+from pipeline import errors, files
+from pipeline import log as logs
+from pipeline.config import Config
+from pipeline.errors import RequestError
+
+log = logging.getLogger("packlm")
+
+DRAWING = ("strategy", "samples", "temperature", "top_k", "top_p", "beams", "max_tokens", "stop_at_eos")
+SETTINGS: dict[str, dict[str, str]] = {
+    "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams")},
+    "score": {},
+    "next": {},
+    "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},
+}
+"""Options of each command that are other names of settings; the configuration checks their values."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message}; see `python -m serve --help`")
+
+
+def main() -> None:
+    """Reads the command line and does what it asks."""
+    logs.setup()
+    words = sys.argv[1:]
+    if not words or "-h" in words or "--help" in words:
+        print(__doc__, end="")
+        return
+    file, settings, others = configuration.split_arguments(words)
+    asked = parse(others)
+    for name, key in SETTINGS[asked.command].items():
+        if (value := getattr(asked, name)) is not None:
+            settings += [f"--{key}", value]
+    config = configuration.load(file, settings)
+    if asked.command == "generate":
+        generate(asked, config, settings if asked.model and not file else None)
+    else:
+        {"evaluate": evaluate, "score": score, "next": next_tokens}[asked.command](asked, config)
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Reads a command line without its settings; `RequestError` naming what is wrong, and what was perhaps meant."""
+    options: dict[str, list[str]] = {}
+    parser = _Parser(prog="serve", add_help=False)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    for name, aliases in SETTINGS.items():
+        command = commands.add_parser(name, add_help=False, allow_abbrev=False)
+        command.add_argument("--model")
+        for alias in aliases:
+            command.add_argument(f"--{alias.replace('_', '-')}", dest=alias)
+        if name == "evaluate":
+            source = command.add_mutually_exclusive_group()
+            source.add_argument("--data", type=Path)
+            source.add_argument("--text", nargs="+")
+        elif name == "score":
+            command.add_argument("--input", default="-")
+        elif name == "next":
+            command.add_argument("--prompt", required=True)
+            command.add_argument("--top", type=_positive, default=10)
+        else:
+            prompts = command.add_mutually_exclusive_group()
+            prompts.add_argument("--prompts")
+            prompts.add_argument("--prompt")
+        if name != "next":
+            command.add_argument("--out")
+        options[name] = [option for action in command._actions for option in action.option_strings]
+    if words and words[0] not in options:
+        near = difflib.get_close_matches(words[0], options, n=1)
+        raise RequestError(f"unknown command {words[0]!r}; {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(options)}")
+    asked, unknown = parser.parse_known_args(words)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], options[asked.command], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{asked.command} takes {' '.join(options[asked.command])}"
+        raise RequestError(f"unknown argument {unknown[0]!r}; {hint}")
+    return asked
+
+
+def evaluate(asked: argparse.Namespace, config: Config) -> None:
+    """The command `evaluate`."""
+    if asked.model and not (asked.data or asked.text):
+        raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE ...")
+
+    from serve import measuring, reports, stages  # torch takes seconds to import, and a wrong request should not wait for it
+    from serve.engine import Engine
+    from train import distributed
+
+    with distributed.start(config.train.device) as ranks:
+        if not (asked.model or asked.data or asked.text or asked.out):
+            table = stages.evaluate(config, ranks)
+            if ranks.first:
+                print(table)
+            return
+        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking)
+        if asked.text:
+            report, counts = measuring.measure_text(engine.model, engine.about, engine.encoder, asked.text, config.evaluate, ranks)
+            for reason, count in counts.items():
+                log.info("%s: %d", reason, count)
+        else:
+            report = measuring.measure_dataset(engine.model, engine.about, asked.data or config.dataset.dir, config.evaluate, ranks)
+        if ranks.first and asked.out == "-":
+            print(json.dumps(report, indent=2, ensure_ascii=False))
+        elif ranks.first:
+            if asked.out:
+                files.write_json(Path(asked.out), report)
+            print(reports.table(report))
+
+
+def score(asked: argparse.Namespace, config: Config) -> None:
+    """The command `score`."""
+    source = sys.stdin.buffer if asked.input == "-" else _open(Path(asked.input))
+
+    from serve import scoring
+    from serve.engine import Engine
+
+    engine = Engine.load(asked.model or config.run.dir / "model", store=config.tracking)
+    with source:
+        scores = scoring.score(engine.model, engine.encoder, scoring.read_lines(source, asked.input), config.evaluate.batch_tokens)
+        if asked.out in (None, "-"):
+            scoring.write_tsv(scores, sys.stdout)
+            return
+        with files.atomic(Path(asked.out), "w") as stream:
+            scoring.write_tsv(scores, stream)
+
+
+def next_tokens(asked: argparse.Namespace, config: Config) -> None:
+    """The command `next`."""
+    from serve import scoring
+    from serve.engine import Engine
+
+    engine = Engine.load(asked.model or config.run.dir / "model", store=config.tracking)
+    print("token\tprobability")
+    for token, probability in engine.next(asked.prompt, asked.top):
+        print(f"{scoring.escape(token)}\t{probability:.6f}")
+
+
+def generate(asked: argparse.Namespace, config: Config, given: list[str] | None) -> None:
+    """The command `generate`; the settings `given` on the command line, where they are to amend those of the model's folder."""
+    from serve import batch_job, stages
+    from serve.engine import Engine
+    from train import distributed
+
+    with distributed.start(config.train.device) as ranks:
+        if not (asked.model or asked.prompts or asked.prompt is not None or asked.out):
+            stages.generate(config, ranks)
+            return
+        if asked.prompt is not None:
+            requests = [batch_job.Request(1, asked.prompt)]
+        elif asked.prompts == "-":
+            requests = batch_job.read_requests(sys.stdin.buffer, "-")
+        elif asked.prompts:
+            requests = batch_job.open_requests(Path(asked.prompts))
+        else:
+            requests = [batch_job.Request(1)] if asked.model else stages.configured_requests(config)
+        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking)
+        if given is not None:
+            recommended = [word for key, value in engine.generation.items() for word in (f"--generate.{key}", str(value))]
+            config = configuration.load(None, recommended + given)
+        settings = config.generate
+        possible = {"greedy": 1, "beam": settings.beams, "sample": settings.samples}[settings.strategy]
+        if settings.samples > possible:
+            log.warning("generate.samples = %d: %s gives at most %d of each prompt", settings.samples, settings.strategy, possible)
+        if asked.out in (None, "-"):
+            batch_job.write(engine, requests, settings, config.run.seed, ranks, sys.stdout)
+        else:
+            batch_job.run(engine, requests, settings, config.run.seed, ranks, Path(asked.out))
+        refused = [request.line for request in requests if request.error]
+        if refused:
+            log.warning("%d of %d lines are no prompts, line %d first; their records say why", len(refused), len(requests), refused[0])
+
+
+def _open(path: Path) -> io.BufferedReader:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,155 @@
+"""Text in, text out: a trained model with its tokenizer. `packlm.load(path)` gives an `Engine`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline import config as configuration
+from pipeline import files, tracking
+from pipeline.config import Generate
+from pipeline.errors import RequestError
+from preprocess import sentences
+from preprocess.encoding import Encoder
+from serve import decoding, measuring, scoring
+from train import model_folder
+from train.distributed import Ranks
+from train.model import LanguageModel
+from train.model_folder import About
+
+BATCH_TOKENS = configuration.Evaluate().batch_tokens
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model made of a prompt."""
+
+    text: str
+    """What follows the prompt, white space before it included: the prompt and this make up the whole text."""
+    log_prob: float
+    """log P(continuation | prompt) under the model, in nats; without a prompt log P of the text."""
+    tokens: int
+    """How many tokens were generated, the `<eos>` that ended them included."""
+    finished: bool
+    """Whether it ended with its sentence; false where it was cut at `max_tokens`."""
+
+
+class Engine:
+    """A trained model in use. Nothing it answers depends on what it was asked before."""
+
+    def __init__(self, model: LanguageModel, about: About, encoder: Encoder, generation: dict[str, Any]):
+        self.model, self.about, self.encoder = model, about, encoder
+        self.generation = generation
+        """How the model's folder says that text is drawn from it (`generate.*` settings)."""
+        self.rules = measuring.rules_of(about)
+
+    @classmethod
+    def load(cls, address: str | Path, device: torch.device | None = None, store: configuration.Tracking | None = None) -> "Engine":
+        """Opens a model folder, or a registry address (`models:/NAME@ALIAS`, `models:/NAME/3`).
+
+        Args:
+            device: where to run; a GPU where there is one, unless given.
+            store: the registry's; that of the environment unless given.
+
+        Raises:
+            RequestError: no such model, or one of another version.
+            PacklmError: a file of it is damaged.
+        """
+        if str(address).startswith("models:/"):
+            folder = tracking.fetch_model(str(address), store or configuration.load().tracking)
+        else:
+            folder = Path(address)
+        model, about = model_folder.load(folder)
+        encoder = Encoder.load(folder)
+        if encoder.vocab_size > about.vocab_size:
+            raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {about.vocab_size:,}")
+        generation = files.read_json(folder / "generation_config.json")
+        return cls(model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")), about, encoder, generation)
+
+    def score(self, texts: Sequence[str]) -> list[scoring.Score]:
+        """log P(E) of each text, taken as one sentence, and log P and surprisal of each of its tokens."""
+        return list(scoring.score(self.model, self.encoder, texts, BATCH_TOKENS))
+
+    def perplexity(self, texts: Sequence[str]) -> float:
+        """Perplexity per token of texts, each a document, cut into sentences and measured with the context the model was trained with."""
+        ranks = Ranks(0, 1, self.model.projection.weight.device)
+        documents = ((f"text {number}", text) for number, text in enumerate(texts))
+        result, _, _ = measuring.measure_documents(self.model, self.about, self.encoder, documents, configuration.Evaluate(), ranks)
+        return result.perplexity
+
+    def next(self, prompt: str, top: int = 10) -> list[tuple[str, float]]:
+        """The likeliest next tokens after a prompt, and the probability of each."""
+        ids, _ = self.prompt(prompt)
+        with torch.inference_mode():
+            log_probs, _ = decoding.read(self.model, [ids])
+        best, tokens = log_probs[0].double().exp().topk(min(top, self.encoder.vocab_size))
+        return [(self.encoder.token(token), probability) for token, probability in zip(tokens.tolist(), best.tolist(), strict=True)]
+
+    def generate(self, prompts: Sequence[str], seed: int = 1, **settings: Any) -> list[list[Continuation]]:
+        """Continues each prompt; the likeliest continuations first. An empty prompt gives text from nothing.
+
+        Args:
+            settings: `strategy`, `samples`, `temperature`, `top_k`, `top_p`, `beams`, `max_tokens`, `stop_at_eos`; what is not
+                given is as in the model's `generation_config.json`.
+        """
+        chosen = configuration.resolve({"generate": self.generation | settings}).generate
+        read = [self.prompt(prompt) for prompt in prompts]
+        found: list[list[Continuation]] = [[] for _ in prompts]
+        for batch in decoding.by_length([ids for ids, _ in read], chosen.batch_prompts):
+            for group, continuations in zip(batch, self.continue_([read[group[0]] for group in batch], chosen, seed), strict=True):
+                for index in group:
+                    found[index] = continuations
+        return found
+
+    def prompt(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the model reads of a prompt: `<eos>`, then its ids; the white space around it is no part of it.
+
+        A model trained on single sentences takes the prompt for the beginning of one. Any other model reads it as it read its training
+        text: cut into sentences, each but the last closed with `<eos>`.
+
+        Returns (all ids to read, those of the sentence that is left open).
+
+        Raises:
+            RequestError: the prompt is not text (surrogates without a partner).
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(f"the prompt is not text: character {error.start + 1} is half of a surrogate pair") from None
+        *closed, last = self._sentences(text) or [""]
+        before, _ = self.encoder.encode_sentences(closed)
+        unfinished = self.encoder.encode_open(last)
+        return np.concatenate([[self.encoder.eos], before, unfinished]), unfinished
+
+    def continue_(self, prompts: Sequence[tuple[np.ndarray, np.ndarray]], settings: Generate, seed: int) -> list[list[Continuation]]:
+        """Continues one batch of prompts, each as `prompt` returns it."""
+        read = [ids for ids, _ in prompts]
+        generations = decoding.generate(self.model, read, settings, seed, self.encoder.eos, self.sentences_alone)
+        return [
+            [Continuation(self._text(unfinished, item.ids), item.log_prob, len(item.ids), item.finished) for item in items]
+            for (_, unfinished), items in zip(prompts, generations, strict=True)
+        ]
+
+    @property
+    def sentences_alone(self) -> bool:
+        """Whether every sentence started from a zero state in training: as one, or as a document that is one line and one sentence."""
+        single = self.rules.document == "line" and self.rules.sentences != "sentencex"
+        return self.about.context == "sentences" or (self.about.context == "documents" and single)
+
+    def _sentences(self, text: str) -> list[str]:
+        if self.about.context == "sentences":
+            return [text.strip()]
+        documents = [text]
+        if self.rules.document == "line":
+            lines = text.strip().split("\n")
+            documents = lines if self.about.context == "streams" else lines[-1:]
+        cut = [sentences.split(document, self.rules.sentences, self.rules.language)[1] for document in documents]
+        return [sentence for found in cut for sentence, _ in found]
+
+    def _text(self, before: np.ndarray, ids: np.ndarray) -> str:
+        """The text of generated ids; decoded with the ids before them, which decide on the white space between."""
+        prefix, whole = self.encoder.decode(before), self.encoder.decode(np.concatenate([before, ids]))
+        return whole.removeprefix(prefix)

@@ -1,0 +1,52 @@
+"""The code of a model in MLflow's registry: `load_model("models:/NAME@champion").predict(rows, params)`.
+
+`rows` has a column `prompt`. `params`: `task` is "generate" (continuations, the likeliest first) or "score" (each prompt taken as one
+sentence: its log P(E), tokens and their log P, in nats), `seed`, and the settings of `generate`. Answers one record a row.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import tracking
+from pipeline.errors import RequestError
+
+TASKS = ("generate", "score")
+
+
+def load(folder: Path) -> Any:
+    """Opens the model folder that was recorded."""
+    from serve.engine import Engine  # torch takes seconds to import, and whoever only records this file needs none of it
+
+    return Engine.load(folder)
+
+
+def predict(engine: Any, rows: Any, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Answers rows: a DataFrame with a column `prompt`, or a list of records or of strings."""
+    prompts = _prompts(rows)
+    settings = dict(params)
+    task, seed = settings.pop("task", "generate"), settings.pop("seed", 1)
+    if task == "score":
+        return [
+            {
+                "prompt": prompt,
+                "log_prob": score.log_prob,
+                "tokens": score.tokens,
+                "log_probs": score.log_probs.tolist(),
+            }
+            for prompt, score in zip(prompts, engine.score(prompts), strict=True)
+        ]
+    if task != "generate":
+        raise RequestError(f"task: {task!r} is none of {', '.join(TASKS)}")
+    continued = engine.generate(prompts, seed=seed, **settings)
+    return [{"prompt": prompt, "generations": [vars(item) for item in items]} for prompt, items in zip(prompts, continued, strict=True)]
+
+
+def _prompts(rows: Any) -> list[str]:
+    records = rows.to_dict("records") if hasattr(rows, "to_dict") else list(rows)
+    prompts: list[Any] = [record.get("prompt") if isinstance(record, dict) else record for record in records]
+    if wrong := [number for number, prompt in enumerate(prompts, 1) if not isinstance(prompt, str)]:
+        raise RequestError(f'row {wrong[0]}: no "prompt" that is a string')
+    return prompts
+
+
+tracking.declare_model(load, predict)

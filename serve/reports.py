@@ -1,0 +1,89 @@
+"""What an evaluation says: the numbers, how they follow from the summed loss, and how they are shown.
+
+Losses are in nats. Per token: over N tokens, `<eos>` included. Per word: the same sum over the white-space words of the original text
+plus one `<eos>` a sentence. Bits per byte: over the UTF-8 bytes of the original text, and only where the tokenizer loses
+nothing; elsewhere it is null, and `unknown_rate` says what share of the tokens was `<unk>`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import PacklmError
+from train.evaluation import Result
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How much text was measured, whatever the model makes of it."""
+
+    documents: int
+    sentences: int
+    tokens: int
+    words: int
+    bytes: int
+    unknown: int
+    lossless: bool
+
+
+def report(result: Result, measured: Measured, origin: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an evaluation, for JSON.
+
+    Args:
+        origin: what was measured, on what and how: model, data and context.
+
+    Raises:
+        PacklmError: not every token was scored once, or a number is infinite.
+    """
+    if result.tokens != measured.tokens:
+        found = f"{result.tokens:,} tokens were scored of {measured.tokens:,}"
+        raise PacklmError(f"{found}; the dataset is damaged: `python -m preprocess verify` says where")
+    words = measured.words + measured.sentences
+    return {
+        "format": FORMAT,
+        **origin,
+        "tokens": result.tokens,
+        "documents": measured.documents,
+        "sentences": measured.sentences,
+        "words": measured.words,
+        "bytes": measured.bytes,
+        "nll": result.nll,
+        "loss_per_token": result.nll / result.tokens,
+        "perplexity": perplexity(result.nll / result.tokens),
+        "loss_per_word": result.nll / words,
+        "perplexity_per_word": perplexity(result.nll / words),
+        "bits_per_byte": result.nll / math.log(2) / measured.bytes if measured.lossless else None,
+        "unknown_rate": measured.unknown / result.tokens,
+    }
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean loss in nats; `PacklmError` where it is not a finite number."""
+    if not loss < math.log(1.7e308):
+        raise PacklmError(f"a mean loss of {loss} nats has no finite perplexity: the model's weights are unusable")
+    return math.exp(loss)
+
+
+def table(values: dict[str, Any]) -> str:
+    """A report for reading."""
+    bits = values["bits_per_byte"]
+    rows = [
+        ("model", values["model"]),
+        ("measured on", values["data"]),
+        ("context", values["context"] if values["context"] != "streams" else f"{values['streams']} stream(s), never reset"),
+        ("tokens (N)", f"{values['tokens']:,} in {values['sentences']:,} sentences of {values['documents']:,} documents"),
+        ("loss per token", f"{values['loss_per_token']:.4f} nats"),
+        ("perplexity", f"{values['perplexity']:.2f} per token"),
+        ("", f"{values['perplexity_per_word']:.2f} per word ({values['words']:,} words + {values['sentences']:,} <eos>)"),
+        ("bits per byte", f"{bits:.4f}" if bits is not None else "not defined: the tokenizer does not keep the whole text"),
+        ("unknown tokens", f"{values['unknown_rate']:.2%}"),
+    ]
+    return "\n".join(f"{name:<16}{value}" for name, value in rows)
+
+
+def metrics(values: dict[str, Any], split: str) -> dict[str, float]:
+    """The numbers of a report that MLflow keeps, as `SPLIT/name`."""
+    names = ("loss_per_token", "perplexity", "loss_per_word", "perplexity_per_word", "bits_per_byte", "unknown_rate", "tokens")
+    return {f"{split}/{name}": values[name] for name in names if values[name] is not None}

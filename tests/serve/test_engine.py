@@ -1,0 +1,119 @@
+"""Text in, text out: how prompts are read, and what comes back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import PacklmError, RequestError
+from serve import decoding
+from serve.engine import Engine
+from tests.serve.conftest import trained_on
+
+
+def split_at_eos(engine: Engine, ids: np.ndarray) -> list[str]:
+    """The text of each run of ids between two <eos>."""
+    cuts = np.flatnonzero(ids == engine.encoder.eos)
+    return [engine.encoder.decode(part[part != engine.encoder.eos]) for part in np.split(ids, cuts)[1:]]
+
+
+def test_a_model_of_sentences_reads_a_prompt_as_the_beginning_of_one(engine: Engine) -> None:
+    ids, unfinished = engine.prompt("  the cat\na dog \n")
+    assert ids[0] == engine.encoder.eos and ids[1:].tolist() == unfinished.tolist()
+    assert split_at_eos(engine, ids) == ["the cat\na dog"]
+
+
+def test_other_models_read_a_prompt_as_their_training_text(engine: Engine) -> None:
+    text = "the cat.\n\n a dog\n"
+    lines = {"document": "line", "sentences": "none"}
+    for trained, expected in (
+        (trained_on(engine, "streams"), ["the cat.", "a dog"]),
+        (trained_on(engine, "rows"), ["the cat.", "a dog"]),
+        (trained_on(engine, "rows", **lines), ["a dog"]),  # nothing flows from one document to the next
+        (trained_on(engine, "streams", reset="none", **lines), ["the cat.", "a dog"]),
+    ):
+        ids, unfinished = trained.prompt(text)
+        assert split_at_eos(engine, ids) == expected
+        assert unfinished.tolist() == engine.encoder.encode_open("a dog").tolist()
+
+
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_an_empty_prompt_reads_eos_alone(engine: Engine, prompt: str) -> None:
+    for one in (engine, trained_on(engine, "streams")):
+        ids, unfinished = one.prompt(prompt)
+        assert ids.tolist() == [engine.encoder.eos] and len(unfinished) == 0
+
+
+def test_half_a_character_is_no_prompt(engine: Engine) -> None:
+    with pytest.raises(RequestError, match="surrogate"):
+        engine.generate(["\ud800"])
+
+
+def test_prompt_and_continuation_make_up_a_text_that_scores_the_same(word_engine: Engine) -> None:
+    prompts = ["the cat", "", "a small dog quietly", "the cat"]
+    found = word_engine.generate(prompts, strategy="beam", beams=3, samples=3, max_tokens=9)
+    for prompt, continuations in zip(prompts, found, strict=True):
+        assert len(continuations) == 3
+        for item in continuations:
+            (score,), words = word_engine.score([prompt + item.text]), len(prompt.split())
+            assert len(score.tokens) == words + item.tokens + (not item.finished)
+            assert item.log_prob == pytest.approx(score.log_probs[words : words + item.tokens].sum(), abs=1e-3)
+            assert item.text.startswith(" ") == bool(prompt and item.text)
+
+
+def test_a_continuation_of_bytes_follows_the_prompt_without_a_gap(engine: Engine) -> None:
+    (items,) = engine.generate(["the ca"], strategy="sample", samples=30, top_k=5, max_tokens=3)
+    assert any(item.text and not item.text[0].isspace() for item in items)
+
+
+def test_equal_prompts_are_read_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, original = [], decoding.read
+    monkeypatch.setattr(decoding, "read", lambda model, prompts: read.append(len(prompts)) or original(model, prompts))
+    found = engine.generate(["the cat", "a", "the cat ", "a"], strategy="sample", samples=4, max_tokens=5)
+    assert read == [2] and found[0] == found[2] and found[1] == found[3] != found[0]
+
+
+def test_a_generation_that_goes_on_tells_sentences_apart(word_engine: Engine) -> None:
+    (items,) = word_engine.generate(["the"], seed=3, strategy="sample", samples=20, temperature=3.0, max_tokens=30, stop_at_eos=False)
+    assert {item.tokens for item in items} == {30} and not any(item.finished for item in items)
+    assert any("\n" in item.text for item in items)
+
+
+def test_the_state_is_zeroed_after_a_sentence_as_in_training(engine: Engine) -> None:
+    lines = {"document": "line", "sentences": "none"}
+    assert engine.sentences_alone and trained_on(engine, "rows", **lines).sentences_alone
+    assert not trained_on(engine, "rows").sentences_alone
+    assert not trained_on(engine, "streams", reset="none", **lines).sentences_alone
+
+
+def test_settings_come_from_the_folder_unless_given(engine: Engine) -> None:
+    (items,) = engine.generate(["the"], strategy="sample", samples=2, temperature=3.0)
+    assert max(item.tokens for item in items) <= engine.generation["max_tokens"] == 12
+    with pytest.raises(RequestError, match=r"generate\.sampels.*did you mean generate\.samples"):
+        engine.generate(["the"], sampels=2)
+
+
+def test_next_gives_the_distribution_after_a_prompt(engine: Engine) -> None:
+    found = engine.next("the cat", top=engine.about.vocab_size + 5)
+    probabilities = [probability for _, probability in found]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5) and probabilities == sorted(probabilities, reverse=True)
+    assert len(engine.next("the cat", 3)) == 3
+    ids, _ = engine.prompt("the cat")
+    with torch.inference_mode():
+        log_probs, _ = engine.model.read(torch.from_numpy(ids), np.array([len(ids)]))
+    assert found[0] == (engine.encoder.token(int(log_probs.argmax())), pytest.approx(float(log_probs.max().exp()), rel=1e-5))
+
+
+def test_perplexity_is_that_of_all_sentences_together(engine: Engine) -> None:
+    texts = ["the cat sees.\na dog", "tree"]
+    scores = engine.score(["the cat sees.", "a dog", "tree"])
+    tokens = sum(len(score.tokens) for score in scores)
+    assert engine.perplexity(texts) == pytest.approx(np.exp(-sum(score.log_prob for score in scores) / tokens), rel=1e-5)
+    with pytest.raises(RequestError, match="no text"):
+        engine.perplexity([])
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PacklmError, match="no model here"):
+        Engine.load(tmp_path)

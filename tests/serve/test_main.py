@@ -1,0 +1,155 @@
+"""The commands as they are typed: exit statuses, what goes to standard output, and what a stage does when it is run again."""
+
+import importlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import errors
+from pipeline.config import Config, to_toml
+
+ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Command]:
+    """Runs `serve WORDS` in this process, from an empty folder: (exit status, standard output, standard error)."""
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the module changes it
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("serve.__main__")
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["serve", *map(str, words)])
+        status = 0
+        try:
+            errors.run(module.main)
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+        return status, *capsys.readouterr()
+
+    yield run
+    logging.getLogger("packlm").handlers.clear()  # they write to this test's standard error
+
+
+@pytest.fixture
+def recipe(made: Callable[[str], Config], tmp_path: Path) -> Path:
+    """A configuration file of the tiny run, with a copy of its model below a run folder of its own."""
+    config = made("bpe")
+    target = tmp_path / "runs" / "model"
+    target.mkdir(parents=True)
+    for path in (config.run.dir / "model").iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(config.model_copy(update={"run": config.run.model_copy(update={"dir": tmp_path / "runs"})})), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evalaute"], "did you mean evaluate?"),
+        (["generate", "--prompt", "a", "--strategi", "beam"], "did you mean --strategy?"),
+        (["score", "--prompt", "a"], "unknown argument '--prompt'"),
+        (["next"], "--prompt"),
+        (["next", "--prompt", "a", "--top", "0"], "--top"),
+        (["generate", "--prompt", "a", "--prompts", "f"], "not allowed with"),
+        (["generate", "--prompt", "a", "--top-k", "many"], "generate.top_k"),
+        (["generate", "--generate.sampels", "3"], "did you mean generate.samples?"),
+        (["evaluate", "--split", "dev"], "evaluate.split"),
+        (["evaluate", "--model", "M"], "--data DIR"),
+        (["evaluate", "--model", "nowhere", "--data", "d"], "nowhere: no model here"),
+        (["score", "--model", "nowhere", "--input", "missing.txt"], "missing.txt: cannot be read"),
+        (["generate", "--model", "nowhere", "--prompt", "a"], "nowhere: no model here"),
+        (["generate", "--run.dir", "r"], "torchrun"),
+        (["evaluate", "--run.dir", "r"], "torchrun"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_request_is_one_line_and_status_2(command: Command, words: list[str], message: str) -> None:
+    status, out, err = command(*words)
+    assert (status, out) == (2, "")
+    assert message in err and err.startswith("error: ")
+    assert len(err.strip().splitlines()) == (2 if "wrong configuration" in err else 1)
+
+
+def test_without_a_command_the_usage_is_printed(command: Command) -> None:
+    status, out, _ = command()
+    assert status == 0 and "python -m serve evaluate" in out
+    assert command("generate", "--help")[1] == out
+
+
+def test_the_commands_answer_on_standard_output(
+    command: Command, made: Callable[[str], Config], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = made("bpe")
+    model = config.run.dir / "model"
+    status, out, _ = command("evaluate", "--model", model, "--data", config.dataset.dir, "--out", "d.json")
+    assert status == 0 and "perplexity" in out
+    status, out, _ = command("evaluate", "--model", model, "--text", corpus / "validation", "--out", "-")
+    report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
+    assert json.loads(out)["nll"] == pytest.approx(report["nll"], rel=1e-6) and json.loads(out)["tokens"] == report["tokens"]
+    status, out, _ = command("next", "--model", model, "--prompt", "the", "--top", "4")
+    assert status == 0 and len(out.splitlines()) == 5
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat\na dog\n")))
+    status, out, err = command("score", "--model", model)
+    assert (status, err) == (0, "") and out.startswith("sentence\tposition\t")
+    (tmp_path / "in.txt").write_bytes(b"the cat\na dog\n")
+    assert command("score", "--model", model, "--input", "in.txt", "--out", "s.tsv")[:2] == (0, "")
+    assert (tmp_path / "s.tsv").read_text(encoding="utf-8") == out
+    status, out, _ = command("generate", "--model", model, "--prompt", "the", "--strategy", "beam", "--samples", "2", "--max-tokens", "3")
+    (record,) = map(json.loads, out.splitlines())
+    assert len(record["generations"]) == 2 and max(item["tokens"] for item in record["generations"]) <= 3
+    status, out, _ = command("generate", "--model", model)  # text from nothing, as the model's folder says
+    assert json.loads(out)["prompt"] == "" and json.loads(out)["generations"][0]["tokens"] <= 12
+
+
+def test_bad_text_fails_and_leaves_no_output(command: Command, made: Callable[[str], Config], tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes(b"the cat\na \xff dog\n")
+    status, _, err = command("score", "--model", made("bpe").run.dir / "model", "--input", "in.txt", "--out", "s.tsv")
+    assert status == 1 and "in.txt, line 2" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_the_stages_do_their_work_once(command: Command, recipe: Path, tmp_path: Path) -> None:
+    status, out, err = command("evaluate", "--config", recipe)
+    report = json.loads((tmp_path / "runs" / "evaluate" / "validation.json").read_text(encoding="utf-8"))
+    assert status == 0 and "perplexity" in out and report["split"] == "validation"
+    assert "up to date" not in err and "up to date" in command("evaluate", "--config", recipe)[2]
+    assert command("generate", "--config", recipe)[0] == 0
+    samples = tmp_path / "runs" / "generate" / "samples.jsonl"
+    (record,) = map(json.loads, samples.read_text(encoding="utf-8").splitlines())
+    assert record["prompt"] == "" and record["generations"][0]["text"] is not None
+    assert "up to date" in command("generate", "--config", recipe)[2]
+    # What it is made of has changed: other settings, other prompts; a result that was damaged.
+    assert "up to date" not in command("generate", "--config", recipe, "--generate.samples", 2)[2]
+    prompts = tmp_path / "prompts.txt"
+    for text in ("the\n", "a\n"):
+        prompts.write_text(text)
+        assert "up to date" not in command("generate", "--config", recipe, "--generate.prompts", prompts)[2]
+        assert json.loads(samples.read_text(encoding="utf-8"))["prompt"] == text.strip()
+    samples.write_text("")
+    assert "up to date" not in command("generate", "--config", recipe, "--generate.prompts", prompts)[2]
+    assert samples.read_text(encoding="utf-8")
+
+
+def test_a_stage_that_lacks_its_dataset_names_the_command(command: Command, recipe: Path) -> None:
+    status, _, err = command("evaluate", "--config", recipe, "--dataset.dir", "nowhere")
+    assert status == 2 and "make preprocess" in err
+
+
+def test_it_runs_from_anywhere(made: Callable[[str], Config], tmp_path: Path) -> None:
+    words = ["next", "--model", str(made("bpe").run.dir / "model"), "--prompt", "the"]
+    (tmp_path / "logging.py").write_text("raise RuntimeError('the wrong module')")  # of the current folder, which is no part of us
+    done = subprocess.run([sys.executable, str(ROOT / "serve"), *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("token\tprobability\n"), done.stderr
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "serve", "nxet"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "did you mean next?" in done.stderr
