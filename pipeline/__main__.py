@@ -37,7 +37,5 @@ def main() -> None:
         tracking.sync(config)
 
 
-
-
 if __name__ == "__main__":
     errors.run(main)

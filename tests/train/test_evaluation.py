@@ -17,6 +17,7 @@ from train.model import LanguageModel, build
 from train.views import Sentences, Stream
 
 ALONE = distributed.Ranks(0, 1, torch.device("cpu"))
+WAYS = (("sentences", 1), ("documents", 1), ("streams", 1), ("streams", 3))
 
 
 def model() -> LanguageModel:
@@ -55,7 +56,7 @@ def expected(views, context: str, streams: int = 1) -> float:
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 7, 50, 10_000])
-@pytest.mark.parametrize(("context", "streams"), [("sentences", 1), ("documents", 1), ("streams", 1), ("streams", 3)])
+@pytest.mark.parametrize(("context", "streams"), WAYS)
 def test_a_split_scores_what_a_plain_loop_finds(made, views, context, streams, batch_tokens):
     result = evaluate(model(), *views, context, streams, batch_tokens, ALONE)
     assert result.tokens == made[1].split("validation").tokens
@@ -66,14 +67,14 @@ def test_a_split_scores_what_a_plain_loop_finds(made, views, context, streams, b
 def evaluate_on_ranks(made, found_file) -> None:
     with distributed.start("cpu") as ranks:
         views = Sentences.open(*made, "validation"), Stream.open(*made, "validation")
-        found = [evaluate(model(), *views, *how, 20, ranks).nll for how in (("sentences", 1), ("documents", 1), ("streams", 1), ("streams", 3))]
+        found = [evaluate(model(), *views, *how, 20, ranks).nll for how in WAYS]
         if ranks.first:
             np.save(found_file, found)
 
 
 def test_three_ranks_find_the_same(made, views, tmp_path):
     run_on_ranks(3, evaluate_on_ranks, made, tmp_path / "found.npy")
-    wanted = [expected(views, *how) for how in (("sentences", 1), ("documents", 1), ("streams", 1), ("streams", 3))]
+    wanted = [expected(views, *how) for how in WAYS]
     assert np.load(tmp_path / "found.npy").tolist() == pytest.approx(wanted, rel=1e-12)
 
 
