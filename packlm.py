@@ -3,7 +3,7 @@
 In a program, one call opens a trained model:
 
     import packlm
-    model = packlm.load("runs/quickstart/model")       # or "models:/quickstart@champion"
+    model = packlm.load("runs/quickstart/model")       # or "models:/quickstart/1"
 
 On the command line:
 

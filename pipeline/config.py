@@ -214,8 +214,8 @@ class Evaluate(Section):
 
 
 class Generate(Section):
-    prompts: Path | None = None
-    """File of prompts for the generation stage, a line each (or JSONL with `prompt`); without it, text from nothing."""
+    prompts: tuple[str, ...] | Path = ()
+    """Prompts of the generation stage: a list of them, or a file with one a line (or JSONL with `prompt`); none: text from nothing."""
     strategy: Literal["greedy", "sample", "beam"] = "sample"
     """Always the likeliest token; random; or the likeliest sequences that a beam search finds."""
     samples: int = Field(1, ge=1)
@@ -386,7 +386,8 @@ def _value(text: str) -> Any:
 def _complaints(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
-        places = [str(place) for place in item["loc"] if place not in ("int", "tuple[int, ...]")]
+        # Section, setting and place in a list; what else pydantic adds are the names of its types.
+        places = [str(place) for depth, place in enumerate(item["loc"]) if depth < 2 or isinstance(place, int)]
         key = ".".join(places)
         if item["type"] == "extra_forbidden":
             lines.append(f"{key}: there is no such setting{_suggestion(places)}")

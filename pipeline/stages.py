@@ -128,7 +128,9 @@ def _samples(path: Path, count: int) -> list[tuple[str, dict[str, Any]]]:
 
 def _places(text: str, config: Config) -> str:
     """A text of the table with the folders it names."""
-    values = {"dataset.dir": config.dataset.dir, "run.dir": config.run.dir, "generate.prompts": config.generate.prompts or "no prompts"}
+    given = config.generate.prompts
+    prompts = str(given) if isinstance(given, Path) else f"{len(given)} prompts"
+    values = {"dataset.dir": config.dataset.dir, "run.dir": config.run.dir, "generate.prompts": prompts}
     return re.sub("|".join(map(re.escape, values)), lambda found: str(values[found[0]]), text)
 
 

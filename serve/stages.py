@@ -6,7 +6,6 @@
 `.inputs.json` says what a result was made from, and its digest: a stage whose inputs and result are as they were does nothing.
 """
 
-import io
 import json
 import logging
 import re
@@ -90,9 +89,11 @@ def generate(config: Config, ranks: Ranks) -> None:
 
 
 def configured_requests(config: Config) -> list[batch_job.Request]:
-    """The prompts of `generate.prompts`; the empty prompt where it is not set."""
-    path = config.generate.prompts
-    return batch_job.open_requests(path) if path else batch_job.read_requests(io.BytesIO(b"\n"), "nothing")
+    """The prompts of `generate.prompts`; the empty prompt where there are none."""
+    prompts = config.generate.prompts
+    if isinstance(prompts, Path):
+        return batch_job.open_requests(prompts)
+    return [batch_job.Request(number, prompt.strip()) for number, prompt in enumerate(prompts or ("",), 1)]
 
 
 def table(path: Path) -> dict[str, list[Any]]:

@@ -26,6 +26,9 @@ from train.views import Sentences, Stream
 
 log = logging.getLogger("packlm")
 
+QUIET_SECONDS = 60
+"""Where there is no terminal to draw a bar on, a line says this often how far the training is."""
+
 
 @dataclass
 class Position:
@@ -129,7 +132,7 @@ class Trainer:
             started = time.monotonic() - position.seconds
             if not self.resumed:
                 self.validate()
-            meter = Meter()
+            meter, spoken = Meter(), time.monotonic()
             while position.step < self.total_steps:
                 update = self.update(stop=signals["signal"] is not None)
                 position.seconds = time.monotonic() - started
@@ -140,7 +143,11 @@ class Trainer:
                 if self.metrics and (position.step % settings.log_every == 0 or last):
                     values = meter.read() | {"train/lr": update.lr, "train/epoch": position.tokens / self.manifest.split("train").tokens}
                     self.metrics.write(position.step, position.tokens, values)
-                    bar.set_postfix_str(f"loss {values['train/loss']:.3f}, {values['train/tokens_per_second']:,.0f} tokens/s")
+                    state = f"loss {values['train/loss']:.3f}, {values['train/tokens_per_second']:,.0f} tokens/s"
+                    bar.set_postfix_str(state)
+                    if bar.disable and time.monotonic() > spoken + QUIET_SECONDS:
+                        log.info("step %s of %s: %s", f"{position.step:,}", f"{self.total_steps:,}", state)
+                        spoken = time.monotonic()
                 due = position.step % settings.validate_every == 0 if settings.validate_every else position.step_in_epoch == 0
                 if due or last:
                     self.save(best=self.validate())
