@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from pipeline.mirror import MetricsFile, Point
+from pipeline.mirror import MetricsReader, Point
 
 log = logging.getLogger("packlm")
 
@@ -53,7 +53,7 @@ class Courier(Generic[S]):
         self._connect = connect
         self._describe = describe
         self._actions: deque[tuple[Callable[[S], Any], Future[Any]]] = deque()
-        self._files: list[MetricsFile] = []
+        self._files: list[MetricsReader] = []
         self._refusals = 0
         self._failing = False
         self._told = False
@@ -73,7 +73,7 @@ class Courier(Generic[S]):
 
     def follow(self, path: Path) -> None:
         """Sends what is in the metrics file `path`, and what is appended to it from now on."""
-        self._files.append(MetricsFile(path))
+        self._files.append(MetricsReader(path))
         self._wake.set()
 
     def wait_for(self, future: "Future[Any]") -> Any:

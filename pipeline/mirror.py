@@ -23,7 +23,7 @@ class Point(NamedTuple):
     step: int
 
 
-class MetricsFile:
+class MetricsReader:
     """A place in a `metrics.jsonl`: `next` reads on from it, `advance` moves it once what was read has been delivered."""
 
     def __init__(self, path: Path):

@@ -102,14 +102,16 @@ def summary(config: Config) -> str:
     """What a run came to: documents and tokens, perplexity before and after, three samples, and where everything is."""
     manifest = dataset.read_manifest(config.dataset.dir)
     validation = files.read_json(config.run.dir / "train" / "summary.json")["validation"]
-    before, after, split = validation["before"], validation["best"], config.evaluate.split
+    split = config.evaluate.split
     report = files.read_json(config.run.dir / "evaluate" / f"{split}.json")
     lines = ["", config.run.name, ""]
     for name, counts in manifest.splits.items():
         lines.append(f"  {name:<12}{counts.documents:>9,} documents {counts.tokens:>13,} tokens")
+    lines.append("")
+    if validation:
+        before, after = validation["before"]["perplexity"], validation["best"]["perplexity"]
+        lines.append(f"  validation perplexity {before:,.1f} before training, {after:,.1f} after it")
     lines += [
-        "",
-        f"  validation perplexity {before['perplexity']:,.1f} before training, {after['perplexity']:,.1f} after it",
         f"  {split} perplexity {report['perplexity']:,.1f}, measured by the model folder alone ({report['tokens']:,} tokens)",
         "",
     ]

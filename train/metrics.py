@@ -36,7 +36,7 @@ class Meter:
         return values
 
 
-class MetricsFile:
+class MetricsWriter:
     """`metrics.jsonl`: a JSON object a line with `step`, `tokens`, `time` (Unix seconds) and values. The record of a training."""
 
     def __init__(self, path: Path, after_step: int):

@@ -128,7 +128,7 @@ def load(folder: Path, layout: Layout = "rectangle") -> tuple[LanguageModel, Abo
         weights = load_file(folder / "model.safetensors")
     except SafetensorError as error:
         raise PacklmError(f"{folder / 'model.safetensors'}: not a safetensors file: {error}") from None
-    model = LanguageModel(settings, about.vocab_size, layout)
+    model = LanguageModel(settings, about.vocab_size, layout).to(next(iter(weights.values())).dtype)
     restore_weights(model, weights, folder / "model.safetensors")
     return model.eval(), about
 

@@ -19,7 +19,7 @@ from train import carry, checkpoint, model_folder, optimizers, record
 from train.batches import Plan, RowPlan, Segments, SentencePlan, StreamPlan
 from train.distributed import Ranks, stop_signals
 from train.evaluation import Validation
-from train.metrics import Meter, MetricsFile
+from train.metrics import Meter, MetricsWriter
 from train.model import build
 from train.recurrence import Layout
 from train.views import Sentences, Stream
@@ -72,7 +72,6 @@ class Trainer:
         """
         settings = config.train
         torch.set_float32_matmul_precision("medium" if settings.precision == "medium" else "highest")
-        torch.set_default_dtype(torch.float64 if settings.precision == "float64" else torch.float32)
         self.config, self.manifest, self.ranks = config, manifest, ranks
         self.folder = config.run.dir / "train"
         self.checkpoints = self.folder / "checkpoints"
@@ -83,7 +82,8 @@ class Trainer:
         self.total_steps = min(settings.epochs * self.plan.num_steps, settings.max_steps or 2**62)
 
         layout: Layout = "rectangle" if settings.layout == "auto" else settings.layout
-        self.model = build(config.model, manifest.vocab_size, config.run.seed, layout).to(ranks.device)
+        dtype = torch.float64 if settings.precision == "float64" else torch.float32
+        self.model = build(config.model, manifest.vocab_size, config.run.seed, layout).to(ranks.device, dtype)
         self.optimizer = optimizers.build(settings, self.model)
         self.schedule = optimizers.Schedule(settings, self.total_steps)
         self.parallel: nn.Module = self.model
@@ -118,7 +118,7 @@ class Trainer:
             Stopped: a signal came; started again, the training goes on from here.
         """
         config, settings, position = self.config, self.config.train, self.position
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", after_step=position.step) if self.ranks.first else None
+        self.metrics = MetricsWriter(self.folder / "metrics.jsonl", after_step=position.step) if self.ranks.first else None
         with (
             stop_signals() as signals,
             tracking.stage(config, "train", fresh) as recorder,

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import courier
 from pipeline.courier import Courier
-from pipeline.mirror import MetricsFile, Point, points_of
+from pipeline.mirror import MetricsReader, Point, points_of
 
 
 def line(step: int) -> str:
@@ -31,7 +31,7 @@ def test_a_damaged_line_has_no_points(damaged: bytes) -> None:
 
 def test_a_file_is_read_on_from_where_it_was_delivered(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    file = MetricsFile(path)
+    file = MetricsReader(path)
     assert file.next() == ([], 0) and file.remaining() == 0
     path.write_text(line(1) + line(2)[:-5])
     points, end = file.next()
@@ -46,7 +46,7 @@ def test_a_file_is_read_on_from_where_it_was_delivered(tmp_path: Path) -> None:
 def test_a_replaced_file_is_read_from_its_beginning(tmp_path: Path) -> None:
     path, other = tmp_path / "metrics.jsonl", tmp_path / "new"
     path.write_text(line(1) + line(2))
-    file = MetricsFile(path)
+    file = MetricsReader(path)
     file.advance(file.next()[1])
     other.write_text(line(1) + line(2) + line(3))
     other.replace(path)
@@ -56,7 +56,7 @@ def test_a_replaced_file_is_read_from_its_beginning(tmp_path: Path) -> None:
 def test_long_files_are_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(line(step) for step in range(2000)))
-    file, parts = MetricsFile(path), []
+    file, parts = MetricsReader(path), []
     while file.remaining():
         points, end = file.next()
         file.advance(end)

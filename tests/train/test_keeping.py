@@ -8,7 +8,7 @@ import torch
 from pipeline import config, files
 from pipeline.errors import PacklmError, RequestError
 from train import checkpoint, model_folder
-from train.metrics import Meter, MetricsFile
+from train.metrics import Meter, MetricsWriter
 from train.model import build
 from train.optimizers import Schedule
 from train.optimizers import build as build_optimizer
@@ -90,15 +90,15 @@ def test_an_optimizer_is_restored_to_the_bit(name):
 
 def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    writer = MetricsFile(path, 0)
+    writer = MetricsWriter(path, 0)
     for step in range(5):
         writer.write(step, step * 10, {"train/loss": 1.0 / (step + 1)})
     with open(path, "a") as stream:
         stream.write('{"step": 5, "tok')  # a crash in the middle of a line
-    MetricsFile(path, 3).write(4, 40, {"train/loss": 9.0})
+    MetricsWriter(path, 3).write(4, 40, {"train/loss": 9.0})
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 3, 4]
     assert json.loads(path.read_text().splitlines()[-1])["train/loss"] == 9.0
-    MetricsFile(path, 0)
+    MetricsWriter(path, 0)
     assert path.read_text() == ""
 
 
