@@ -1,6 +1,7 @@
 """The figure of a training: loss of training and validation against tokens."""
 
 import json
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -22,13 +23,7 @@ def loss_figure(metrics: Path) -> Figure:
     # Perplexity is exp(loss): the same heights, labelled with round perplexities.
     right = axes.secondary_yaxis("right", functions=(lambda loss: loss, lambda loss: loss))
     low, high = axes.get_ylim()
-    ticks = [value for value in (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000) if low <= _log(value) <= high]
-    right.set_yticks([_log(value) for value in ticks], [f"{value:,}" for value in ticks])
+    ticks = [factor * 10**power for power in range(8) for factor in (1, 2, 5) if low <= math.log(factor * 10**power) <= high]
+    right.set_yticks([math.log(value) for value in ticks], [f"{value:,}" for value in ticks])
     right.set_ylabel("perplexity")
     return figure
-
-
-def _log(value: float) -> float:
-    import math
-
-    return math.log(value)
