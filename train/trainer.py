@@ -165,8 +165,6 @@ class Trainer:
     def update(self, stop: bool) -> Update:
         """One step of gradient descent on one global batch; says `stop` on all ranks if one of them does."""
         settings, position, ranks = self.config.train, self.position, self.ranks
-        if position.step_in_epoch == 0:
-            self.carried = tuple(torch.zeros_like(part) for part in self.carried)
         segments = self.plan.share(position.epoch, position.step_in_epoch, ranks.rank, ranks.world)
         # The loss of a token counts 1 / (tokens of the global batch), wherever it is: DDP averages over the ranks.
         weight = ranks.world / segments.global_tokens if segments.targets else 0.0

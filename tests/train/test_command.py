@@ -10,8 +10,8 @@ from pipeline import files
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    "--train.lr", "0.004", "--model.hidden", "8", "--train.global_batch_tokens", "60", "--train.max_steps", "8", "--train.precision", "float64",
-    "--tracking.uri", "", "--train.device", "cpu",
+    "--train.lr", "0.004", "--model.hidden", "8", "--train.global_batch_tokens", "60", "--train.max_steps", "8",
+    "--train.precision", "float64", "--tracking.uri", "", "--train.device", "cpu",
 )  # fmt: skip
 
 
