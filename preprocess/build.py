@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config, dataset, files
+from pipeline.changes import differences
 from pipeline.config import Config
 from pipeline.errors import PacklmError, RequestError
 from preprocess import executors, plan, sentences, shards, tokenizer
@@ -141,7 +142,7 @@ def _recorded(settings: Config) -> dict[str, Any]:
 def _unchanged(folder: Path, recorded: dict[str, Any], corpus: dict[str, str]) -> dataset.Manifest:
     """The manifest of the dataset that is there; `RequestError` listing what differs where it was made from something else."""
     manifest = dataset.read_manifest(folder)
-    changes = config.differences(manifest.settings, recorded)
+    changes = differences(manifest.settings, recorded)
     old = manifest.corpus
     for what, names in (
         ("added", [name for name in corpus if name not in old]),

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import dataset, files
-from pipeline.config import Config, differences
+from pipeline.changes import differences
+from pipeline.config import Config
 from pipeline.errors import RequestError
 
 
