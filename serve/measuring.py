@@ -14,7 +14,7 @@ from preprocess import documents
 from preprocess.encoding import Encoder, encode_documents
 from serve.reports import Measured, report
 from train.distributed import Ranks
-from train.evaluation import Result, evaluate
+from train.evaluation import Result, chosen_context, evaluate
 from train.model import LanguageModel
 from train.model_folder import About
 from train.views import Sentences, Stream
@@ -39,7 +39,7 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
             f"{folder}: its ids are of another tokenizer ({manifest.digests['tokenizer'][:16]}) than the model's ({about.tokenizer[:16]}); "
             "measure the text itself with --text, or make the dataset with the model's tokenizer.json (--tokenizer.kind file)"
         )
-    context = about.context if settings.context == "auto" else settings.context
+    context = chosen_context(settings.context, about.context)
     sentences, stream = Sentences.open(folder, manifest, settings.split), Stream.open(folder, manifest, settings.split)
     result = evaluate(model, sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
     measured = Measured(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
@@ -70,7 +70,7 @@ def measure_documents(
     made = encode_documents(found, rules_of(about), encoder)
     if not len(made.ids):
         raise RequestError("there is no text to measure: nothing but empty documents")
-    context = about.context if settings.context == "auto" else settings.context
+    context = chosen_context(settings.context, about.context)
     sentences = Sentences.from_arrays(made.ids, made.ends)
     stream = Stream.from_arrays(made.ids, np.flatnonzero(made.opens), encoder.eos)
     result = evaluate(model, sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
@@ -80,7 +80,7 @@ def measure_documents(
 
 
 def _origin(about: About, settings: Evaluate) -> dict[str, Any]:
-    context = about.context if settings.context == "auto" else settings.context
+    context = chosen_context(settings.context, about.context)
     return {
         "model": about.name,
         "weights_digest": about.weights,

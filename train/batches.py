@@ -99,9 +99,12 @@ class SentencePlan(_Stateless):
         indices = self.indices(epoch, step)
         lengths = self.sentences.lengths[indices].astype(np.int64)
         mine = indices[equal_shares(lengths, rank, world)]
-        targets = [self.sentences.targets(int(index)) for index in mine]
-        inputs = [np.concatenate([[self.sentences.eos], ids[:-1]]) for ids in targets]
-        return Segments(inputs, targets, [int(index) for index in mine], int(lengths.sum()))
+        segments = Segments([], [], mine.tolist(), int(lengths.sum()))
+        for index in segments.keys:
+            inputs, targets = self.sentences.read(index)
+            segments.inputs.append(inputs)
+            segments.targets.append(targets)
+        return segments
 
 
 class RowPlan(_Stateless):

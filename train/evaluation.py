@@ -35,6 +35,11 @@ class Result:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
+def chosen_context(asked: str, trained: str) -> str:
+    """What precedes a prediction in a measurement: `evaluate.context`, or what the model was trained with where that is auto."""
+    return trained if asked == "auto" else asked
+
+
 def evaluate(
     model: LanguageModel, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks
 ) -> Result:  # fmt: skip
@@ -52,8 +57,8 @@ def evaluate(
     if context == "sentences":
         batches = _sentence_nlls(model, sentences, batch_tokens, ranks)
     elif context == "documents":
-        lanes = StreamPlan.documents(stream, min(DOCUMENT_STREAMS, max(1, len(stream.opens))), 1)
-        batches = _stream_nlls(model, StreamPlan(stream, lanes.bounds, max(1, batch_tokens // lanes.streams), reset=True), ranks)
+        lanes = min(DOCUMENT_STREAMS, max(1, len(stream.opens)))
+        batches = _stream_nlls(model, StreamPlan.documents(stream, lanes, max(1, batch_tokens // lanes)), ranks)
     else:
         batches = _stream_nlls(model, StreamPlan.even(stream, streams, max(1, batch_tokens // streams), reset=False), ranks)
     nll, tokens = np.zeros(2)
@@ -110,8 +115,7 @@ def _sentence_nlls(model: LanguageModel, sentences: Sentences, batch_tokens: int
 
 def _sentence_batch(model: LanguageModel, sentences: Sentences, indices: np.ndarray) -> np.ndarray:
     """[P] nats in float64 of the tokens of the sentences, end to end."""
-    targets = [sentences.targets(int(index)) for index in indices]
-    inputs = [np.concatenate([[sentences.eos], ids[:-1]]) for ids in targets]
+    inputs, targets = (list(parts) for parts in zip(*(sentences.read(index) for index in indices.tolist()), strict=True))
     losses, _ = model.losses(Segments(inputs, targets, [], 0).batch(0, 0, noisy=False, device=_device(model)))
     return losses.double().cpu().numpy()
 

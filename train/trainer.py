@@ -18,7 +18,7 @@ from pipeline.log import progress
 from train import carry, checkpoint, model_folder, optimizers, record
 from train.batches import Plan, RowPlan, Segments, SentencePlan, StreamPlan
 from train.distributed import Ranks, stop_signals
-from train.evaluation import Validation
+from train.evaluation import Validation, chosen_context
 from train.metrics import Meter, MetricsWriter
 from train.model import build
 from train.recurrence import Layout
@@ -288,8 +288,8 @@ def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | 
     if "validation" not in manifest.splits:
         log.warning("the dataset has no validation split: the last weights are kept, whatever they are worth")
         return None
-    asked = config.evaluate.context
-    context = model_folder.trained_context(config.train.segments, config.train.reset) if asked == "auto" else asked
+    trained = model_folder.trained_context(config.train.segments, config.train.reset)
+    context = chosen_context(config.evaluate.context, trained)
     views = Sentences.open(config.dataset.dir, manifest, "validation"), Stream.open(config.dataset.dir, manifest, "validation")
     return Validation(*views, context, config.evaluate.streams, config.evaluate.batch_tokens)
 

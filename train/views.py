@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import dataset
+from pipeline.errors import PacklmError
 
 Array = np.ndarray
 
@@ -34,7 +35,9 @@ class Sentences:
     def open(folder: Path, manifest: dataset.Manifest, split: str) -> "Sentences":
         """The sentences view of a split of a dataset."""
         column = _table(folder, manifest, "sentences", split).column("ids")
-        return Sentences([(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks if len(chunk)])
+        sentences = Sentences([(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks if len(chunk)])
+        _check_tokens(sentences.tokens, folder, manifest, "sentences", split)
+        return sentences
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -42,6 +45,11 @@ class Sentences:
     @property
     def tokens(self) -> int:
         return int(self.lengths.sum(dtype=np.int64))
+
+    def read(self, index: int) -> tuple[Array, Array]:
+        """Inputs and targets of a sentence: what is read before each of its ids (`<eos>` before the first), and the ids."""
+        targets = self.targets(index)
+        return np.concatenate([[self.eos], targets[:-1]]), targets
 
     def targets(self, index: int) -> Array:
         """The ids of a sentence, a view."""
@@ -79,7 +87,9 @@ class Stream:
         begins = table.column("begins").combine_chunks()
         rows = np.repeat(np.arange(len(begins)), np.diff(begins.offsets.to_numpy()))
         firsts = np.concatenate([[0], np.cumsum(num_targets, dtype=np.int64)])
-        return Stream(chunks, num_targets, firsts[rows] + begins.flatten().to_numpy())
+        stream = Stream(chunks, num_targets, firsts[rows] + begins.flatten().to_numpy())
+        _check_tokens(len(stream), folder, manifest, "fixed", split)
+        return stream
 
     def __len__(self) -> int:
         """Targets."""
@@ -120,6 +130,16 @@ class Stream:
 
 def _joined(parts: list[Array]) -> Array:
     return (np.concatenate(parts) if len(parts) != 1 else parts[0]).astype(np.int64)
+
+
+def _check_tokens(found: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:
+    """Whoever trains or measures on a view has as many targets as the manifest says; `PacklmError` otherwise."""
+    expected = manifest.split(split).tokens
+    if found != expected:
+        raise PacklmError(
+            f"{folder}: the {view} view of {split} has {found:,} tokens, the manifest says {expected:,}; "
+            f"`python -m preprocess verify {folder}` names the damaged file"
+        )
 
 
 def _table(folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> pa.Table:

@@ -1,7 +1,11 @@
 """Both views, read back through `datasets`, hold what was written."""
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from pipeline.errors import PacklmError
 from tests import made_up
 from train.views import Sentences, Stream
 
@@ -18,6 +22,7 @@ def test_sentences_come_back_in_order(made):
     assert sentences.tokens == manifest.split("train").tokens
     for index, sentence in enumerate(expected):
         assert sentences.targets(index).tolist() == sentence.tolist()
+        assert sentences.read(index)[0].tolist() == [made_up.EOS, *sentence[:-1].tolist()]
         assert sentences.lengths[index] == len(sentence)
 
 
@@ -46,3 +51,12 @@ def test_views_in_memory_equal_views_on_disk(made):
     assert in_memory.cuts(0, len(ids)).tolist() == stream.cuts(0, len(ids)).tolist()
     again = Sentences.from_arrays(ids, np.cumsum(sentences.lengths))
     assert all(np.array_equal(again.targets(index), sentences.targets(index)) for index in range(len(sentences)))
+
+
+@pytest.mark.parametrize("view", [Sentences, Stream])
+def test_a_view_that_is_not_what_the_manifest_says_is_refused(made, view):
+    folder, manifest = made
+    split = manifest.split("validation")
+    other = replace(manifest, splits=manifest.splits | {"validation": replace(split, tokens=split.tokens + 1)})
+    with pytest.raises(PacklmError, match=rf"has {split.tokens} tokens, the manifest says {split.tokens + 1}; .*verify"):
+        view.open(folder, other, "validation")
