@@ -39,10 +39,12 @@ class Run(Section):
 
 
 class Corpus(Section):
-    format: Literal["text", "builtin"] = "text"
-    """text: UTF-8 files. builtin: documents made on the spot; `corpus.train = "python"`, Python's own documentation."""
+    format: Literal["auto", "text", "jsonl", "csv", "parquet", "builtin"] = "auto"
+    """What the files are. auto: by their names (`.jsonl`, `.csv`, `.tsv`, `.parquet`, each of which may end in `.gz` or `.zst`;
+    anything else is text). builtin: documents made on the spot; `corpus.train = "python"`, Python's own documentation."""
     train: Paths = ()
-    """Training documents: a file, a folder (searched recursively), a glob, or a list of them."""
+    """Training documents: a file, a folder (searched recursively), a glob, `hub:NAME[:CONFIG[:SPLIT]]` for a Hugging Face
+    dataset, `-` for standard input, or a list of these."""
     validation: Paths = ()
     """Validation documents, given the same way."""
     test: Paths = ()
@@ -53,27 +55,60 @@ class Corpus(Section):
     """Share of the `train` documents set aside for testing, chosen the same way."""
     split_seed: int = Field(1, ge=0)
     """Another seed, another choice of documents for the fractions."""
-    document: Literal["file", "line"] = "file"
-    """What a document is: a whole file, or each line of it."""
+    text_field: str = "text"
+    """The field that holds a document's text, in JSONL, CSV, Parquet and Hugging Face datasets."""
+    encoding: str = "utf-8"
+    """Encoding of text, JSONL and CSV files, by its name in Python (`latin-1`, `cp1252`, `utf-16`, ...)."""
+    document: Literal["file", "line", "paragraph", "pattern"] = "file"
+    """In text files, what a document is: a file, a line, what lies between blank lines, or what begins at a line that
+    `document_pattern` matches."""
+    document_pattern: str = ""
+    """Regular expression, with `document = "pattern"`: a document begins at each line it matches in whole (the white space around it
+    aside); what precedes the first is one too. WikiText's articles: `= [^=].* =`."""
     sentences: Literal["line", "sentencex", "none"] = "sentencex"
     """Where sentences end: at line ends, where the sentencex library says, or nowhere (a document is one sentence)."""
     language: str = "en"
     """Language of the text, for sentencex."""
+    max_tokens: int | None = Field(None, ge=8)
+    """Tokens from which on a sentence is overlong, `<eos>` included; no sentence is unless given."""
+    on_overlong: Literal["split", "keep", "error"] = "split"
+    """What to do with an overlong sentence: split it at white space into pieces marked as joined, keep it, or stop; all counted."""
     drop_lines: Paths = ()
     """Regular expressions; a line that one of them matches in whole (the white space around it aside) is dropped, and counted."""
     on_bad_text: Literal["error", "replace", "skip"] = "error"
-    """What to do with bytes that are not UTF-8 (and a spelled `<eos>` at word level): stop and name the place, replace them
-    by U+FFFD (by `<unk>`), or skip the document; the last two are counted."""
+    """What to do with bytes that are not in `encoding`, records that cannot be read (and a spelled `<eos>` at word level): stop and
+    name the place, replace them by U+FFFD (by `<unk>`; a record cannot be replaced and is skipped), or skip the document; counted."""
+    on_control: Literal["error", "keep", "remove", "skip"] = "error"
+    """What to do with NUL and other control characters (U+0000-U+0008, U+000E-U+001F, U+007F): stop and name the place, keep them,
+    remove them, or skip the document; the last two are counted."""
+    line_ends: Literal["keep", "lf"] = "keep"
+    """Keep CR LF line ends as they are, or turn each into LF, counted."""
+    on_empty: Literal["skip", "error"] = "skip"
+    """What to do with documents of nothing but white space: skip them, counted, or stop and name the first."""
+    duplicates: Literal["keep", "skip"] = "keep"
+    """Keep documents whose text occurs twice, or skip all but one of them, counted; what is in test or validation leaves the training
+    split, otherwise the first stays."""
+    max_document_bytes: int = Field(1 << 28, ge=1)
+    """A document longer than this stops the work: it would have to fit in memory several times over."""
 
     @field_validator("drop_lines")
     @classmethod
     def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        return patterns
+        return tuple(_regular(pattern) for pattern in patterns)
+
+    @field_validator("document_pattern")
+    @classmethod
+    def _compile_one(cls, pattern: str) -> str:
+        return _regular(pattern)
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            "".encode(name)
+        except LookupError:
+            raise ValueError("no encoding that Python knows") from None
+        return name
 
     @model_validator(mode="after")
     def _splits(self) -> "Corpus":
@@ -83,17 +118,31 @@ class Corpus(Section):
             raise ValueError("give either test files (test) or a test_fraction, not both")
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction and test_fraction leave nothing to train on")
+        if (self.document == "pattern") != bool(self.document_pattern):
+            raise ValueError('document = "pattern" and document_pattern = "..." go together')
         return self
 
 
 class Tokenizer(Section):
     kind: Literal["word", "character", "bpe", "file"] = "bpe"
-    """word: white-space words. character: Unicode characters. bpe: byte-level byte-pair encoding. All three are trained on
-    the training split. file: a ready `tokenizer.json`."""
+    """word: see `words`. character: Unicode characters. bpe: byte-level byte-pair encoding. All three are trained on the training
+    split. file: a ready one, see `file`."""
     vocab_size: int = Field(10_000, ge=1)
-    """Most entries the vocabulary may have, special tokens included."""
-    file: Path | None = None
-    """The `tokenizer.json` to use, with `kind = "file"`."""
+    """Most entries the vocabulary may have, special tokens included; a ready tokenizer has the size it has."""
+    min_count: int = Field(1, ge=1)
+    """word, character: what the training split has less often is unknown."""
+    words: Literal["space", "punctuation"] = "space"
+    """What counts as a word: what stands between white space; or runs of letters, digits and underscores, and runs of other marks."""
+    lowercase: bool = False
+    """The tokenizer turns text into lower case, in training and in use."""
+    normal_form: Literal["none", "nfc", "nfd", "nfkc", "nfkd"] = "none"
+    """The Unicode normal form that the tokenizer turns text into, in training and in use."""
+    sample_bytes: int = Field(200_000_000, ge=1)
+    """bpe: learns from about so much text, from documents chosen by a hash of their names; from all where there is no more."""
+    file: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)] | None = None
+    """With `kind = "file"`: a `tokenizer.json`, a SentencePiece `.model`, or `hub:NAME` for a tokenizer on the Hugging Face hub."""
+    eos: str = "<eos>"
+    """With `kind = "file"`: the special token that ends a sentence there (`<|endoftext|>`, `</s>`); it is called `<eos>` from then on."""
 
     @model_validator(mode="after")
     def _file(self) -> "Tokenizer":
@@ -111,8 +160,12 @@ class Dataset(Section):
     """Targets in a row of the fixed view."""
     shards: int = Field(8, ge=1)
     """Most shards a split is cut into."""
+    executor: Literal["processes", "datatrove", "ray", "slurm"] = "processes"
+    """Who runs the tasks: processes of this machine, or an executor of datatrove (local, Ray, Slurm). Changes nothing in the dataset."""
     workers: int | None = Field(None, ge=1)
-    """Processes that make shards; as many as there are processors unless given. Changes nothing in the dataset."""
+    """Tasks that run at a time; as many as there are processors unless given. Changes nothing in the dataset."""
+    slurm: dict[str, str | int] = {}
+    """With `executor = "slurm"`: what sbatch is given (`partition`, `time`, `mem_per_cpu_gb`, `qos`, ...)."""
 
 
 class Model(Section):
@@ -259,6 +312,14 @@ class Config(Section):
     tracking: Tracking = Tracking()
 
 
+def _regular(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    return pattern
+
+
 def resolve(values: Mapping[str, Any]) -> Config:
     """Validates nested values and fills in the settings that follow from the run's name.
 
@@ -320,9 +381,15 @@ def to_toml(config: Config, explain: bool = False) -> str:
         for key, value in section.model_dump(mode="json").items():
             if explain:
                 lines += ["# " + " ".join(str(type(section).model_fields[key].description).split())]
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}" if value is not None else f"# {key} is not set")
+            lines.append(f"{key} = {_toml(value)}" if value is not None else f"# {key} is not set")
         lines.append("")
     return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -355,10 +422,11 @@ def _from_arguments(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _value(text: str) -> Any:
-    """A value given as text: a list in brackets becomes one, `null` the absence of a value, anything else is for its type to read."""
+    """A value given as text: a list in brackets and a table in braces become one, `null` the absence of a value, anything else
+    is for its type to read."""
     if text == "null":
         return None
-    if text.startswith("["):
+    if text.startswith(("[", "{")):
         try:
             return tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

@@ -4,16 +4,18 @@
     DIR/manifest.json                             what was made from what, and how much of it there is
     DIR/tokenizer.json, tokenizer_config.json
     DIR/fixed/train-00000-of-00008.parquet        rows of L targets: ids (L + 1), begins, num_targets
-    DIR/sentences/train-00000-of-00008.parquet    ids (ending in <eos>), document, position, words, bytes, lead, gap
+    DIR/sentences/train-00000-of-00008.parquet    ids (ending in <eos>), document, position, words, bytes, joined, lead, gap
+    DIR/report/                                   lengths and frequencies, as plots and as numbers
 
 Bytes depend on the content alone: fixed row groups, no times, no paths.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -23,11 +25,20 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.errors import PacklmError, RequestError
 
-VERSION = 1
+VERSION = 2
 VIEWS: tuple["View", ...] = ("fixed", "sentences")
 SPLITS = ("train", "validation", "test")
 EOS, UNK = "<eos>", "<unk>"
 ROW_GROUP = {"fixed": 4096, "sentences": 16384}
+_WRITING: dict[str, dict[str, Any]] = {
+    "fixed": {"use_dictionary": False, "column_encoding": {"ids.list.element": "BYTE_STREAM_SPLIT"}},
+    "sentences": {
+        "use_dictionary": ["position", "lead", "gap"],
+        "column_encoding": {"ids.list.element": "BYTE_STREAM_SPLIT", "document": "DELTA_BYTE_ARRAY"},
+    },
+}
+"""How Parquet is told to write. Ids are small numbers in four bytes: the streams of their high bytes are quick to compress and small.
+Names of lines differ in their last digits only."""
 
 View = Literal["fixed", "sentences"]
 
@@ -46,7 +57,8 @@ class Split:
     """How much there is in a split, and the files of both views, in order.
 
     `tokens` counts the targets, `<eos>` included; `words` the white-space words of the original text and `bytes` its UTF-8
-    bytes, white space between sentences included; `unknown` the tokens that are `<unk>`.
+    bytes, white space between sentences included; `unknown` the tokens that are `<unk>`; `overlong` the sentences of more than
+    `corpus.max_tokens`, which `sentences` counts as the pieces they were split into.
     """
 
     documents: int
@@ -55,6 +67,7 @@ class Split:
     words: int
     bytes: int
     unknown: int
+    overlong: int
     longest_sentence: int
     """Tokens of the longest sentence, `<eos>` included."""
     files: dict[str, dict[str, Shard]]
@@ -77,8 +90,10 @@ class Manifest:
     lossless: bool
     """Whether sentences and gaps give back every document to the letter."""
     splits: dict[str, Split]
-    counts: dict[str, int] = field(default_factory=dict)
-    """Whatever was skipped, replaced or dropped, by reason."""
+    counts: dict[str, int]
+    """Whatever was skipped, replaced, dropped or cut, by reason."""
+    files: dict[str, str]
+    """All other files (tokenizer, report) -> SHA-256; manifest and card follow from this object."""
     version: int = VERSION
 
     def split(self, name: str) -> Split:
@@ -113,9 +128,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise PacklmError(f"{path}: damaged: missing or unknown entries {', '.join(sorted(missing))}")
     try:
         splits = {name: _read_split(split) for name, split in values.pop("splits").items()}
+        manifest = Manifest(splits=splits, **values)
+        follow = {"settings": files.digest(manifest.settings), "corpus": corpus_digest(manifest.corpus), "content": content_digest(splits)}
+        wrong = [name for name, digest in follow.items() if manifest.digests[name] != digest]
     except (TypeError, KeyError, AttributeError) as error:
         raise PacklmError(f"{path}: damaged: {error}") from None
-    return Manifest(splits=splits, **values)
+    if wrong:
+        raise PacklmError(f"{path}: damaged: its {wrong[0]} is not what its digest says; `python -m preprocess --rebuild` makes it anew")
+    return manifest
 
 
 def _read_split(values: dict[str, Any]) -> Split:
@@ -133,99 +153,113 @@ def id_type(vocab_size: int) -> "np.dtype[Any]":
     return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
 
 
-def fixed_table(ids: np.ndarray, opens: np.ndarray, vocab_size: int, length: int, before: int) -> pa.Table:
+def fixed_table(ids: np.ndarray, opens: np.ndarray, starts: np.ndarray, stops: np.ndarray, before: int, like: "Like") -> pa.Table:
     """Rows of the fixed view.
 
     Args:
-        ids: [N] target ids of one run of text, in order.
-        opens: [N] bool, whether the target opens a document.
+        ids: [N] target ids, in order.
+        opens: rising indices of those that open a document.
+        starts, stops: [R] targets [start, stop) of each row, end to end, at most `like.length` of them.
         before: the id that precedes the first target.
 
     Returns a table with, for each row: `ids`, length + 1 ids of which the first is the input before the first target (a short
-    last row is filled up with its own last id, which `num_targets` leaves out); `begins`, each p where target ids[p + 1]
-    opens a document; `num_targets`.
+    row is filled up with its own last id, which `num_targets` leaves out); `begins`, each p where target ids[p + 1] opens a
+    document; `num_targets`.
     """
-    count = -(-len(ids) // length)
-    padded = np.empty(count * length + 1, id_type(vocab_size))
-    padded[0] = before
-    padded[1 : len(ids) + 1] = ids
-    padded[len(ids) + 1 :] = ids[-1] if len(ids) else before
-    rows = np.lib.stride_tricks.sliding_window_view(padded, length + 1)[::length]
-    at = np.flatnonzero(opens)
-    offsets = np.searchsorted(at, np.arange(count + 1) * length).astype(np.int32)
-    num_targets = np.full(count, length, np.int32)
-    if count:
-        num_targets[-1] = len(ids) - (count - 1) * length
-    values = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), length + 1)
-    begins = pa.ListArray.from_arrays(pa.array(offsets), pa.array((at % length).astype(np.int32)))
-    schema = _schema("fixed", vocab_size, length)
-    return pa.table({"ids": values.cast(schema.field("ids").type), "begins": begins, "num_targets": num_targets}, schema=schema)
+    padded = np.empty(len(ids) + 1, id_type(like.vocab_size))
+    padded[0], padded[1:] = before, ids
+    rows = padded[np.minimum(starts[:, None] + np.arange(like.length + 1), stops[:, None])]
+    low, high = np.searchsorted(opens, starts), np.searchsorted(opens, stops)
+    begins = opens[low[0] : high[-1]] - np.repeat(starts, high - low) if len(starts) else opens[:0]
+    offsets = np.concatenate([low, high[-1:]]) - low[:1] if len(starts) else np.zeros(1)
+    schema = _schema("fixed", like)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=schema.field("ids").type)
+    lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(begins.astype(np.int32)))
+    return pa.table({"ids": values, "begins": lists, "num_targets": (stops - starts).astype(np.int32)}, schema=schema)
 
 
-def sentences_table(
-    ids: np.ndarray, ends: np.ndarray, documents: list[str], positions: np.ndarray, words: np.ndarray, num_bytes: np.ndarray,
-    leads: list[str], gaps: list[str], vocab_size: int,
-) -> pa.Table:  # fmt: skip
+def sentences_table(ids: np.ndarray, ends: np.ndarray, columns: dict[str, Any], like: "Like") -> pa.Table:
     """Rows of the sentences view.
 
     Args:
         ids: [N] ids of all sentences end to end, each ending in `<eos>`.
         ends: [S] index in `ids` after each sentence's `<eos>`.
-        documents, positions: the document's name and the sentence's number in it, from 0.
-        words, num_bytes: white-space words and UTF-8 bytes of the sentence's own text.
-        leads, gaps: white space before (only where a document opens with some) and after the sentence.
+        columns: [S] each: `document`, `position` (the document's name and the sentence's number in it, from 0), `words`, `bytes` (of the
+            sentence's own text), `joined` (an overlong sentence that goes on in the next row), `lead`, `gap` (white space before it,
+            only where it opens a document, and after it).
     """
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids.astype(id_type(vocab_size))))
-    columns = {
-        "ids": lists, "document": pa.array(documents, pa.string()), "position": positions.astype(np.int32), "words": words.astype(np.int32),
-        "bytes": num_bytes.astype(np.int32), "lead": pa.array(leads, pa.string()), "gap": pa.array(gaps, pa.string()),
-    }  # fmt: skip
-    return pa.table(columns, schema=_schema("sentences", vocab_size, 0))
+    offsets = np.concatenate([np.zeros(1, np.int32), ends.astype(np.int32)])
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids.astype(id_type(like.vocab_size), copy=False)))
+    return pa.table({"ids": lists, **columns}, schema=_schema("sentences", like))
 
 
-def _schema(view: View, vocab_size: int, length: int) -> pa.Schema:
+@dataclass(frozen=True)
+class Like:
+    """What the types of a dataset's columns follow from."""
+
+    vocab_size: int
+    length: int
+    """Targets in a fixed row."""
+
+
+def _schema(view: View, like: Like) -> pa.Schema:
     """Arrow schema with the features that `datasets` reads from a Parquet file's metadata."""
-    kind = id_type(vocab_size).name
-    id_value, number, text = ({"dtype": name, "_type": "Value"} for name in (kind, "int32", "string"))
+    kind = id_type(like.vocab_size).name
+    id_value, number, text, mark = ({"dtype": name, "_type": "Value"} for name in (kind, "int32", "string", "bool"))
     features: dict[str, Any]
     if view == "fixed":
-        types: dict[str, pa.DataType] = {"ids": pa.list_(pa.from_numpy_dtype(kind), length + 1)}
+        types: dict[str, pa.DataType] = {"ids": pa.list_(pa.from_numpy_dtype(kind), like.length + 1)}
         types |= {"begins": pa.list_(pa.int32()), "num_targets": pa.int32()}
         features = {
-            "ids": {"feature": id_value, "length": length + 1, "_type": "List"},
+            "ids": {"feature": id_value, "length": like.length + 1, "_type": "List"},
             "begins": {"feature": number, "_type": "List"},
             "num_targets": number,
         }
     else:
         types = {"ids": pa.list_(pa.from_numpy_dtype(kind)), "document": pa.string(), "position": pa.int32(), "words": pa.int32()}
-        types |= {"bytes": pa.int32(), "lead": pa.string(), "gap": pa.string()}
+        types |= {"bytes": pa.int32(), "joined": pa.bool_(), "lead": pa.string(), "gap": pa.string()}
         features = {"ids": {"feature": id_value, "_type": "List"}, "document": text, "position": number, "words": number}
-        features |= {"bytes": number, "lead": text, "gap": text}
+        features |= {"bytes": number, "joined": mark, "lead": text, "gap": text}
     return pa.schema(list(types.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def write_shard(path: Path, view: View, tables: Iterable[pa.Table], schema_of: tuple[int, int]) -> tuple[int, str]:
-    """Writes the tables of one shard to a Parquet file, atomically, in row groups that do not depend on how the tables were cut.
+class ShardWriter:
+    """Writes one shard's Parquet file, atomically, in row groups that do not depend on how its tables were cut.
 
-    `schema_of` is (vocabulary size, row length). Returns (rows, SHA-256 of the file).
+    As a context manager: the file is there once the block has ended well; `rows` counts what was written.
     """
-    size, rows, waiting = ROW_GROUP[view], 0, [_schema(view, *schema_of).empty_table()]
-    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["document"] if view == "sentences" else False}
-    with files.atomic(path) as stream, pq.ParquetWriter(stream, waiting[0].schema, **options) as writer:
-        for table in tables:
-            waiting.append(table)
-            held = sum(part.num_rows for part in waiting)
-            if held >= size:
-                whole = pa.concat_tables(waiting).combine_chunks()
-                for start in range(0, held - held % size, size):
-                    writer.write_table(whole.slice(start, size), row_group_size=size)
-                waiting = [whole.slice(held - held % size)]
-            rows += table.num_rows
-        rest = pa.concat_tables(waiting).combine_chunks()
-        if rest.num_rows:
-            writer.write_table(rest, row_group_size=size)
-    return rows, files.sha256(path)
+
+    def __init__(self, path: Path, view: View, like: Like):
+        self.path, self.view = Path(path), view
+        self._size = ROW_GROUP[view]
+        self._schema = _schema(view, like)
+        self._options: dict[str, Any] = {"compression": "zstd", **_WRITING[view]}
+        self._waiting: list[pa.Table] = []
+        self.rows = 0
+
+    def __enter__(self) -> "ShardWriter":
+        self._open = ExitStack()
+        stream = self._open.enter_context(files.atomic(self.path))
+        self._parquet = self._open.enter_context(pq.ParquetWriter(stream, self._schema, **self._options))
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows."""
+        self.rows += table.num_rows
+        self._waiting.append(table)
+        held = sum(part.num_rows for part in self._waiting)
+        if held >= self._size:
+            whole = pa.concat_tables(self._waiting).combine_chunks()
+            for start in range(0, held - held % self._size, self._size):
+                self._parquet.write_table(whole.slice(start, self._size), row_group_size=self._size)
+            self._waiting = [whole.slice(held - held % self._size)]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            rest = pa.concat_tables([self._schema.empty_table(), *self._waiting]).combine_chunks()
+            if rest.num_rows:
+                self._parquet.write_table(rest, row_group_size=self._size)
+        self._open.__exit__(kind, error, trace)
 
 
 def paths(folder: Path, manifest: Manifest, view: View, split: str) -> list[Path]:
@@ -233,17 +267,17 @@ def paths(folder: Path, manifest: Manifest, view: View, split: str) -> list[Path
     return [Path(folder) / name for name in manifest.split(split).files[view]]
 
 
-def damaged(folder: Path, manifest: Manifest) -> list[str]:
-    """Checks every shard and the tokenizer against the manifest; returns a line for each that differs, naming both digests."""
+def damaged(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Checks every file against the manifest; returns file name -> what is wrong with it, for each that differs."""
     expected = {name: shard.sha256 for split in manifest.splits.values() for view in VIEWS for name, shard in split.files[view].items()}
-    expected["tokenizer.json"] = manifest.digests["tokenizer"]
-    lines = []
-    for name, digest in expected.items():
-        path = Path(folder) / name
-        found = files.sha256(path) if path.is_file() else "no such file"
-        if found != digest:
-            lines.append(f"{path}: expected sha256 {digest}, got {found}")
-    return lines
+    expected |= {**manifest.files, "README.md": hashlib.sha256(card(manifest).encode()).hexdigest()}
+    found = {name: files.sha256(folder / name) if (folder / name).is_file() else "no such file" for name in expected}
+    return {name: f"expected sha256 {digest}, got {found[name]}" for name, digest in expected.items() if found[name] != digest}
+
+
+def corpus_digest(corpus: dict[str, str]) -> str:
+    """The digest of all sources in order."""
+    return files.digest(list(corpus.items()))
 
 
 def content_digest(splits: dict[str, Split]) -> str:

@@ -1,68 +1,132 @@
-"""Makes a dataset of a corpus.
+"""Makes a dataset of a corpus, checks it, shows it, and shares it.
+
+    python -m preprocess [build] [--config C] [--rebuild] [--section.key value ...]
+    python -m preprocess verify DIR [--repair [--config C] [--section.key value ...]]
+    python -m preprocess inspect DIR [--rows N] [--split S] [--view fixed|sentences]
+    python -m preprocess push DIR OWNER/NAME [--private]
+
+build    The dataset of a configuration (configs/quickstart.toml unless given). Run again with nothing changed it says so and does
+         nothing; interrupted, it goes on; where something else was made before, --rebuild replaces it.
+verify   Compares every file with its digest; --repair makes damaged ones anew from the corpus, so it needs the same configuration.
+inspect  Prints how much there is, and the first rows (3 unless given) of each view of each split as text.
+push     Uploads the dataset to the Hugging Face hub, for those who may see it: everybody, or only its owner (--private).
 
     python -m preprocess                                                 # the built-in corpus, into data/quickstart
     python -m preprocess --config configs/wsj-articles.toml --corpus.train FOLDER --corpus.on_bad_text skip
-    python -m preprocess --config configs/ptb-small.toml --rebuild       # in the place of one made otherwise
-    python -m preprocess verify data/quickstart                          # every digest again
-    python -m preprocess inspect data/quickstart                         # a few rows of each view, as text
+    python -m preprocess inspect data/quickstart --rows 10 --view sentences
 
-Run again with nothing changed it says so and does nothing; interrupted, it goes on. Exit status: 0 done; 1 it failed; 2 the
-request was wrong.
+`python -m pipeline config --explain` lists all settings. Exit status: 0 done; 1 it failed; 2 the request was wrong.
 """
 
 import difflib
 import logging
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from pipeline import dataset, tracking
 from pipeline.config import Config, load, split_arguments
 from pipeline.errors import PacklmError, RequestError, run
 from pipeline.log import setup
-from preprocess.build import Built, build
+from preprocess import build as building
+from preprocess import report, show
+from preprocess.build import Built
 from preprocess.encoding import Encoder
+from preprocess.push import push
 
 log = logging.getLogger("packlm")
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a command takes besides `--config` and settings."""
+
+    places: tuple[str, ...] = ()
+    """Arguments that must be there, as the usage names them."""
+    flags: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    """Options that a value follows."""
+
+
+COMMANDS = {
+    "build": Command(flags=("--rebuild",)),
+    "verify": Command(("DIR",), flags=("--repair",)),
+    "inspect": Command(("DIR",), values=("--rows", "--split", "--view")),
+    "push": Command(("DIR", "OWNER/NAME"), flags=("--private",)),
+}
+
+
+@dataclass
+class Arguments:
+    """A command line, taken apart."""
+
+    command: str
+    file: Path | None
+    settings: list[str]
+    places: list[str] = field(default_factory=list)
+    flags: set[str] = field(default_factory=set)
+    values: dict[str, str] = field(default_factory=dict)
+
+
 def main() -> None:
     setup()
-    file, settings, others = split_arguments(sys.argv[1:])
-    if {"-h", "--help"} & set(others):
-        print(__doc__)
-    elif others and others[0] in ("verify", "inspect"):
-        if len(others) != 2 or file or settings:
-            raise RequestError(f"{others[0]} takes one dataset folder: python -m preprocess {others[0]} DIR")
-        (verify if others[0] == "verify" else inspect)(Path(others[1]))
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words) or words[:1] == ["help"]:
+        print(__doc__, end="")
+        return
+    given = read(words)
+    if (given.file or given.settings) and not (given.command == "build" or "--repair" in given.flags):
+        raise RequestError(f"{given.command} reads no configuration: leave out {given.settings[0] if given.settings else '--config'}")
+    if given.command == "build":
+        build(load(given.file, given.settings), rebuild="--rebuild" in given.flags)
+    elif given.command == "verify":
+        verify(_dataset(given.places[0]), load(given.file, given.settings) if "--repair" in given.flags else None)
+    elif given.command == "inspect":
+        rows, split, view = given.values.get("--rows", "3"), given.values.get("--split"), given.values.get("--view")
+        inspect(_dataset(given.places[0]), _number(rows), split, view)
     else:
-        if unknown := [word for word in others if word != "--rebuild"]:
-            near = difflib.get_close_matches(unknown[0], ["--rebuild", "--config", "--help", "verify", "inspect"], n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "settings are given as --section.key value"
-            raise RequestError(f"unknown argument {unknown[0]!r}; {hint}")
-        config, rebuild = load(file, settings), "--rebuild" in others
-        built = build(config, rebuild)
-        if built.seconds is not None:
-            log.info("%s", table(built.manifest))
-            log.info("%s: made in %.1f s", config.dataset.dir, built.seconds)
-            record(config, built, fresh=rebuild)
+        print(push(_dataset(given.places[0]), given.places[1], private="--private" in given.flags))
 
 
-def table(manifest: dataset.Manifest) -> str:
-    """How much there is in each split, as an aligned table, and what was skipped, replaced or dropped."""
-    rows: list[tuple[str, ...]] = [("split", "documents", "sentences", "tokens", "words", "unknown", "bytes")]
-    for name, split in manifest.splits.items():
-        counted = (split.documents, split.sentences, split.tokens, split.words)
-        rows.append((name, *(f"{number:,}" for number in counted), f"{split.unknown / split.tokens:.2%}", f"{split.bytes:,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    names, numbers = widths[0], widths[1:]
-    lines = ["  ".join([row[0].ljust(names), *(cell.rjust(width) for cell, width in zip(row[1:], numbers, strict=True))]) for row in rows]
-    return "\n".join(lines + [f"{reason}: {count:,}" for reason, count in manifest.counts.items()])
+def read(words: list[str]) -> Arguments:
+    """Takes a command line apart; `RequestError` with what was probably meant where it makes no sense."""
+    file, settings, rest = split_arguments(words)
+    name = rest.pop(0) if rest and not rest[0].startswith("-") else "build"
+    if name not in COMMANDS:
+        raise RequestError(f"unknown command {name!r}; {_near(name, [*COMMANDS]) or 'there are ' + ', '.join(COMMANDS)}")
+    command, given = COMMANDS[name], Arguments(name, file, settings)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        if option in command.values:
+            if not equals and not rest:
+                raise RequestError(f"{option} needs a value")
+            given.values[option] = value if equals else rest.pop(0)
+        elif option in command.flags and not equals:
+            given.flags.add(option)
+        elif option.startswith("-"):
+            known = [*command.flags, *command.values, "--help", *(["--config"] if name in ("build", "verify") else [])]
+            elsewhere = [other for other in COMMANDS if option in COMMANDS[other].flags + COMMANDS[other].values]
+            hint = f"it belongs to {elsewhere[0]}" if elsewhere else _near(option, known) or "settings are given as --section.key value"
+            raise RequestError(f"{name}: unknown argument {option!r}; {hint}")
+        else:
+            given.places.append(option + equals + value)
+    if len(given.places) != len(command.places):
+        wanted, got = " ".join(command.places) or "no argument", " ".join(given.places) or "none"
+        raise RequestError(f"{name} takes {wanted}, got {got}; see python -m preprocess --help")
+    return given
+
+
+def build(config: Config, rebuild: bool) -> None:
+    """Makes the dataset, unless it is there, and says what came out."""
+    built = building.build(config, rebuild)
+    if built.seconds is not None:
+        log.info("%s", show.table(built.manifest))
+        log.info("%s: made in %s", config.dataset.dir, show.rate(built.manifest, built.seconds))
+        record(config, built, fresh=rebuild)
 
 
 def record(config: Config, built: Built, fresh: bool) -> None:
-    """Puts the numbers of the dataset just made into MLflow."""
+    """Puts the dataset just made into MLflow: its numbers, its manifest and its report, and itself as what the stage made."""
     manifest = built.manifest
     with tracking.stage(config, "preprocess", fresh) as recorder:
         recorder.params(
@@ -84,28 +148,68 @@ def record(config: Config, built: Built, fresh: bool) -> None:
         recorder.metrics(metrics)
         recorder.dataset(config.run.name, manifest.digests["content"], str(config.dataset.dir), "preprocess")
         recorder.artifact(config.dataset.dir / "manifest.json")
+        for path in sorted((config.dataset.dir / report.NAME).glob("*")):
+            recorder.artifact(path, report.NAME)
 
 
-def verify(folder: Path) -> None:
-    """Compares every file with the manifest's digests; `PacklmError` naming those that differ."""
-    manifest = dataset.read_manifest(folder)
-    if lines := dataset.damaged(folder, manifest):
-        raise PacklmError("\n".join([*lines, f"{len(lines)} files are damaged; `python -m preprocess --rebuild` makes the dataset anew"]))
+def verify(folder: Path, repair: Config | None) -> None:
+    """Compares every file with the manifest's digests; `PacklmError` naming those that differ, or makes them anew where told how."""
+    lines = [f"{folder / name}: {what}" for name, what in dataset.damaged(folder, dataset.read_manifest(folder)).items()]
+    if lines and repair:
+        for line in lines:
+            log.warning("%s", line)
+        for name in building.repair(repair, folder):
+            log.info("%s: made anew", folder / name)
+    elif lines:
+        several = f"{len(lines)} files are" if len(lines) > 1 else "1 file is"
+        remedy = f"`python -m preprocess verify {folder} --repair --config C`, C being what it was made with"
+        raise PacklmError("\n".join([*lines, f"{several} damaged; made anew by {remedy}"]))
     print(f"{folder}: every file is as it was made")
 
 
-def inspect(folder: Path, rows: int = 3) -> None:
-    """Prints the table, and the first rows of each view of each split as text."""
-    manifest, encoder = dataset.read_manifest(folder), Encoder.load(folder)
-    print(table(manifest))
-    for split in manifest.splits:
-        for view in dataset.VIEWS:
-            print(f"\n{view}, {split}")
-            with pq.ParquetFile(dataset.paths(folder, manifest, view, split)[0]) as file:
-                for row in next(file.iter_batches(rows)).to_pylist():
-                    text = "|".join(encoder.token(id) for id in row["ids"])
-                    about = {key: value for key, value in row.items() if key != "ids"}
-                    print(f"  {about}\n    {text!r}")
+def inspect(folder: Path, count: int, split: str | None, view: str | None) -> None:
+    """Prints the table, and the first rows of each view of each split, or of the ones asked for, as text."""
+    manifest = dataset.read_manifest(folder)
+    if view is not None and view not in dataset.VIEWS:
+        raise RequestError(f"--view: {view!r} is none; {_near(view, [*dataset.VIEWS]) or 'there are ' + ' and '.join(dataset.VIEWS)}")
+    splits = [split] if split is not None else [*manifest.splits]
+    found = [(name, manifest.split(name)) for name in splits]
+    encoder = Encoder.load(folder)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    print(show.table(manifest))
+    for name, held in found if count else []:
+        for wanted in dataset.VIEWS:
+            if view in (None, wanted):
+                there = sum(shard.rows for shard in held.files[wanted].values())
+                print(f"\n{name}, {wanted}: {min(count, there):,} of {there:,} rows")
+                for text in show.rows(folder, manifest, encoder, wanted, name, count):
+                    print(f"  {text}")
+
+
+def _dataset(place: str) -> Path:
+    """The folder of a dataset; `RequestError` where there is none, naming those nearby."""
+    folder = Path(place)
+    if (folder / "manifest.json").exists():
+        return folder
+    if folder.is_dir():
+        inside = sorted(str(path.parent) for path in folder.glob("*/manifest.json"))
+        hint = f"did you mean {inside[0]}?" if inside else "`python -m preprocess` makes one"
+        raise RequestError(f"{folder}: no dataset here (no manifest.json); {hint}")
+    beside = [str(path.parent) for path in folder.parent.glob("*/manifest.json")] if folder.parent.is_dir() else []
+    hint = _near(str(folder), beside) or "`python -m preprocess` makes a dataset"
+    raise RequestError(f"{folder}: there is no such folder; {hint}")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise RequestError(f"--rows: a whole number is wanted, got {text!r}")
+    return int(text)
+
+
+def _near(word: str, known: list[str]) -> str:
+    """`did you mean --rebuild?`, or nothing where no known word is like it."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 if __name__ == "__main__":

@@ -1,34 +1,44 @@
 """The stage: makes the dataset beside its place, going on where an interrupted run stopped, and puts it there in whole.
 
-    .NAME.building/KEY/dataset/    the dataset in the making; KEY is a digest of settings, corpus and library versions
-    .NAME.building/KEY/done/       what finished steps left: tokenizer.json, train-00000-of-00008.json, ...
+    .NAME.building/spool/          what came through standard input or from the hub
+    .NAME.building/KEY/texts/      the collected text; KEY is a digest of settings, corpus and library versions
+    .NAME.building/KEY/counts/     words or characters of the training split
+    .NAME.building/KEY/dataset/    the dataset in the making
+    .NAME.building/KEY/done/       what finished shards left
+
+Steps, each of tasks that may run anywhere: collect -> plan -> learn the tokenizer -> shards -> report, manifest.
 """
 
 import logging
-import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline import config, dataset, files
-from pipeline.changes import differences
+from pipeline import dataset, files
 from pipeline.config import Config
+from pipeline.dataset import Manifest
 from pipeline.errors import PacklmError, RequestError
-from preprocess import executors, plan, sentences, shards, tokenizer
+from preprocess import collect, executors, learn, plan, report, shards, survey, tokenizer
 from preprocess.encoding import Encoder
+from preprocess.origin import Origin, difference
+from preprocess.survey import Survey
 
 log = logging.getLogger("packlm")
+
+Job = TypeVar("Job", collect.Job, learn.Job, shards.Job)
 
 
 @dataclass(frozen=True)
 class Built:
     """A dataset that is there, and how long this run took to make it; None if it was there already."""
 
-    manifest: dataset.Manifest
+    manifest: Manifest
     seconds: float | None
 
 
@@ -42,120 +52,185 @@ def build(settings: Config, rebuild: bool = False) -> Built:
     began = time.monotonic()
     folder = settings.dataset.dir
     tokenizer.check(settings.tokenizer)
-    with files.lock(folder.with_name(f".{folder.name}.lock"), what=folder):
-        files.recover_folder(folder)
+    executors.check(settings.dataset)
+    with _held(folder):
         there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         if there and not (folder / "manifest.json").exists():
             raise RequestError(f"{folder}: there is something here that is no dataset, and stays as it is; give another --dataset.dir")
-        surveyed = plan.survey(settings, _spelled_eos(settings.tokenizer))
-        recorded = _recorded(settings)
+        surveyed = survey.survey(settings, _building(folder) / "spool")
+        origin = Origin.of(settings, surveyed.corpus)
         if there and not rebuild:
-            manifest = _unchanged(folder, recorded, surveyed.corpus)
-            log.info("%s: up to date (%s)", folder, _summary(manifest))
+            manifest = dataset.read_manifest(folder)
+            _refuse_difference(folder, manifest, origin)
+            log.info("%s: up to date (%s)", folder, ", ".join(f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items()))
             shutil.rmtree(_building(folder), ignore_errors=True)
             return Built(manifest, None)
-        manifest = _make(settings, recorded, surveyed)
+        manifest = _Making(settings, origin, surveyed).whole()
         return Built(manifest, time.monotonic() - began)
 
 
-def _make(settings: Config, recorded: dict[str, Any], surveyed: plan.Survey) -> dataset.Manifest:
-    folder = settings.dataset.dir
-    versions = [dataset.VERSION, version("tokenizers"), version("pyarrow"), version("sentencex")]
-    work = _work_folder(folder, files.digest([recorded, list(surveyed.corpus.items()), versions]))
-    making, done = work / "dataset", work / "done"
-    planned = plan.tasks(surveyed, settings.corpus, settings.dataset.shards)
-    _tokenizer(settings, planned, making, done)
-    encoder = Encoder.load(making)
+def repair(settings: Config, folder: Path) -> list[str]:
+    """Makes the damaged files of a dataset anew, from the corpus it was made of, and leaves all others alone; returns their names.
 
-    rows, length = settings.dataset.rows, settings.dataset.length
-    jobs = [shards.Job(task, settings.corpus, rows, length, making, done / f"{task.name}.json") for task in planned]
-    missing = [job for job in jobs if shards.finished(job) is None]
-    if len(missing) < len(jobs):
-        log.info("%d of %d shards are there from an interrupted run", len(jobs) - len(missing), len(jobs))
-    executors.run(shards.make, missing, settings.dataset.workers or os.cpu_count() or 1)
-    if changed := surveyed.changed():
-        raise PacklmError(f"{changed[0].path}: changed while it was being read ({len(changed)} files did); run the same command again")
-
-    made = [files.read_json(job.done) for job in jobs]
-    of_split = {split: [result for job, result in zip(jobs, made, strict=True) if job.task.split == split] for split in surveyed.parts}
-    splits = {split: _total(results) for split, results in of_split.items()}
-    manifest = dataset.Manifest(
-        settings=recorded,
-        corpus=surveyed.corpus,
-        digests={
-            "settings": files.digest(recorded),
-            "corpus": files.digest(list(surveyed.corpus.items())),
-            "tokenizer": encoder.digest,
-            "ids": files.digest([result["ids"] for result in made]),
-            "content": dataset.content_digest(splits),
-        },
-        vocab_size=encoder.vocab_size,
-        length=length,
-        lossless=encoder.lossless,
-        splits=splits,
-        counts=surveyed.counts,
-    )
-    dataset.write_manifest(making, manifest)
-    files.replace_folder(making, folder)
-    shutil.rmtree(_building(folder))
-    return manifest
+    Raises:
+        RequestError: the configuration or the corpus is not what the dataset was made from.
+        PacklmError: what was made anew differs from what the manifest tells (another version of a library).
+    """
+    settings = settings.model_copy(update={"dataset": settings.dataset.model_copy(update={"dir": folder})})
+    with _held(folder):
+        manifest = dataset.read_manifest(folder)
+        damaged = list(dataset.damaged(folder, manifest))
+        if not damaged:
+            return []
+        if "tokenizer.json" in damaged or any(name.endswith(".parquet") for name in damaged):
+            surveyed = survey.survey(settings, _building(folder) / "spool")
+            origin = Origin.of(settings, surveyed.corpus)
+            _refuse_difference(folder, manifest, origin)
+            _Making(settings, origin, surveyed).again(damaged, manifest)
+        if "tokenizer_config.json" in damaged:
+            tokenizer.save((folder / tokenizer.NAME).read_text(encoding="utf-8"), folder)
+        if any(name.startswith("report/") for name in damaged):
+            report.write(folder, report.measure(folder, manifest.splits))
+        dataset.write_manifest(folder, manifest)
+        if left := dataset.damaged(folder, manifest):
+            raise PacklmError("\n".join(f"{name}: made anew it differs still: {what}" for name, what in left.items()))
+        shutil.rmtree(_building(folder), ignore_errors=True)
+        return damaged
 
 
-def _tokenizer(settings: Config, planned: list[plan.Task], making: Path, done: Path) -> None:
-    """Trains or copies the tokenizer into the dataset, unless an interrupted run has done so."""
-    marker, path = done / tokenizer.NAME, making / tokenizer.NAME
-    if marker.exists() and path.is_file() and files.read_json(marker) == files.sha256(path):
-        return
-    if settings.tokenizer.file is not None:
-        text = settings.tokenizer.file.read_text(encoding="utf-8")
-    else:
-        text = tokenizer.train(settings.tokenizer, _training_sentences(settings, planned)).to_str(pretty=True)
-    tokenizer.save(text, making)
-    files.write_json(marker, files.sha256(path))
+class _Making:
+    """The steps that make a dataset, in its work folder."""
+
+    def __init__(self, settings: Config, origin: Origin, surveyed: Survey):
+        self.settings, self.origin, self.surveyed = settings, origin, surveyed
+        versions = [dataset.VERSION, version("tokenizers"), version("pyarrow"), version("sentencex"), version("matplotlib")]
+        key = files.digest([origin.settings, list(origin.corpus.items()), versions])
+        self.work = _work_folder(settings.dataset.dir, key)
+        self.making = self.work / "dataset"
+        self.counts: Counter[str] = Counter()
+
+    def whole(self) -> Manifest:
+        """Makes all of it, and puts it in its place."""
+        found, planned = self.collect()
+        self.learn(found)
+        jobs = self.shards(planned)
+        encoder = Encoder.load(self.making)
+        made = [shards.result(job) for job in jobs]
+        of_split = {split: [part for part, job in zip(made, jobs, strict=True) if job.task.split == split] for split in _splits(planned)}
+        splits = {split: _total(parts) for split, parts in of_split.items()}
+        if overlong := sum(split.overlong for split in splits.values()):
+            done = "split" if self.settings.corpus.on_overlong == "split" else "kept"
+            self.counts[f"sentences of more than {self.settings.corpus.max_tokens} tokens {done}"] = overlong
+        none = report.Measures.none(encoder.vocab_size)
+        measures = {split: sum((report.Measures.load(job.measures) for job in jobs if job.task.split == split), none) for split in splits}
+        written = report.write(self.making, measures)
+        others = [self.making / tokenizer.NAME, self.making / "tokenizer_config.json", *written]
+        manifest = Manifest(
+            settings=self.origin.settings,
+            corpus=self.origin.corpus,
+            digests={
+                "settings": files.digest(self.origin.settings),
+                "corpus": dataset.corpus_digest(self.origin.corpus),
+                "tokenizer": encoder.digest,
+                "ids": files.digest([part["ids"] for part in made]),
+                "content": dataset.content_digest(splits),
+            },
+            vocab_size=encoder.vocab_size,
+            length=self.settings.dataset.length,
+            lossless=encoder.lossless,
+            splits=splits,
+            counts=dict(sorted(self.counts.items())),
+            files={path.relative_to(self.making).as_posix(): files.sha256(path) for path in others},
+        )
+        folder = self.settings.dataset.dir
+        dataset.write_manifest(self.making, manifest)
+        files.replace_folder(self.making, folder)
+        shutil.rmtree(_building(folder))
+        return manifest
+
+    def again(self, damaged: list[str], manifest: Manifest) -> None:
+        """Makes a damaged tokenizer and damaged shards anew, and puts each in its place if it is what it was."""
+        folder = self.settings.dataset.dir
+        found, planned = self.collect()
+        if tokenizer.NAME in damaged:
+            self.learn(found)
+        else:
+            tokenizer.save((folder / tokenizer.NAME).read_text(encoding="utf-8"), self.making)
+        jobs = self.shards(planned, lambda job: any(job.file(view) in damaged for view in dataset.VIEWS))
+        names = [name for name in (tokenizer.NAME, *(job.file(view) for job in jobs for view in dataset.VIEWS)) if name in damaged]
+        differing = dataset.damaged(self.making, manifest)
+        if wrong := [name for name in names if name in differing]:
+            raise PacklmError(
+                f"{folder}: {wrong[0]} made anew is not what it was ({differing[wrong[0]]}): the versions of the libraries are others "
+                "than those it was made with; `python -m preprocess --rebuild` makes the dataset anew"
+            )
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (self.making / name).replace(folder / name)
+            files.fsync_folder((folder / name).parent)
+
+    def collect(self) -> tuple[list[plan.Found], list[plan.Task]]:
+        """Collects the text, counting what was cleaned, and plans the shards."""
+        rules = self.settings.corpus
+        jobs = survey.jobs(self.surveyed, self.settings, learn.takes_spelled_eos(self.settings.tokenizer), self._folder("texts"))
+        self._run(collect.make, jobs, collect.finished, "collecting text")
+        if changed := self.surveyed.changed():
+            raise PacklmError(f"{changed[0].path}: changed while it was being read ({len(changed)} files did); run the same command again")
+        for job in jobs:
+            self.counts.update(collect.result(job)["counts"])
+        found = plan.found(jobs)
+        if rules.duplicates == "skip":
+            found, again = plan.without_duplicates(jobs, found)
+            self.counts["duplicate documents skipped"] += again
+        self.counts = +self.counts
+        planned = plan.tasks(found, self.settings.dataset.shards)
+        if "train" not in _splits(planned):
+            what = "; ".join(f"{reason}: {count:,}" for reason, count in self.counts.items()) or "nothing skipped"
+            raise RequestError(f"corpus.train: no text to train on in {len(self.surveyed.states):,} sources ({what})")
+        return found, planned
+
+    def learn(self, found: Sequence[plan.Found]) -> None:
+        """Trains or copies the tokenizer into the dataset, unless an interrupted run has done so."""
+        folder = self._folder("counts")
+        marker, path = folder / "tokenizer.done.json", self.making / tokenizer.NAME
+        if marker.exists() and path.is_file() and files.read_json(marker) == files.sha256(path):
+            return
+        text = learn.learn(self.settings, found, folder, lambda jobs: self._run(learn.count, jobs, learn.counted, "counting"))
+        tokenizer.save(text, self.making)
+        files.write_json(marker, files.sha256(path))
+
+    def shards(self, planned: Sequence[plan.Task], wanted: Callable[[shards.Job], bool] = lambda job: True) -> list[shards.Job]:
+        """Makes the shards of both views."""
+        settings, done = self.settings, self._folder("done")
+        given = (settings.corpus, settings.dataset.rows, settings.dataset.length, self.making)
+        jobs = [shards.Job(task, *given, done / f"{task.name}.json") for task in planned]
+        jobs = [job for job in jobs if wanted(job)]
+        self._run(shards.make, jobs, shards.finished, "making shards")
+        return jobs
+
+    def _run(self, function: Callable[[Job], None], jobs: Sequence[Job], finished: Callable[[Job], bool], what: str) -> None:
+        missing = [job for job in jobs if not finished(job)]
+        if len(missing) < len(jobs):
+            log.info("%s: %d of %d tasks are done from an interrupted run", what, len(jobs) - len(missing), len(jobs))
+        executors.run(function, missing, self.settings.dataset, what, self.work / "records")
+
+    def _folder(self, name: str) -> Path:
+        (self.work / name).mkdir(exist_ok=True)
+        return self.work / name
 
 
-def _training_sentences(settings: Config, planned: list[plan.Task]) -> Iterator[str]:
-    rules = settings.corpus
-    for task in planned:
-        if task.split == "train":
-            for document in plan.read(task, rules, settings.tokenizer.kind == "word"):
-                yield from (sentence for sentence, _ in sentences.split(document.text, rules.sentences, rules.language)[1])
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from the dataset, and sets right what a crash has left between two names."""
+    with files.lock(folder.with_name(f".{folder.name}.lock"), what=folder):
+        files.recover_folder(folder)
+        yield
 
 
-def _spelled_eos(settings: config.Tokenizer) -> bool:
-    """Whether words spelled `<eos>` would become the special token; of a tokenizer to be trained, its kind tells."""
-    if settings.file is not None:
-        return Encoder(tokenizer.load(settings.file), "").spelled_eos
-    return settings.kind == "word"
-
-
-def _recorded(settings: Config) -> dict[str, Any]:
-    """The settings that the dataset's content depends on. Of files, the manifest has digests, and no paths of this machine."""
-    given = settings.tokenizer.file
-    return {
-        "corpus": settings.corpus.model_dump(mode="json", exclude=set(dataset.SPLITS)),
-        "tokenizer": {**settings.tokenizer.model_dump(mode="json"), "file": given and files.sha256(given)},
-        "dataset": settings.dataset.model_dump(mode="json", exclude={"dir", "workers"}),
-    }
-
-
-def _unchanged(folder: Path, recorded: dict[str, Any], corpus: dict[str, str]) -> dataset.Manifest:
-    """The manifest of the dataset that is there; `RequestError` listing what differs where it was made from something else."""
-    manifest = dataset.read_manifest(folder)
-    changes = differences(manifest.settings, recorded)
-    old = manifest.corpus
-    for what, names in (
-        ("added", [name for name in corpus if name not in old]),
-        ("changed", [name for name in corpus if name in old and old[name] != corpus[name]]),
-        ("removed", [name for name in old if name not in corpus]),
-    ):
-        changes += [f"{what}: {name}" for name in names[:10]] + ([f"{what}: {len(names) - 10:,} more"] if len(names) > 10 else [])
-    if not changes and list(old) != list(corpus):
-        changes.append("the files come in another order")
-    if changes:
+def _refuse_difference(folder: Path, manifest: Manifest, origin: Origin) -> None:
+    if changes := difference(Origin(manifest.settings, manifest.corpus), origin):
         lines = "\n".join(f"  {change}" for change in changes)
         raise RequestError(f"{folder}: made from something else:\n{lines}\nreplace it with --rebuild, or give another --run.name")
-    return manifest
 
 
 def _building(folder: Path) -> Path:
@@ -167,7 +242,7 @@ def _work_folder(folder: Path, key: str) -> Path:
     work = _building(folder) / key[:16]
     if _building(folder).exists():
         for other in _building(folder).iterdir():
-            if other != work:
+            if other != work and other.name != "spool":
                 shutil.rmtree(other)
         for unfinished in work.rglob(".*.tmp"):
             unfinished.unlink()
@@ -175,24 +250,17 @@ def _work_folder(folder: Path, key: str) -> Path:
     return work
 
 
+def _splits(planned: Sequence[plan.Task]) -> list[str]:
+    """The splits that have documents, in order."""
+    return list(dict.fromkeys(task.split for task in planned))
+
+
 def _total(made: list[dict[str, Any]]) -> dataset.Split:
     """A split's numbers from those of its shards."""
-    statistics = [shards.Statistics(**result["statistics"]) for result in made]
+    statistics = [part["statistics"] for part in made]
     listed: dict[str, dict[str, dataset.Shard]] = {view: {} for view in dataset.VIEWS}
-    for result in made:
-        for view, written in result["files"].items():
+    for part in made:
+        for view, written in part["files"].items():
             listed[view] |= {name: dataset.Shard(**shard) for name, shard in written.items()}
-    return dataset.Split(
-        documents=sum(part.documents for part in statistics),
-        sentences=sum(part.sentences for part in statistics),
-        tokens=sum(part.tokens for part in statistics),
-        words=sum(part.words for part in statistics),
-        bytes=sum(part.bytes for part in statistics),
-        unknown=sum(part.unknown for part in statistics),
-        longest_sentence=max(part.longest_sentence for part in statistics),
-        files=listed,
-    )
-
-
-def _summary(manifest: dataset.Manifest) -> str:
-    return ", ".join(f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items())
+    sums = {key: sum(part[key] for part in statistics) for key in statistics[0] if key != "longest_sentence"}
+    return dataset.Split(**sums, longest_sentence=max(part["longest_sentence"] for part in statistics), files=listed)

@@ -1,235 +1,169 @@
-"""Sources and documents: which files there are, what they are called, and the text of each document in them.
+"""Documents: the parts of a corpus become blocks of cleaned documents, under their names.
 
-A source is one file (or one document made on the spot). Names, and so ids and order, depend neither on the machine nor on the
-order in which a file system lists its entries: a file found in a folder is named from that folder on (`articles/a/1.txt`), a
-file given by itself is `1.txt`, and line 17 of it, where lines are documents, is `1.txt:17`.
+A file that is a document has the name of its source; one that begins at line 17 is `NAME:17`, in text as in JSONL, and the one in
+row 17 of CSV or Parquet too. Documents, names and counts are those of the file, however it was cut into parts and blocks. Memory: a
+few blocks, or the longest document several times.
 """
 
-import glob
-import hashlib
-import io
-import os
 import re
-import stat
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
 
 from pipeline.config import Corpus
-from pipeline.dataset import EOS, UNK
-from pipeline.errors import PacklmError, RequestError
-from preprocess import builtin
-
-BOM = b"\xef\xbb\xbf"
-_SPELLED_EOS = re.compile(rf"(?<!\S){EOS}(?!\S)")
-_REMEDY = "change it, or go on with --corpus.on_bad_text replace or skip"
+from preprocess import records, sources, streams
+from preprocess.cleaning import Found, blank, clean
+from preprocess.sources import Part, Source
+from preprocess.texts import Texts
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file, or a document made on the spot (`data`), under the name that goes into the dataset."""
-
-    name: str
-    path: Path | None = None
-    data: bytes | None = None
-
-    def open(self) -> BinaryIO:
-        """The bytes as a stream; `PacklmError` naming the file where it cannot be read."""
-        if self.path is None:
-            return io.BytesIO(self.data or b"")
-        try:
-            return open(self.path, "rb")
-        except OSError as error:
-            raise PacklmError(f"{self.path}: cannot be read: {error.strerror}") from None
-
-    def state(self) -> tuple[int, int]:
-        """(size, time of the last change in nanoseconds): differs once somebody has written to the file."""
-        if self.path is None:
-            return len(self.data or b""), 0
-        found = self.path.stat()
-        return found.st_size, found.st_mtime_ns
-
-
-class Document(NamedTuple):
-    """A document's name and text, and where it begins in its source: byte offset and line number, from 1."""
-
-    name: str
-    text: str
-    offset: int
-    line: int
-
-
-def find(places: Sequence[str], rules: Corpus) -> list[Source]:
-    """The sources at `places` (files, folders, globs), in the order given, sorted by name within each.
-
-    Raises:
-        RequestError: nothing there; something that is no regular file; links that go round in circles.
-    """
-    if rules.format == "builtin":
-        if tuple(places) != ("python",):
-            raise RequestError(f'corpus.format = "builtin" has one corpus, "python"; got {", ".join(places)}')
-        return [Source(name, data=text.encode()) for name, text in builtin.documents()]
-    return [source for place in places for source in _find(place)]
-
-
-def _find(place: str) -> list[Source]:
-    root = Path(place)
-    if os.path.lexists(root):
-        found = {root.name: root} if not root.is_dir() else _walk(root, root.name, ())
-    elif glob.has_magic(place):
-        parts = Path(place).parts
-        base = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-        found = {}
-        for match in glob.glob(place, recursive=True):
-            path = Path(match)
-            name = "/".join([*Path(base.name).parts, *path.relative_to(base).parts])
-            found |= _walk(path, name, ()) if path.is_dir() else {name: path}
-    else:
-        raise RequestError(f"{place}: there is no such file or folder")
-    if not found:
-        raise RequestError(f"{place}: no files here (hidden ones are left out)")
-    return [_checked(name, found[name]) for name in sorted(found)]
-
-
-def _walk(folder: Path, name: str, above: tuple[tuple[int, int], ...]) -> dict[str, Path]:
-    """Name -> path of every file below `folder` that is not hidden; `above` identifies the folders on the way here."""
-    try:
-        here = folder.stat()
-        entries = sorted(os.listdir(folder))
-    except OSError as error:
-        raise RequestError(f"{folder}: cannot be read: {error.strerror}") from None
-    above = (*above, (here.st_dev, here.st_ino))
-    if above[-1] in above[:-1]:
-        raise RequestError(f"{folder}: a symbolic link that leads back to a folder above it")
-    found: dict[str, Path] = {}
-    for entry in entries:
-        path, inner = folder / entry, f"{name}/{entry}" if name else entry
-        if not entry.startswith("."):
-            found |= _walk(path, inner, above) if path.is_dir() else {inner: path}
-    return found
-
-
-def _checked(name: str, path: Path) -> Source:
-    try:
-        name.encode()
-        mode = path.stat().st_mode  # stat and not open: opening a FIFO would wait for a writer
-    except UnicodeEncodeError:
-        raise RequestError(f"{path!r}: its name is not UTF-8; rename it") from None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(mode):
-        raise RequestError(f"{path}: not a regular file")
-    return Source(name, path)
-
-
-def refuse_repeats(splits: dict[str, list[Source]]) -> None:
-    """Raises `RequestError` where two sources have one name, or one file is given twice, in a split or in two of them."""
-    names: dict[str, tuple[str, Source]] = {}
-    places: dict[str, tuple[str, Source]] = {}
-    for split, sources in splits.items():
-        for source in sources:
-            where = str(source.path or source.name)
-            other = places.setdefault(os.path.realpath(where) if source.path else where, (split, source))
-            if other[1] is not source:
-                raise RequestError(f"{where}: given twice, in corpus.{other[0]} (as {other[1].path}) and in corpus.{split}")
-            other = names.setdefault(source.name, (split, source))
-            if other[1] is not source:
-                raise RequestError(
-                    f"two documents would be called {source.name!r}: {other[1].path} in corpus.{other[0]} and {where} in corpus.{split}; "
-                    "rename one, or give the folder above them"
-                )
-
-
-def read(
-    source: Source, rules: Corpus, spelled_eos: bool, counts: Counter[str],
-    offset: int = 0, line: int = 1, content: "hashlib._Hash | None" = None,
-) -> Iterator[Document]:  # fmt: skip
-    """The documents of a source, in order, cleaned as `rules` say; whatever is skipped, replaced or dropped is counted.
+def read(part: Part, rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Iterator[Texts]:
+    """The documents of a part, in order, cleaned as `rules` say, in blocks of about `streams.BLOCK` bytes, none empty.
 
     Args:
         spelled_eos: whether the tokenizer would take a word spelled `<eos>` for the special token (true at word level).
-        counts: reason -> how often; added to.
-        offset, line: where to begin, in bytes and lines, in a file of lines (what `Document` told about a document).
-        content: a hash to feed with every byte that is read.
+        counts: reason -> how often something was skipped, replaced or dropped; added to.
 
     Raises:
-        PacklmError: text that is not UTF-8, or a spelled `<eos>`, under on_bad_text = "error"; a file that cannot be read.
+        PacklmError: naming file and place: bad text and records, where the rules say to stop; a document longer than
+            `max_document_bytes`; a file that is damaged or cannot be read.
     """
-    with source.open() as stream:
-        stream.seek(offset)
-        for data in [stream.read()] if rules.document == "file" else stream:
-            if content is not None:
-                content.update(data)
-            name = source.name if rules.document == "file" else f"{source.name}:{line}"
-            text = _decode(data, source, offset, line, rules, counts)
-            text = text if text is None else _clean(text, source, line, rules, spelled_eos, counts)
-            if text is not None:
-                yield Document(name, text, offset, line)
-            offset += len(data)
-            line += 1
+    for found in _found(part, rules, counts):
+        texts = clean(found, rules, spelled_eos, counts)
+        if len(texts):
+            yield texts
 
 
-def texts(places: Sequence[str], rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Iterator[tuple[str, str]]:
-    """(name, text) of every document at `places`: plain text files as `preprocess` reads them, for whoever has no dataset."""
-    sources = find(places, rules)
-    refuse_repeats({"text": sources})
-    for source in sources:
-        for document in read(source, rules, spelled_eos, counts):
-            yield document.name, document.text
+def read_all(parts: Iterable[Part], rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Iterator[Texts]:
+    """The documents of several parts, as `read` has them; many small files share a block."""
+    waiting: list[Texts] = []
+    size = 0
+    for part in parts:
+        for texts in read(part, rules, spelled_eos, counts):
+            waiting.append(texts)
+            size += len(texts.data)
+            if 2 * size >= streams.BLOCK:
+                yield _joined(waiting)
+                waiting, size = [], 0
+    if waiting:
+        yield _joined(waiting)
 
 
-def _decode(data: bytes, source: Source, offset: int, line: int, rules: Corpus, counts: Counter[str]) -> str | None:
-    """The text of a document, without a byte order mark; None where the document is to be skipped."""
-    start = len(BOM) if offset == 0 and data.startswith(BOM) else 0
-    if start:
-        counts["byte order marks dropped"] += 1
-    try:
-        return data[start:].decode()
-    except UnicodeDecodeError as error:
-        if rules.on_bad_text == "error":
-            line += data.count(b"\n", 0, start + error.start)
-            place = f"{source.path or source.name}: not UTF-8 at byte offset {offset + start + error.start}, line {line}"
-            bad = data[start:][error.start : error.end].hex(" ")
-            raise PacklmError(f"{place} (byte {bad}); {_REMEDY}") from None
-    if rules.on_bad_text == "skip":
-        counts["documents skipped that are not UTF-8"] += 1
-        return None
-    text = data[start:].decode(errors="replace")
-    counts["bad byte sequences replaced by U+FFFD"] += text.count("\ufffd") - data.count("\ufffd".encode())
-    return text
+def texts(places: Sequence[str], rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Iterator[Texts]:
+    """The documents at `places`, as `preprocess` reads them, for whoever has no dataset; of the hub the split `test`, unless named."""
+    with tempfile.TemporaryDirectory() as spool:
+        found = sources.find(places, rules, "test", Path(spool))
+        sources.refuse_repeats({"text": found})
+        yield from read_all((sources.whole(source, rules) for source in found), rules, spelled_eos, counts)
 
 
-def _clean(text: str, source: Source, line: int, rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> str | None:
-    """Drops lines and applies the rules to what is left; None where nothing is, or the document is to be skipped."""
-    if rules.drop_lines:
-        before, text = text, _drop_lines(text, rules.drop_lines, counts)
-        if rules.document == "line" and before and not text:
-            return None
-    if not text or text.isspace():
-        counts["empty documents skipped"] += 1
-        return None
-    if not spelled_eos or not (found := _SPELLED_EOS.search(text)):
-        return text
-    if rules.on_bad_text == "error":
-        at = line + text.count("\n", 0, found.start())
-        raise PacklmError(f"{source.path or source.name}: line {at} has a word spelled {EOS}, which is the end of a sentence; {_REMEDY}")
-    if rules.on_bad_text == "skip":
-        counts[f"documents skipped that have a word spelled {EOS}"] += 1
-        return None
-    text, replaced = _SPELLED_EOS.subn(UNK, text)
-    counts[f"words spelled {EOS} replaced by {UNK}"] += replaced
-    return text
+def _joined(blocks: list[Texts]) -> Texts:
+    if len(blocks) == 1:
+        return blocks[0]
+    shifts = np.cumsum([0, *(len(block.data) for block in blocks[:-1])])
+    ends = np.concatenate([block.ends + shift for block, shift in zip(blocks, shifts, strict=True)])
+    return Texts(pa.concat_arrays([block.names for block in blocks]), np.concatenate([block.data for block in blocks]), ends)
 
 
-def _drop_lines(text: str, patterns: Sequence[str], counts: Counter[str]) -> str:
-    kept = []
-    for whole in io.StringIO(text, newline="\n"):
-        line = whole.strip()
-        pattern = next((pattern for pattern in patterns if re.fullmatch(pattern, line)), None)
-        if pattern is None:
-            kept.append(whole)
+def _found(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
+    kind = part.source.kind
+    if kind != "text":
+        return {"jsonl": records.jsonl, "csv": records.rows, "parquet": records.parquet}[kind](part, rules, counts)
+    if rules.document == "file":
+        return _file(part, rules, counts)
+    if rules.document == "line":
+        return _lines(part, rules, counts)
+    return _runs(part, rules, counts)
+
+
+def _file(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
+    offset, blocks = streams.utf8(part, rules, counts)
+    pieces, size = [], 0
+    for block in blocks:
+        pieces.append(block)
+        size += len(block)
+        if size > rules.max_document_bytes:
+            raise streams.too_long(part.source, "the whole file", rules)
+    offsets = None if offset is None else np.array([offset])
+    data = np.frombuffer(b"".join(pieces), np.uint8)
+    yield Found(part.source, data, np.array([len(data)]), np.array([1]), offsets, numbered=False)
+
+
+def _lines(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
+    for block in streams.lines(part, rules, counts):
+        numbers = np.arange(block.number, block.number + len(block.ends))
+        offsets = None if block.offset is None else block.offset + block.starts
+        yield Found(part.source, np.frombuffer(block.data, np.uint8), block.ends, numbers, offsets)
+
+
+@dataclass
+class _Open:
+    """A document that the lines read so far have begun and not ended."""
+
+    number: int
+    offset: int
+    pieces: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+def _runs(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
+    """Documents of several lines each: a document ends where the next one begins, or with the part."""
+    source = part.source
+    open_: _Open | None = None
+    blank_before = True
+    for block in streams.lines(part, rules, counts):
+        data, starts = np.frombuffer(block.data, np.uint8), block.starts
+        if rules.document == "paragraph":
+            kept = ~blank(data, starts, block.ends)
+            heads = kept & np.concatenate([[blank_before], ~kept[:-1]])
+            blank_before = not kept[-1]
+            sizes = np.diff(block.ends, prepend=0) * kept
+            data = data if kept.all() else data[np.repeat(kept, np.diff(block.ends, prepend=0))]
         else:
-            counts[f"lines dropped by {pattern!r}"] += 1
-    return "".join(kept)
+            heads = _matching(block, rules.document_pattern)
+            heads[0] |= open_ is None
+            sizes = np.diff(block.ends, prepend=0)
+        begun = np.flatnonzero(heads)
+        bounds = np.concatenate([[0], np.cumsum(sizes)])[begun]
+        offset = 0 if block.offset is None else block.offset
+        if not len(begun):
+            if open_ is not None:
+                open_.pieces.append(data)
+        else:
+            before = open_ or _Open(0, 0)
+            before.pieces.append(data[: bounds[0]])
+            ends = np.concatenate([[before.size], before.size + bounds[1:] - bounds[0]])
+            numbers = np.concatenate([[before.number], block.number + begun[:-1]])
+            offsets = np.concatenate([[before.offset], offset + starts[begun[:-1]]])
+            ended = np.concatenate([*before.pieces, data[bounds[0] : bounds[-1]]])
+            _refuse_long(source, np.diff(ends, prepend=0), numbers, rules)
+            here = slice(0 if open_ is not None else 1, None)
+            if len(ends[here]):
+                yield Found(source, ended, ends[here], numbers[here], None if block.offset is None else offsets[here])
+            open_ = _Open(block.number + int(begun[-1]), offset + int(starts[begun[-1]]), [data[bounds[-1] :]])
+        if open_ is not None:
+            _refuse_long(source, np.array([open_.size]), np.array([open_.number]), rules)
+            known = block.offset is not None
+    if open_ is not None:
+        place = np.array([open_.offset]) if known else None
+        yield Found(source, np.concatenate(open_.pieces), np.array([open_.size]), np.array([open_.number]), place)
+
+
+def _refuse_long(source: Source, sizes: np.ndarray, numbers: np.ndarray, rules: Corpus) -> None:
+    if len(longer := np.flatnonzero(sizes > rules.max_document_bytes)):
+        raise streams.too_long(source, f"line {numbers[longer[0]]}", rules)
+
+
+def _matching(block: streams.Lines, pattern: str) -> np.ndarray:
+    """[L] bool: the lines that a pattern matches in whole, the white space around it aside."""
+    matches = re.compile(pattern).fullmatch
+    texts = block.data.decode(errors="replace").split("\n")[: len(block.ends)]
+    return np.fromiter((matches(text.strip()) is not None for text in texts), bool, len(texts))

@@ -3,22 +3,24 @@
 Shapes: N tokens, S sentences, D documents.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+import pyarrow as pa
+from tokenizers import Tokenizer
 
-from pipeline import files
+from pipeline import dataset, files
 from pipeline.config import Corpus
 from pipeline.dataset import EOS
 from pipeline.errors import PacklmError
-from preprocess import sentences, tokenizer
+from preprocess import chunks, memo, overlong, sentences, tokenizer
+from preprocess.texts import Texts
 
-_BATCH_CHARACTERS = 1 << 19  # text encoded at a time: what tokenizers returns takes some hundred bytes a token
+log = logging.getLogger("packlm")
 
 
 class Encoder:
@@ -30,6 +32,7 @@ class Encoder:
         """SHA-256 of `tokenizer.json`."""
         vocabulary = model.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
+        self.id_type = dataset.id_type(self.vocab_size)
         self.eos = vocabulary[EOS]
         self.unk = vocabulary.get(tokenizer.unknown(model) or "")
         self.lossless = tokenizer.lossless(model)
@@ -49,27 +52,38 @@ class Encoder:
     def encode_sentences(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Encodes sentences one by one.
 
-        Returns ([N] int64 ids end to end, `<eos>` after each sentence; [S] int64 index after each `<eos>`).
+        Returns ([N] ids end to end, `<eos>` after each sentence; [S] int64 index after each `<eos>`).
         """
-        runs, lengths = [], []
-        for batch in _batches(texts):
-            encodings = self._encode(batch)
-            lengths.append(np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings)))
-            flat = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64, int(lengths[-1].sum()))
-            flat = self._without_eos(flat)
-            ends = np.cumsum(lengths[-1] + 1)
-            run = np.full(len(flat) + len(batch), self.eos, np.int64)
-            inside = np.ones(len(run), bool)
-            inside[ends - 1] = False
-            run[inside] = flat
+        encoded = [text.encode() for text in texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        starts = np.concatenate([np.zeros(1, np.int64), ends])[: len(ends)]
+        return self.encode_spans(np.frombuffer(b"".join(encoded), np.uint8), starts, ends)
+
+    def encode_spans(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes sentences in UTF-8 text, one by one.
+
+        Args:
+            data: uint8 bytes.
+            starts, ends: [S] int64, rising: where in `data` each sentence is.
+
+        Returns ([N] ids end to end, `<eos>` after each sentence, of `id_type`; [S] int64 index after each `<eos>`).
+        """
+        parts = (starts, ends, None) if self._plainly else chunks.whole_slices(data, starts, ends, self._normalized)
+        runs, lengths = [np.empty(0, self.id_type)], [np.empty(0, np.int64)]
+        for first, last in chunks.slices(*parts[:2]):
+            run, counts = self._encode_slice(data, parts[0][first:last], parts[1][first:last])
             runs.append(run)
-        if not runs:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        return np.concatenate(runs), np.cumsum(np.concatenate(lengths) + 1)
+            lengths.append(counts)
+        ids, after = np.concatenate(runs), np.cumsum(np.concatenate(lengths))
+        if parts[2] is not None and parts[2].any():
+            goes_on = parts[2]
+            ids = np.delete(ids, after[goes_on] - 1)
+            after = (after - np.cumsum(goes_on))[~goes_on]
+        return ids, after
 
     def encode_open(self, text: str) -> np.ndarray:
         """Encodes the beginning of a sentence, such as a prompt: [N] int64 ids, without `<eos>`."""
-        return self._without_eos(np.array(self._encode([text])[0].ids, np.int64))
+        return self._without_eos(memo.encode(self._tokenizer, [text])[0])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids. `<eos>` is no text: it is left out at both ends, and between two sentences it becomes a line feed."""
@@ -94,8 +108,34 @@ class Encoder:
             return spelled
         return bytes(_BYTES[character] for character in spelled).decode(errors="backslashreplace")
 
-    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    @cached_property
+    def _plainly(self) -> bool:
+        """Whether sentences must be encoded whole; the log says why."""
+        why = chunks.unsafe(self._tokenizer)
+        if why is not None:
+            log.info("the tokenizer takes whole sentences, which is slower than word by word: %s", why)
+        return why is not None
+
+    @cached_property
+    def _normalized(self) -> bool:
+        return self._tokenizer.normalizer is not None
+
+    @cached_property
+    def _memo(self) -> memo.Memo:
+        return memo.Memo(self._tokenizer, self.eos, self._without_eos, self.id_type)
+
+    def _encode_slice(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """([N] ids of all sentences, `<eos>` after each; [S] how many of them belong to each)."""
+        if not self._plainly:
+            return self._memo.ids(chunks.chunks(data, starts, ends, self._normalized))
+        texts = [data[start:end].tobytes().decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        ids, lengths = memo.encode(self._tokenizer, texts)
+        after = np.cumsum(lengths + 1)
+        with_ends = np.full(len(ids) + len(texts), self.eos, self.id_type)
+        inside = np.ones(len(with_ends), bool)
+        inside[after - 1] = False
+        with_ends[inside] = self._without_eos(ids)
+        return with_ends, lengths + 1
 
     def _without_eos(self, ids: np.ndarray) -> np.ndarray:
         """A spelled `<eos>` that nobody asked about becomes the unknown word."""
@@ -108,75 +148,91 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Some documents as ids. Texts are counted as they were, white space between sentences included."""
+    """Some documents as ids. Texts are counted as they were, white space between sentences included.
+
+    A row is a sentence; of one that was split because it is overlong, every piece is a row.
+    """
 
     ids: np.ndarray
-    """[N] ids of all sentences end to end, each ending in `<eos>`."""
+    """[N] uint16 or uint32: ids of all rows end to end, each ending in `<eos>`."""
     ends: np.ndarray
-    """[S] index in `ids` after each sentence."""
-    opens: np.ndarray
-    """[N] bool: the token is the first of its document."""
-    documents: list[str]
-    """[S] name of each sentence's document."""
+    """[S] int64: index in `ids` after each row."""
+    document_starts: np.ndarray
+    """[D] int64: index in `ids` of the first token of each document that has a sentence."""
+    documents: np.ndarray
+    """[S] int32: index of the row's document in the texts."""
     positions: np.ndarray
-    """[S] number of the sentence in its document, from 0."""
-    sentence_words: np.ndarray
-    """[S] white-space words that begin in the sentence: they add up to those of the document."""
-    sentence_bytes: np.ndarray
-    """[S] UTF-8 bytes of the sentence itself."""
-    leads: list[str]
-    """[S] white space that opened the document, on its first sentence."""
-    gaps: list[str]
-    """[S] white space that followed the sentence."""
+    """[S] int32: number of the row in its document, from 0."""
+    words: np.ndarray
+    """[S] int32: white-space words that begin in the row: they add up to those of the document."""
+    bytes: np.ndarray
+    """[S] int32: UTF-8 bytes of the row itself."""
+    joined: np.ndarray
+    """[S] bool: the sentence goes on in the next row."""
+    leads: pa.StringArray
+    """[S] white space that opened the document, on its first row."""
+    gaps: pa.StringArray
+    """[S] white space that followed the row."""
     num_documents: int
+    """Documents that have a sentence."""
     num_words: int
-    """White-space words of the documents."""
+    """White-space words of all texts."""
     num_bytes: int
-    """UTF-8 bytes of the documents."""
+    """UTF-8 bytes of all texts."""
+    overlong: int
+    """Sentences of more than `rules.max_tokens` tokens, split or not."""
 
 
-def encode_documents(documents: Iterable[tuple[str, str]], rules: Corpus, encoder: Encoder) -> Encoded:
-    """Cuts documents, (name, text) each, into sentences by `rules` and encodes them; all of them together must fit in memory."""
-    texts: list[str] = []
-    gaps: list[str] = []
-    leads: list[str] = []
-    names: list[str] = []
-    positions: list[int] = []
-    num_documents = num_words = num_bytes = 0
-    for name, text in documents:
-        lead, found = sentences.split(text, rules.sentences, rules.language)
-        texts += [sentence for sentence, _ in found]
-        gaps += [gap for _, gap in found]
-        leads += [lead, *[""] * (len(found) - 1)]
-        names += [name] * len(found)
-        positions += range(len(found))
-        num_documents += 1
-        num_words += len(text.split())
-        num_bytes += len(text.encode())
-    ids, ends = encoder.encode_sentences(texts)
-    first = np.array(positions, np.int32) == 0
-    opens = np.zeros(len(ids), bool)
-    opens[np.concatenate([[0], ends[:-1]])[first].astype(np.int64)] = True
-    # Where no white space lies between two sentences, the second begins inside a word that the first has counted.
-    joined = [position > 0 and not gap for position, gap in zip(positions, ["", *gaps], strict=False)]
-    sentence_words = np.array([len(text.split()) for text in texts], np.int32) - np.array(joined, np.int32)
-    sentence_bytes = np.array([len(text.encode()) for text in texts], np.int32)
+def encode_documents(texts: Texts, rules: Corpus, encoder: Encoder, pieces: np.ndarray | None = None) -> Encoded:
+    """Cuts documents into sentences by `rules` and encodes them; all of them together must fit in memory.
+
+    Args:
+        pieces: what `sentences.piece_starts` found, for whoever has it already.
+
+    Raises:
+        PacklmError: an overlong sentence, under on_overlong = "error".
+    """
+    if pieces is None:
+        pieces = sentences.piece_starts(texts, rules.sentences, rules.language)
+    found = sentences.spans(texts, pieces)
+    ids, ends = encoder.encode_spans(texts.data, found.starts, found.ends)
+    rows = overlong.Rows(found, ids, ends, np.zeros(len(ends), bool))
+    count = 0
+    if rules.max_tokens is not None:
+        count = overlong.count(rows, rules.max_tokens)
+        if count and rules.on_overlong == "error":
+            raise PacklmError(overlong.complaint(texts, rows, rules.max_tokens))
+        if count and rules.on_overlong == "split":
+            rows = overlong.split(texts, rows, rules.max_tokens, encoder.encode_spans)
+    starts, stops, documents, words = rows.spans
+    first = np.diff(documents, prepend=-1) != 0
+    opening = np.flatnonzero(first)
+    positions = np.arange(len(starts)) - np.repeat(opening, np.diff(opening, append=len(starts)))
+    behind = np.where(np.append(first[1:], True)[: len(starts)], texts.ends[documents], np.append(starts[1:], 0)[: len(starts)])
+    before = np.where(first, texts.starts[documents], starts)
     return Encoded(
-        ids, ends, opens, names, np.array(positions, np.int32), sentence_words, sentence_bytes, leads, gaps,
-        num_documents, num_words, num_bytes,
-    )  # fmt: skip
+        ids=rows.ids,
+        ends=rows.ends,
+        document_starts=np.concatenate([np.zeros(1, np.int64), rows.ends])[opening],
+        documents=documents,
+        positions=positions.astype(np.int32),
+        words=words,
+        bytes=(stops - starts).astype(np.int32),
+        joined=rows.joined,
+        leads=_strings(texts.data, before, starts),
+        gaps=_strings(texts.data, stops, behind),
+        num_documents=len(opening),
+        num_words=int(words.sum(dtype=np.int64)),
+        num_bytes=len(texts.data),
+        overlong=count,
+    )
 
 
-def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Runs of texts of about `_BATCH_CHARACTERS` together, at least one each."""
-    start = size = 0
-    for index, text in enumerate(texts):
-        if index > start and size + len(text) > _BATCH_CHARACTERS:
-            yield texts[start:index]
-            start, size = index, 0
-        size += len(text)
-    if start < len(texts):
-        yield texts[start:]
+def _strings(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.StringArray:
+    """The text from each start to its end, as Arrow strings."""
+    offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int32)
+    text = chunks.gather(data, starts, ends - starts)
+    return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def _bytes_of_characters() -> dict[str, int]:

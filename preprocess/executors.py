@@ -1,74 +1,92 @@
-"""Runs tasks in spawned processes, or here if one is enough."""
+"""Who runs the tasks: processes of this machine, or an executor of datatrove (`preprocess.clusters`)."""
 
 import logging
-import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TypeVar
 
-from pipeline.errors import PacklmError
+from pipeline import config
 from pipeline.log import progress
+from preprocess import clusters
+from preprocess.workers import Died, Sized, Worker, killed_twice
 
 log = logging.getLogger("packlm")
 
-
-class Named(Protocol):
-    """A task that can be called by name in a message."""
-
-    @property
-    def name(self) -> str: ...
+Task = TypeVar("Task", bound=Sized)
 
 
-Task = TypeVar("Task", bound=Named)
-
-
-def run(function: Callable[[Task], None], tasks: Sequence[Task], workers: int) -> None:
-    """Calls `function`, importable by name, on every task, in up to `workers` processes. What it does must bear being done twice.
-
-    The tasks of a process that was killed are tried once more. Whatever a task raises is raised here, and no other task begins.
+def check(settings: config.Dataset) -> None:
+    """Whether the chosen executor can run here; for before any work.
 
     Raises:
-        PacklmError: a process was killed again; names the tasks that are not done.
+        RequestError: a package or a command is missing, or Slurm's options are wrong.
     """
-    with progress(total=len(tasks), desc="shards") as bar:
-        if min(workers, len(tasks)) <= 1:
-            for task in tasks:
+    if settings.executor != "processes":
+        clusters.check(settings)
+
+
+def run(function: Callable[[Task], None], tasks: Sequence[Task], settings: config.Dataset, what: str, records: Path) -> None:
+    """Calls `function`, importable by name, on every task; the largest go first, so that nobody waits for one at the end.
+
+    What a task does must not depend on the others, and must bear being done twice. A task whose process is killed is tried
+    once more, by itself. Whatever a task raises is raised here, and then no task goes on. `what` names the tasks in the
+    progress bar; in the folder `records` an executor may keep logs.
+
+    Raises:
+        RequestError: the chosen executor cannot run here.
+        PacklmError: a task's process was killed again; names that task.
+    """
+    check(settings)
+    ordered = sorted(tasks, key=lambda task: -task.size)
+    with progress(total=sum(task.size for task in tasks), desc=what, unit="B", unit_scale=True) as bar:
+
+        def finished(task: Task) -> None:
+            bar.update(task.size)
+
+        workers = min(settings.workers or os.cpu_count() or 1, len(tasks))
+        if settings.executor != "processes":
+            clusters.run(function, ordered, settings, what, records, finished)
+        elif workers <= 1:
+            for task in ordered:
                 function(task)
-                bar.update()
-            return
-        left = list(tasks)
-        for attempt in (1, 2):
-            left = _attempt(function, left, workers, bar.update)
-            if not left:
-                return
-            if attempt == 1:
-                log.warning("a worker process was killed (out of memory?); trying again: %s", ", ".join(task.name for task in left))
-    names = ", ".join(task.name for task in left)
-    remedy = "run it again to go on, with fewer --dataset.workers if memory was short"
-    raise PacklmError(f"a worker process was killed twice; not done: {names}; {remedy}")
+                finished(task)
+        else:
+            _here(function, ordered, workers, finished)
 
 
-def _attempt(function: Callable[[Task], None], tasks: Sequence[Task], workers: int, advance: Callable[[], object]) -> list[Task]:
-    """Runs the tasks; returns those that a killed process left undone."""
-    left = dict(enumerate(tasks))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_alone) as pool:
-        futures = {pool.submit(function, task): index for index, task in left.items()}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                del left[futures[future]]
-                advance()
-        except BrokenProcessPool:  # every future that was not done raises it
-            return [left[index] for future, index in futures.items() if index in left and future.exception() is not None]
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return list(left.values())
-
-
-def _alone() -> None:
-    """A worker is one of many: tokenizers must not start threads for every processor in each."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+def _here(function: Callable[[Task], None], tasks: Sequence[Task], workers: int, finished: Callable[[Task], None]) -> None:
+    """Runs the tasks in processes of this machine. Those whose process was killed come last, one at a time: so one that needs
+    much memory has all there is, and one that kills its process cannot bring others under suspicion."""
+    waiting, suspects = deque(tasks), deque[Task]()
+    idle: list[Worker] = []
+    busy: dict[Worker, Task] = {}
+    try:
+        while waiting or busy or suspects:
+            if alone := not waiting and not busy:
+                while idle:
+                    idle.pop().end()
+            queue, places = (suspects, 1) if alone else (waiting, workers)
+            while queue and len(busy) < places:
+                worker = idle.pop() if idle else Worker(function)
+                busy[worker] = queue.popleft()
+                worker.begin(busy[worker])
+            ready = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in ready]:
+                task = busy[worker]
+                try:
+                    worker.result()
+                    idle.append(worker)
+                    finished(task)
+                except Died as how:
+                    worker.end()
+                    if alone:
+                        raise killed_twice(task.name, how) from None
+                    log.warning("%s: its process %s (out of memory?); it is tried again at the end, by itself", task.name, how)
+                    suspects.append(task)
+                del busy[worker]
+    finally:
+        for worker in [*idle, *busy]:
+            worker.end()

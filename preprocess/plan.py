@@ -1,47 +1,45 @@
-"""The survey of a corpus, and the plan of the shards that follows from it.
+"""What the shards will hold, from what the collect tasks found: runs of whole documents, about equal in bytes, none empty.
 
-The survey reads every byte once: it learns the digest of each file, how many documents each split has, and what cleaning
-will skip or replace, so that bad text stops the work before it has begun. Of a file of lines it keeps the place of every few
-thousandth document and nothing else.
+Of every block of documents it knows how many there are of each split and how long they are together; single documents are looked
+at only in the blocks where a shard begins. So memory does not grow with the number of documents, except by 16 bytes each while
+duplicates are looked for.
 """
 
-import hashlib
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
-from pipeline.config import Config, Corpus
+import numpy as np
+
+from pipeline import files
 from pipeline.dataset import SPLITS
-from pipeline.errors import RequestError
-from pipeline.log import progress
-from preprocess import documents
-from preprocess.documents import Document, Source
-
-_MARK_EVERY = 4096
-
-
-@dataclass
-class _Part:
-    """What one source gives to one split."""
-
-    source: Source
-    documents: int = 0
-    characters: int = 0
-    marks: list[tuple[int, int]] = field(default_factory=list)
-    """(byte offset, line) of documents 0, 4096, 8192, ... of the split in this source."""
+from preprocess import collect
+from preprocess.texts import Texts
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Consecutive documents of one split in one source: from a place on, some to pass over, some to take."""
+class Kept:
+    """Which documents of a collected file are no duplicates, from one of its blocks on."""
 
-    source: Source
-    offset: int
-    line: int
+    path: Path
+    before: int
+    """Documents before that block."""
+
+    def load(self) -> np.ndarray:
+        """[documents from that block on, of whatever split] bool."""
+        return np.load(self.path, mmap_mode="r")[self.before :]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Consecutive documents of a split in one collected file: from batch `first` on, some to pass over, some to take."""
+
+    path: Path
+    first: int
     skip: int
     take: int
+    kept: Kept | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,9 @@ class Task:
     split: str
     index: int
     count: int
-    pieces: tuple[Piece, ...]
+    slices: tuple[Slice, ...]
+    size: int
+    """About how many bytes of text."""
 
     @property
     def name(self) -> str:
@@ -59,112 +59,128 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What there is: the files by content, and the documents of each split."""
+class Found:
+    """One collected file: documents [batch, split] and bytes [batch, split], duplicates counted out."""
 
-    corpus: dict[str, str]
-    """`SPLIT: NAME` (the split that the file was given for) -> SHA-256 of the file, in the order of the text."""
-    states: dict[Source, tuple[int, int]]
-    """Size and time of change of each source, before it was read."""
-    parts: dict[str, list[_Part]]
-    counts: dict[str, int]
-    """Whatever is skipped, replaced or dropped, by reason."""
+    path: Path
+    documents: np.ndarray
+    bytes: np.ndarray
+    all_documents: np.ndarray
+    """[batch] with duplicates."""
+    kept: Path | None = None
 
-    def changed(self) -> list[Source]:
-        """The sources that somebody has written to since the survey."""
-        return [source for source, state in self.states.items() if source.state() != state]
+    def kept_from(self, batch: int) -> Kept | None:
+        """None: there are no duplicates in the file."""
+        return Kept(self.kept, int(self.all_documents[:batch].sum())) if self.kept else None
 
 
-def survey(config: Config, spelled_eos: bool) -> Survey:
-    """Reads the whole corpus.
+def found(jobs: Sequence[collect.Job]) -> list[Found]:
+    """What the collect tasks found, in order."""
+    listed = []
+    for job in jobs:
+        batches = collect.result(job)["batches"]
+        shape = (len(batches), len(SPLITS))
+        documents = np.array([batch["documents"] for batch in batches], np.int64).reshape(shape)
+        sizes = np.array([batch["bytes"] for batch in batches], np.int64).reshape(shape)
+        listed.append(Found(job.path, documents, sizes, documents.sum(axis=1)))
+    return listed
 
-    Raises:
-        RequestError: no sources, a source that is no text file, two of one name, or nothing left to train on.
-        PacklmError: bad text, under on_bad_text = "error".
+
+def without_duplicates(jobs: Sequence[collect.Job], listed: list[Found]) -> tuple[list[Found], int]:
+    """Leaves out all but one of the documents with one text: test's before validation's before train's, otherwise the first, stays.
+
+    Returns (what is left, how many documents were left out).
     """
-    rules = config.corpus
-    if not rules.train:
-        raise RequestError("corpus.train is not set: name a file, a folder or a glob of text files (--corpus.train PATH)")
-    sources = {split: documents.find(getattr(rules, split), rules) for split in SPLITS if getattr(rules, split)}
-    documents.refuse_repeats(sources)
-    states = {source: source.state() for given in sources.values() for source in given}
-    corpus: dict[str, str] = {}
-    parts: dict[str, list[_Part]] = {split: [] for split in SPLITS}
-    counts: Counter[str] = Counter()
-    with progress(total=sum(size for size, _ in states.values()), desc="reading", unit="B", unit_scale=True) as bar:
-        for split, given in sources.items():
-            for source in given:
-                corpus[f"{split}: {source.name}"], found = _survey_source(source, split, rules, spelled_eos, counts)
-                for name, part in found.items():
-                    parts[name].append(part)
-                bar.update(states[source][0])
-    if not parts["train"]:
-        raise RequestError(f"corpus.train: no text to train on in {len(sources['train']):,} files ({dict(+counts) or 'nothing skipped'})")
-    return Survey(corpus, states, {split: found for split, found in parts.items() if found}, dict(sorted((+counts).items())))
+    hashes = np.concatenate([np.load(job.hashes) for job in jobs]).view([("high", "<u8"), ("low", "<u8")])[:, 0]
+    splits = np.concatenate([_splits(item) for item in listed])
+    rank = np.array([SPLITS[::-1].index(split) for split in SPLITS])[splits]
+    order = np.lexsort([np.arange(len(hashes)), rank, hashes["low"], hashes["high"]])
+    again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
+    keep = np.ones(len(hashes), bool)
+    keep[order[again]] = False
+    left, before = [], 0
+    for item in listed:
+        mine = keep[before : before + int(item.all_documents.sum())]
+        before += len(mine)
+        left.append(item if mine.all() else _filtered(item, mine))
+    return left, len(again)
 
 
-def _survey_source(source: Source, given: str, rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> tuple[str, dict[str, _Part]]:
-    """(SHA-256 of the source's bytes, what it gives to each split)."""
-    content = hashlib.sha256()
-    found: dict[str, _Part] = {}
-    for document in documents.read(source, rules, spelled_eos, counts, content=content):
-        part = found.setdefault(split_of(document.name, given, rules), _Part(source))
-        if part.documents % _MARK_EVERY == 0:
-            part.marks.append((document.offset, document.line))
-        part.documents += 1
-        part.characters += len(document.text)
-    return content.hexdigest(), found
+def _splits(item: Found) -> np.ndarray:
+    """[D] the split of every document of a collected file, in order."""
+    parts = [np.empty(0, np.uint8), *(batch.column("split").to_numpy() for batch in collect.batches(item.path))]
+    return np.concatenate(parts)
 
 
-def split_of(name: str, given: str, rules: Corpus) -> str:
-    """The split of a document of a source given for split `given`.
-
-    By a hash of the document's name: other documents, and the other fraction, change nothing about it.
-    """
-    if given != "train" or not (rules.validation_fraction or rules.test_fraction):
-        return given
-    drawn = int.from_bytes(hashlib.sha256(f"{rules.split_seed}\n{name}".encode()).digest()[:8]) / 2**64
-    if drawn < rules.validation_fraction:
-        return "validation"
-    return "test" if drawn >= 1 - rules.test_fraction else "train"
-
-
-def tasks(surveyed: Survey, rules: Corpus, shards: int) -> list[Task]:
-    """The shards of all splits: runs of whole documents, in order, none empty, about equal (in text, or in number of lines)."""
-    planned = []
-    for split, parts in surveyed.parts.items():
-        total = sum(part.documents for part in parts)
-        count = min(shards, total)
-        if rules.document == "file":
-            ends = list(accumulate(part.characters for part in parts))
-            cuts = [0]
-            for index in range(1, count):
-                near = bisect_left(ends, ends[-1] * index / count) + 1
-                cuts.append(min(max(near, cuts[-1] + 1), total - (count - index)))
-            cuts.append(total)
-        else:
-            cuts = [total * index // count for index in range(count + 1)]
-        for index in range(count):
-            planned.append(Task(split, index, count, tuple(_pieces(parts, cuts[index], cuts[index + 1]))))
-    return planned
+def _filtered(item: Found, kept: np.ndarray) -> Found:
+    path = item.path.with_suffix(".kept.npy")
+    with files.atomic(path) as stream:
+        np.save(stream, kept)
+    documents, sizes, before = item.documents.copy(), item.bytes.copy(), 0
+    for number, batch in enumerate(collect.batches(item.path)):
+        gone = ~kept[before : before + batch.num_rows]
+        before += batch.num_rows
+        splits, lengths = batch.column("split").to_numpy()[gone], collect.lengths(batch)[gone]
+        documents[number] -= np.bincount(splits, minlength=len(SPLITS))
+        np.subtract.at(sizes[number], splits, lengths)
+    return Found(item.path, documents, sizes, item.all_documents, path)
 
 
-def _pieces(parts: list[_Part], start: int, end: int) -> Iterator[Piece]:
-    """Documents [start, end) of a split."""
-    before = 0
-    for part in parts:
-        low, high = max(start - before, 0), min(end - before, part.documents)
-        if low < high:
-            mark = low // _MARK_EVERY
-            yield Piece(part.source, *part.marks[mark], skip=low - mark * _MARK_EVERY, take=high - low)
-        before += part.documents
+def tasks(listed: Sequence[Found], shards: int) -> list[Task]:
+    """The shards of all splits, at most `shards` of each."""
+    return [task for number in range(len(SPLITS)) for task in _of_split(listed, number, shards)]
 
 
-def read(task: Task, rules: Corpus, spelled_eos: bool) -> Iterator[Document]:
-    """The documents of a shard, in order."""
-    for piece in task.pieces:
-        found = documents.read(piece.source, rules, spelled_eos, Counter(), piece.offset, piece.line)
-        # A source given for a split of its own lies in it whole; one that fractions divide was given for train.
-        given = task.split if getattr(rules, task.split) and task.split != "train" else "train"
-        mine = (document for document in found if split_of(document.name, given, rules) == task.split)
-        yield from islice(mine, piece.skip, piece.skip + piece.take)
+def read(task: Task) -> Iterator[tuple[Texts, np.ndarray | None]]:
+    """The documents of a shard in order, in blocks, none empty; see `collect.read`."""
+    for part in task.slices:
+        skip, take = part.skip, part.take
+        for texts, pieces in _read(part.path, part.first, SPLITS.index(task.split), part.kept):
+            low, high = min(skip, len(texts)), min(skip + take, len(texts))
+            skip, take = skip - low, take - (high - low)
+            if low < high:
+                yield texts[low:high], pieces if pieces is None else _within(pieces, texts, low, high)
+            if not take:
+                break
+
+
+def _read(path: Path, first: int, number: int, kept: Kept | None) -> Iterator[tuple[Texts, np.ndarray | None]]:
+    return collect.read(path, first, number, None if kept is None else kept.load())
+
+
+def _within(pieces: np.ndarray, texts: Texts, low: int, high: int) -> np.ndarray:
+    """The pieces of documents [low, high), counted from the first of these."""
+    start, end = texts.starts[low], texts.ends[high - 1]
+    return pieces[np.searchsorted(pieces, start) : np.searchsorted(pieces, end)] - start
+
+
+def _of_split(listed: Sequence[Found], number: int, shards: int) -> Iterator[Task]:
+    blocks = [(item, batch) for item in listed for batch in np.flatnonzero(item.documents[:, number]).tolist()]
+    documents = np.cumsum([0, *(item.documents[batch, number] for item, batch in blocks)])
+    sizes = np.cumsum([0, *(item.bytes[batch, number] for item, batch in blocks)])
+    total = int(documents[-1])
+    count = min(shards, total)
+    cuts = [0]
+    for index in range(1, count):
+        target = int(sizes[-1]) * index // count
+        block = int(np.searchsorted(sizes, target, side="right")) - 1
+        item, batch = blocks[block]
+        texts, _ = next(_read(item.path, batch, number, item.kept_from(batch)))
+        cut = int(documents[block]) + int(np.searchsorted(texts.ends, target - sizes[block])) + 1
+        cuts.append(min(max(cut, cuts[-1] + 1), total - (count - index)))
+    for index, (low, high) in enumerate(pairwise([*cuts, total] if count else [])):
+        size = int(np.diff(np.interp([low, high], documents, sizes))[0])
+        yield Task(SPLITS[number], index, count, tuple(_slices(blocks, documents, low, high)), size)
+
+
+def _slices(blocks: list[tuple[Found, int]], documents: np.ndarray, low: int, high: int) -> Iterator[Slice]:
+    """Documents [low, high) of a split; `documents[b]` of them lie before block b."""
+    block = int(np.searchsorted(documents, low, side="right")) - 1
+    while low < high:
+        item, batch = blocks[block]
+        first = block
+        while block < len(blocks) and blocks[block][0] is item:
+            block += 1
+        stop = min(high, int(documents[block]))
+        yield Slice(item.path, batch, low - int(documents[first]), stop - low, item.kept_from(batch))
+        low = stop

@@ -1,48 +1,201 @@
-"""Where sentences end. Nothing is lost: the white space around sentences is kept beside them."""
+"""Where sentences begin and end, in bytes. Nothing is lost: the white space around sentences lies between them.
 
-from itertools import pairwise
-from typing import Literal
+Shapes: B bytes, D documents, P pieces, S sentences.
+"""
 
-from sentencex import get_sentence_boundaries
+import logging
+import re
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+from sentencex import get_sentence_boundaries, segment
+
+from preprocess.texts import Texts
+
+log = logging.getLogger("packlm")
 
 Rule = Literal["line", "sentencex", "none"]
 
+_WINDOW = 1 << 18  # bytes looked at a time: what is computed of them stays in the processor's cache
+_PART = 1 << 16  # bytes given to sentencex at a time, where blank lines allow
 
-def split(text: str, rule: Rule, language: str = "en") -> tuple[str, list[tuple[str, str]]]:
-    """Splits a document into sentences.
+# A blank line between two characters that are no white space, told from the bytes beside it (some that could be are passed over).
+_BLANK_LINE = re.compile(rb"(?<=[!-~\x8b-\x9e\xa1-\xa7\xaa-\xae\xb0-\xbf])\n\n(?=[!-~\xc3-\xdf\xe4-\xf4])")
+_WIDE_SPACES = dict.fromkeys(
+    map(ord, "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"), " "
+)
+
+
+class Spans(NamedTuple):
+    """Sentences in some `Texts`, in order, without the white space around them; none is empty."""
+
+    starts: np.ndarray
+    """[S] int64: index of each sentence's first byte."""
+    ends: np.ndarray
+    """[S] int64: index after its last byte."""
+    documents: np.ndarray
+    """[S] int32: index of its document."""
+    words: np.ndarray
+    """[S] int32: white-space words of the document that begin in the sentence; they add up to those of the document."""
+
+
+def piece_starts(texts: Texts, rule: Rule, language: str = "en") -> np.ndarray:
+    """Where pieces start, of which each holds a sentence at most: [P] int64 byte offsets, rising.
 
     Args:
-        rule: "line" cuts at line feeds, "sentencex" where that library says, "none" nowhere.
+        rule: "line" cuts after line feeds, "sentencex" where that library says, "none" nowhere but between documents.
         language: ISO 639 code, for sentencex.
+    """
+    opens = texts.starts[texts.starts < texts.ends]
+    if rule == "line":
+        begins = np.zeros(len(texts.data), bool)
+        np.equal(texts.data[:-1], ord("\n"), out=begins[1:])
+        begins[opens] = True
+        return np.flatnonzero(begins)
+    if rule == "sentencex":
+        closes = texts.ends[texts.starts < texts.ends]
+        found = [_sentencex(texts.data[start:end], language) + start for start, end in zip(opens.tolist(), closes.tolist(), strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *found])
+    return opens
+
+
+def spans(texts: Texts, pieces: np.ndarray) -> Spans:
+    """The sentences of pieces that start where `piece_starts` says; pieces of nothing but white space are none."""
+    edges = word_edges(texts.data)
+    ends = np.append(pieces[1:], len(texts.data))[: len(pieces)]
+    # An odd number of edges up to a place: it is inside a word that began at the last of them.
+    before_start = np.searchsorted(edges, pieces.astype(edges.dtype), "right")
+    before_end = np.append(before_start, len(edges))[1 : len(pieces) + 1]
+    before_end = before_end - ((before_end > 0) & (edges[before_end - 1] == ends)) if len(edges) else before_end
+    inside_start, inside_end = before_start % 2 == 1, before_end % 2 == 1
+    filled = inside_start | (before_start < before_end)
+    pieces, ends, before_start, before_end, inside_start, inside_end = (
+        array[filled] for array in (pieces, ends, before_start, before_end, inside_start, inside_end)
+    )
+    if not len(pieces):
+        return Spans(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32))
+    last_edge = len(edges) - 1
+    starts = np.where(inside_start, pieces, edges[np.minimum(before_start, last_edge)])
+    ends = np.where(inside_end, ends, edges[before_end - 1])
+    documents = np.searchsorted(texts.ends, starts, "right")
+    # Words are told apart by white space alone in `edges`; one that runs on from the document before begins anew in its own.
+    begun = (before_start + 1) // 2 - (inside_start & (edges[before_start - 1] == starts))
+    anew = inside_start & (edges[before_start - 1] != starts) & (texts.starts[documents] == starts)
+    words = (before_end + 1) // 2 - begun + anew
+    return Spans(starts.astype(np.int64), ends.astype(np.int64), documents.astype(np.int32), words.astype(np.int32))
+
+
+def split(text: str, rule: Rule, language: str = "en") -> tuple[str, list[tuple[str, str]]]:
+    """Splits one document into sentences, as text.
 
     Returns (lead, [(sentence, gap), ...]) with lead + all sentences and gaps == text. No sentence is empty or has white space
     at either end; lead and gaps are white space only.
     """
-    lead = ""
-    sentences: list[str] = []
-    gaps: list[str] = []
-    for start, end in pairwise([*_starts(text, rule, language), len(text)]):
-        piece = text[start:end]
-        sentence = piece.strip()
-        at = len(piece) - len(piece.lstrip()) if sentence else len(piece)
-        if gaps:
-            gaps[-1] += piece[:at]
-        else:
-            lead += piece[:at]
-        if sentence:
-            sentences.append(sentence)
-            gaps.append(piece[at + len(sentence) :])
-    return lead, list(zip(sentences, gaps, strict=True))
+    texts = Texts.of([("", text)])
+    found = spans(texts, piece_starts(texts, rule, language))
+    if not len(found.starts):
+        return text, []
+    bounds = [*np.stack([found.starts, found.ends], axis=1).reshape(-1).tolist(), len(texts.data)]
+    parts = [texts.data[start:end].tobytes().decode() for start, end in pairwise([0, *bounds])]
+    return parts[0], list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def _starts(text: str, rule: Rule, language: str) -> list[int]:
-    """Indices at which pieces of the text start, rising from 0."""
-    if rule == "line":
-        starts = [0]
-        while (found := text.find("\n", starts[-1])) >= 0:
-            starts.append(found + 1)
+def white(data: np.ndarray) -> np.ndarray:
+    """[B] bool: the byte of UTF-8 text belongs to white space, as `str.isspace` has it; `data` holds whole characters."""
+    marks = np.empty(len(data), bool)
+    for start, end in _windows(data):
+        marks[start:end] = _white(data[start:end])
+    return marks
+
+
+def word_edges(data: np.ndarray) -> np.ndarray:
+    """Where words begin and end, by turns: runs of what is not white space. Rising; int32 (for less than 2 GB)."""
+    found, before = [np.empty(0, np.int32)], True
+    for start, end in _windows(data):
+        marks = np.empty(end - start + 1, bool)
+        marks[0], marks[1:] = before, _white(data[start:end])
+        found.append((np.flatnonzero(marks[1:] != marks[:-1]) + start).astype(np.int32))
+        before = bool(marks[-1])
+    if not before:
+        found.append(np.array([len(data)], np.int32))
+    return np.concatenate(found)
+
+
+def next_character(data: np.ndarray, index: int) -> int:
+    """The first index, from `index` on, at which no character of UTF-8 text is cut in two."""
+    while index < len(data) and data[index] & 0xC0 == 0x80:
+        index += 1
+    return index
+
+
+def _windows(data: np.ndarray) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < len(data):
+        end = next_character(data, min(start + _WINDOW, len(data)))
+        yield start, end
+        start = end
+
+
+def _white(data: np.ndarray) -> np.ndarray:
+    # U+0009-U+000D and U+001C-U+0020; what is smaller wraps around and is large.
+    marks = (data - np.uint8(0x09) < 5) | (data - np.uint8(0x1C) < 5)
+    if data.max(initial=0) < 0x80:
+        return marks
+    first, second = data[:-1], data[1:]
+    at = np.flatnonzero((first == 0xC2) & ((second == 0x85) | (second == 0xA0)))
+    marks[at] = marks[at + 1] = True
+    # U+1680, U+2000-U+200A, U+2028, U+2029, U+202F, U+205F, U+3000
+    first, second, third = data[:-2], data[1:-1], data[2:]
+    at = np.flatnonzero(
+        ((first == 0xE2) & ((second == 0x80) | (second == 0x81)))
+        | ((first == 0xE3) & (second == 0x80))
+        | ((first == 0xE1) & (second == 0x9A))
+    )
+    lead, middle, last = first[at], second[at], third[at]
+    general = (last <= 0x8A) | (last == 0xA8) | (last == 0xA9) | (last == 0xAF)
+    is_white = np.where(lead == 0xE2, np.where(middle == 0x80, general, last == 0x9F), last == 0x80)
+    at = at[is_white]
+    marks[at] = marks[at + 1] = marks[at + 2] = True
+    return marks
+
+
+def _sentencex(data: np.ndarray, language: str) -> np.ndarray:
+    """Where that library says that sentences of a document start: int64 byte offsets, rising from 0.
+
+    It takes what lies between blank lines by itself, so that a long document is given to it in parts.
+    """
+    raw = data.tobytes()
+    cuts = [0]
+    for blank in _BLANK_LINE.finditer(raw) if len(raw) > _PART else ():
+        if blank.end() - cuts[-1] >= _PART:
+            cuts.append(blank.end())
+    found = []
+    for start, end in pairwise([*cuts, len(raw)]):
+        part = raw[start:end]
+        starts = np.fromiter(_boundaries(part.decode(), language), np.int64)
+        if not part.isascii():
+            starts = np.flatnonzero((data[start:end] & 0xC0) != 0x80)[starts]
+        found.append(starts + start)
+    return np.concatenate(found)
+
+
+def _boundaries(text: str, language: str) -> list[int]:
+    """Indices of characters at which sentences start, rising from 0."""
+    try:
+        return _unguarded_boundaries(text, language)
+    except BaseException as error:
+        # The library, in Rust, takes every white space for one byte in some places, and panics: which is no Exception in Python.
+        if type(error).__name__ != "PanicException":
+            raise
+    return _unguarded_boundaries(text.translate(_WIDE_SPACES), language)
+
+
+def _unguarded_boundaries(text: str, language: str) -> list[int]:
+    segments = segment(language, text)
+    starts = [0, *accumulate(map(len, segments))][:-1]
+    # On some texts the segments leave characters out between them; where they don't, they cost half as much as the boundaries.
+    if "".join(segments) == text and all(segments):
         return starts
-    if rule == "sentencex":
-        # Start indices alone: on some texts the pieces that sentencex returns leave characters out between them.
-        return sorted({0, *(boundary["start_index"] for boundary in get_sentence_boundaries(language, text))})
-    return [0]
+    return sorted({0, *(boundary["start_index"] for boundary in get_sentence_boundaries(language, text))} - {len(text)})

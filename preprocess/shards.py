@@ -1,28 +1,25 @@
 """The shard task: a pure function of the settings, the plan's entry and the tokenizer.
 
-The sentences view is written from the text, the fixed view from the sentences view just written: so both hold the same ids in
-the same order, and memory is bounded by a block of documents, however large the shard.
+Both views are written from the same blocks of ids as they come, so they hold the same ids in the same order, and memory is
+bounded by a block of documents, however large the shard.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import dataset, files
 from pipeline.config import Corpus
-from preprocess import plan
-from preprocess.documents import Document
-from preprocess.encoding import Encoder, encode_documents
-
-_BLOCK_CHARACTERS = 1 << 21
-_BATCH_ROWS = 1 << 14
+from preprocess import plan, tokenizer
+from preprocess.encoding import Encoded, Encoder, encode_documents
+from preprocess.report import Measures
+from preprocess.rows import Rows
+from preprocess.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,22 @@ class Job:
     def name(self) -> str:
         return self.task.name
 
+    @property
+    def size(self) -> int:
+        return self.task.size
+
+    @property
+    def measures(self) -> Path:
+        """Lengths and frequencies of the shard."""
+        return self.done.with_suffix(".npz")
+
+    def file(self, view: dataset.View) -> str:
+        """The shard's file of a view, relative to the dataset's folder."""
+        return dataset.shard_name(view, self.task.split, self.task.index, self.task.count)
+
+    def writer(self, view: dataset.View, like: dataset.Like) -> dataset.ShardWriter:
+        return dataset.ShardWriter(self.folder / self.file(view), view, like)
+
 
 @dataclass
 class Statistics:
@@ -53,99 +66,68 @@ class Statistics:
     words: int = 0
     bytes: int = 0
     unknown: int = 0
+    overlong: int = 0
     longest_sentence: int = 0
+
+    def add(self, made: Encoded, encoder: Encoder) -> None:
+        """Counts some documents."""
+        self.documents += made.num_documents
+        self.sentences += len(made.ends)
+        self.tokens += len(made.ids)
+        self.words += made.num_words
+        self.bytes += made.num_bytes
+        self.unknown += int((made.ids == encoder.unk).sum()) if encoder.unk is not None else 0
+        self.overlong += made.overlong
+        self.longest_sentence = max(self.longest_sentence, int(np.diff(made.ends, prepend=0).max(initial=0)))
 
 
 def make(job: Job) -> None:
-    """Writes the shard of both views, then `job.done`: statistics, digest of the ids, file names, rows and digests of the files."""
-    encoder = Encoder.load(job.folder)
+    """Writes the shard of both views, then `job.done`: what is in it, digest of the ids, file names, rows and digests of the files."""
+    encoder = _encoder(job.folder, files.sha256(job.folder / tokenizer.NAME))
+    like = dataset.Like(encoder.vocab_size, job.length)
     statistics, content = Statistics(), hashlib.sha256()
-    written = {}
-    for view in reversed(dataset.VIEWS):
-        name = dataset.shard_name(view, job.task.split, job.task.index, job.task.count)
-        if view == "sentences":
-            tables = _sentences(job, encoder, statistics, content)
-            source = job.folder / name
-        else:
-            tables = _fixed(source, job, encoder)
-        rows, digest = dataset.write_shard(job.folder / name, view, tables, (encoder.vocab_size, job.length))
-        written[view] = {name: asdict(dataset.Shard(rows, statistics.tokens, digest))}
-    files.write_json(job.done, {"statistics": asdict(statistics), "ids": content.hexdigest(), "files": written})
+    rows, measures = Rows(job.rows, like, encoder.eos), Measures.none(encoder.vocab_size)
+    with job.writer("fixed", like) as fixed, job.writer("sentences", like) as sentences:
+        for texts, pieces in plan.read(job.task):
+            made = encode_documents(texts, job.corpus, encoder, pieces)
+            sentences.write(dataset.sentences_table(made.ids, made.ends, _columns(texts, made), like))
+            fixed.write(rows.add(made.ids, made.document_starts))
+            content.update(np.ascontiguousarray(made.ids, "<u4").data)
+            statistics.add(made, encoder)
+            lengths = np.diff(made.ends, prepend=0), np.diff(made.document_starts, append=len(made.ids))
+            measures += Measures.of(made.ids, *lengths, encoder.vocab_size)
+        fixed.write(rows.rest())
+    shards = {writer: dataset.Shard(writer.rows, statistics.tokens, files.sha256(writer.path)) for writer in (fixed, sentences)}
+    written = {writer.view: {job.file(writer.view): asdict(shard)} for writer, shard in shards.items()}
+    measures.save(job.measures)
+    about = {"statistics": asdict(statistics), "ids": content.hexdigest(), "files": written, "measures": files.sha256(job.measures)}
+    files.write_json(job.done, about)
 
 
-def finished(job: Job) -> dict[str, Any] | None:
-    """What `make` wrote, if the shard was made before and its files are still as they were; None otherwise."""
+@lru_cache(maxsize=1)
+def _encoder(folder: Path, digest: str) -> Encoder:
+    """The encoder of a folder, kept for the next shard with all it remembers, as long as the tokenizer has this digest."""
+    return Encoder.load(folder)
+
+
+def finished(job: Job) -> bool:
+    """Whether the shard was made before and its files are still as they were."""
     if not job.done.exists():
-        return None
-    made: dict[str, Any] = files.read_json(job.done)
-    for view in made["files"].values():
-        for name, shard in view.items():
-            path = job.folder / name
-            if not path.is_file() or files.sha256(path) != shard["sha256"]:
-                return None
-    return made
+        return False
+    made = result(job)
+    listed = {job.folder / name: shard["sha256"] for view in made["files"].values() for name, shard in view.items()}
+    listed[job.measures] = made["measures"]
+    return all(path.is_file() and files.sha256(path) == digest for path, digest in listed.items())
 
 
-def _sentences(job: Job, encoder: Encoder, statistics: Statistics, content: "hashlib._Hash") -> Iterator[pa.Table]:
-    """Rows of the sentences view; adds to `statistics` and to the digest of the ids on the way."""
-    for block in _blocks(plan.read(job.task, job.corpus, encoder.spelled_eos)):
-        made = encode_documents(((document.name, document.text) for document in block), job.corpus, encoder)
-        statistics.documents += made.num_documents
-        statistics.sentences += len(made.ends)
-        statistics.tokens += len(made.ids)
-        statistics.words += made.num_words
-        statistics.bytes += made.num_bytes
-        statistics.unknown += int((made.ids == encoder.unk).sum()) if encoder.unk is not None else 0
-        statistics.longest_sentence = max(statistics.longest_sentence, int(np.diff(made.ends, prepend=0).max()))
-        content.update(np.ascontiguousarray(made.ids, "<u4").tobytes())
-        words, num_bytes = made.sentence_words, made.sentence_bytes
-        yield dataset.sentences_table(
-            made.ids, made.ends, made.documents, made.positions, words, num_bytes, made.leads, made.gaps, encoder.vocab_size
-        )
+def result(job: Job) -> dict[str, Any]:
+    """What `make` wrote last."""
+    values: dict[str, Any] = files.read_json(job.done)
+    return values
 
 
-def _blocks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Runs of documents of about `_BLOCK_CHARACTERS` together, at least one each."""
-    block: list[Document] = []
-    size = 0
-    for document in documents:
-        block.append(document)
-        size += len(document.text)
-        if size >= _BLOCK_CHARACTERS:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
-
-
-def _fixed(sentences: Path, job: Job, encoder: Encoder) -> Iterator[pa.Table]:
-    """Rows of the fixed view: runs of ids cut every `length` targets; a run is the whole shard, or one document of it.
-
-    What does not fill a row waits for the next batch, unless its run ends there.
-    """
-    before = encoder.eos  # of the first target of a run: the shard's start symbol, or the end of the last document
-    ids, opens = np.empty(0, np.int64), np.empty(0, bool)
-    with pq.ParquetFile(sentences) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=["ids", "position"]):
-            lists = batch.column("ids")
-            more = lists.flatten().to_numpy().astype(np.int64)
-            first = np.zeros(len(more), bool)
-            starts = np.cumsum(lists.value_lengths().to_numpy()[:-1])
-            first[np.concatenate([[0], starts])[batch.column("position").to_numpy() == 0]] = True
-            ids, opens = np.concatenate([ids, more]), np.concatenate([opens, first])
-            cuts = np.flatnonzero(opens) if job.rows == "document" else np.empty(0, np.int64)
-            bounds = [0, *cuts[cuts > 0].tolist(), len(ids)]
-            tables = []
-            for start, end in pairwise(bounds[:-1]):
-                tables.append(dataset.fixed_table(ids[start:end], opens[start:end], encoder.vocab_size, job.length, before))
-                before = encoder.eos
-            start = bounds[-2]
-            whole = start + (len(ids) - start) // job.length * job.length
-            if whole > start:
-                tables.append(dataset.fixed_table(ids[start:whole], opens[start:whole], encoder.vocab_size, job.length, before))
-                before = int(ids[whole - 1])
-            ids, opens = ids[whole:], opens[whole:]
-            if tables:
-                yield pa.concat_tables(tables)
-    if len(ids):
-        yield dataset.fixed_table(ids, opens, encoder.vocab_size, job.length, before)
+def _columns(texts: Texts, made: Encoded) -> dict[str, Any]:
+    return {
+        "document": texts.names.take(pa.array(made.documents)), "position": made.positions, "words": made.words, "bytes": made.bytes,
+        "joined": made.joined, "lead": made.leads, "gap": made.gaps,
+    }  # fmt: skip

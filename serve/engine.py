@@ -14,6 +14,7 @@ from pipeline.config import Generate
 from pipeline.errors import RequestError
 from preprocess import sentences
 from preprocess.encoding import Encoder
+from preprocess.texts import Texts
 from serve import decoding, measuring, scoring
 from train import model_folder
 from train.distributed import Ranks
@@ -76,8 +77,8 @@ class Engine:
     def perplexity(self, texts: Sequence[str]) -> float:
         """Perplexity per token of texts, each a document, cut into sentences and measured with the context the model was trained with."""
         ranks = Ranks(0, 1, self.model.projection.weight.device)
-        documents = ((f"text {number}", text) for number, text in enumerate(texts))
-        result, _, _ = measuring.measure_documents(self.model, self.about, self.encoder, documents, configuration.Evaluate(), ranks)
+        documents = Texts.of((f"text {number}", text) for number, text in enumerate(texts))
+        result, _, _ = measuring.measure_documents(self.model, self.about, self.encoder, [documents], configuration.Evaluate(), ranks)
         return result.perplexity
 
     def next(self, prompt: str, top: int = 10) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ from pipeline.config import Corpus, Evaluate
 from pipeline.errors import RequestError
 from preprocess import documents
 from preprocess.encoding import Encoder, encode_documents
+from preprocess.texts import Texts
 from serve.reports import Measured, report
 from train.distributed import Ranks
 from train.evaluation import Result, chosen_context, evaluate
@@ -19,11 +20,16 @@ from train.model import LanguageModel
 from train.model_folder import About
 from train.views import Sentences, Stream
 
+_RULES = (
+    "text_field", "encoding", "document", "document_pattern", "sentences", "language", "max_tokens", "on_overlong", "drop_lines",
+    "on_bad_text", "on_control", "line_ends", "on_empty", "max_document_bytes",
+)  # fmt: skip
+"""The settings that say how files become documents, and documents sentences."""
+
 
 def rules_of(about: About) -> Corpus:
     """The rules by which the model's text became sentences; where its own files were is no part of them."""
-    names = ("document", "sentences", "language", "drop_lines", "on_bad_text")
-    return Corpus.model_validate({name: about.text[name] for name in names if name in about.text})
+    return Corpus.model_validate({name: about.text[name] for name in _RULES if name in about.text})
 
 
 def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: Evaluate, ranks: Ranks) -> dict[str, Any]:
@@ -64,19 +70,24 @@ def measure_text(
 
 
 def measure_documents(
-    model: LanguageModel, about: About, encoder: Encoder, found: Iterable[tuple[str, str]], settings: Evaluate, ranks: Ranks
+    model: LanguageModel, about: About, encoder: Encoder, found: Iterable[Texts], settings: Evaluate, ranks: Ranks
 ) -> tuple[Result, Measured, str]:
-    """All ranks: measures documents, (name, text) each; returns (result, how much was measured, digest of the ids)."""
-    made = encode_documents(found, rules_of(about), encoder)
-    if not len(made.ids):
+    """All ranks: measures blocks of documents; returns (result, how much was measured, digest of the ids)."""
+    rules = rules_of(about)
+    blocks = [encode_documents(texts, rules, encoder) for texts in found]
+    if not any(len(block.ids) for block in blocks):
         raise RequestError("there is no text to measure: nothing but empty documents")
+    ids = np.concatenate([block.ids for block in blocks])
+    before = np.cumsum([0, *(len(block.ids) for block in blocks)]).tolist()
+    ends = np.concatenate([block.ends + start for block, start in zip(blocks, before, strict=False)])
+    opens = np.concatenate([block.document_starts + start for block, start in zip(blocks, before, strict=False)])
     context = chosen_context(settings.context, about.context)
-    sentences = Sentences.from_arrays(made.ids, made.ends)
-    stream = Stream.from_arrays(made.ids, np.flatnonzero(made.opens), encoder.eos)
+    sentences, stream = Sentences.from_arrays(ids, ends), Stream.from_arrays(ids, opens, encoder.eos)
     result = evaluate(model, sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
-    unknown = int((made.ids == encoder.unk).sum()) if encoder.unk is not None else 0
-    measured = Measured(made.num_documents, len(made.ends), len(made.ids), made.num_words, made.num_bytes, unknown, encoder.lossless)
-    return result, measured, dataset.ids_digest(made.ids)
+    unknown = int((ids == encoder.unk).sum()) if encoder.unk is not None else 0
+    words, num_bytes = sum(block.num_words for block in blocks), sum(block.num_bytes for block in blocks)
+    measured = Measured(len(opens), len(ends), len(ids), words, num_bytes, unknown, encoder.lossless)
+    return result, measured, dataset.ids_digest(ids)
 
 
 def _origin(about: About, settings: Evaluate) -> dict[str, Any]:

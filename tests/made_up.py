@@ -24,32 +24,39 @@ def write(folder: Path, seed: int = 1, counts: tuple[int, int] = (30, 8), vocab_
     for name, count, shards in (("train", counts[0], 2), ("validation", counts[1], 1)):
         made = documents(seed + len(splits), count, vocab_size)
         cut = np.array_split(np.arange(count), shards)
-        splits[name] = _split(folder, name, [[made[index] for index in part] for part in cut], vocab_size, length)
-    files.write_text(folder / "tokenizer.json", "{}")
-    files.write_text(folder / "tokenizer_config.json", "{}")
-    digests = {"content": dataset.content_digest(splits), "tokenizer": files.sha256(folder / "tokenizer.json")}
-    manifest = dataset.Manifest({"corpus": {}}, {}, digests, vocab_size, length, False, splits)
+        splits[name] = _split(folder, name, [[made[index] for index in part] for part in cut], dataset.Like(vocab_size, length))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        files.write_text(folder / file, "{}")
+    others = {file: files.sha256(folder / file) for file in ("tokenizer.json", "tokenizer_config.json")}
+    settings: dict[str, dict[str, str]] = {"corpus": {}}
+    digests = {"settings": files.digest(settings), "corpus": dataset.corpus_digest({}), "tokenizer": others["tokenizer.json"]}
+    digests["content"] = dataset.content_digest(splits)
+    manifest = dataset.Manifest(settings, {}, digests, vocab_size, length, False, splits, {}, others)
     dataset.write_manifest(folder, manifest)
     return manifest
 
 
-def _split(folder: Path, name: str, shards: list[list[list[np.ndarray]]], vocab_size: int, length: int) -> dataset.Split:
+def _split(folder: Path, name: str, shards: list[list[list[np.ndarray]]], like: dataset.Like) -> dataset.Split:
     written: dict[str, dict[str, dataset.Shard]] = {view: {} for view in dataset.VIEWS}
     for number, part in enumerate(shards):
         sentences = [sentence for document in part for sentence in document]
         ids, ends = np.concatenate(sentences), np.cumsum([len(sentence) for sentence in sentences])
-        opens = np.zeros(len(ids), bool)
-        opens[np.cumsum([0, *(sum(map(len, document)) for document in part)])[:-1]] = True
-        ones, names = np.ones(len(ends), np.int32), [str(index) for index, document in enumerate(part) for _ in document]
+        opens = np.cumsum([0, *(sum(map(len, document)) for document in part)])[:-1]
+        starts = np.arange(0, len(ids), like.length)
+        stops = np.minimum(starts + like.length, len(ids))
+        ones, blank = np.ones(len(ends), np.int32), [""] * len(ends)
+        names = [str(index) for index, document in enumerate(part) for _ in document]
+        columns = {"document": names, "position": ones, "words": ones, "bytes": ones, "joined": ones == 0, "lead": blank, "gap": blank}
         tables = {
-            "fixed": dataset.fixed_table(ids, opens, vocab_size, length, EOS),
-            "sentences": dataset.sentences_table(ids, ends, names, ones, ones, ones, [""] * len(ends), [""] * len(ends), vocab_size),
+            "fixed": dataset.fixed_table(ids, opens, starts, stops, EOS, like),
+            "sentences": dataset.sentences_table(ids, ends, columns, like),
         }
         for view, table in tables.items():
             file = dataset.shard_name(view, name, number, len(shards))
-            rows, digest = dataset.write_shard(folder / file, view, [table], (vocab_size, length))
-            written[view][file] = dataset.Shard(rows, len(ids), digest)
+            with dataset.ShardWriter(folder / file, view, like) as writer:
+                writer.write(table)
+            written[view][file] = dataset.Shard(writer.rows, len(ids), files.sha256(writer.path))
     whole = [document for part in shards for document in part]
     tokens = sum(len(sentence) for document in whole for sentence in document)
     longest = max(len(sentence) for document in whole for sentence in document)
-    return dataset.Split(len(whole), sum(map(len, whole)), tokens, tokens, tokens, 0, longest, written)
+    return dataset.Split(len(whole), sum(map(len, whole)), tokens, tokens, tokens, 0, 0, longest, written)

@@ -13,7 +13,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pipeline": ("pipeline",),
     "preprocess": ("preprocess", *LEAVES),
     "train": ("train", *LEAVES),
-    "serve": ("serve", "train", "preprocess.documents", "preprocess.sentences", "preprocess.encoding", *LEAVES),
+    "serve": ("serve", "train", "preprocess.documents", "preprocess.sentences", "preprocess.encoding", "preprocess.texts", *LEAVES),
     "packlm": ("serve",),
 }
 """Who may import whom: a package, or a module of one; whatever is not listed, is not allowed."""

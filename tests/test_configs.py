@@ -101,3 +101,18 @@ def test_wrong_request_exits_with_2_in_one_message(words: list[str], part: str) 
     done = command(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert part in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_table_can_be_given_everywhere_and_is_printed_as_one(tmp_path: Path) -> None:
+    wanted = {"partition": "cpu", "time": "1:00:00", "mem_per_cpu_gb": 4}
+    table = '{partition = "cpu", time = "1:00:00", mem_per_cpu_gb = 4}'
+    (tmp_path / "a.toml").write_text(f"[dataset]\nslurm = {table}\n")
+    (tmp_path / "b.toml").write_text("")
+    assert configuration.load(tmp_path / "a.toml", [], {}).dataset.slurm == wanted
+    assert configuration.load(tmp_path / "b.toml", [], {"PACKLM_DATASET__SLURM": table}).dataset.slurm == wanted
+    given = configuration.load(tmp_path / "b.toml", ["--dataset.slurm", table], {})
+    assert given.dataset.slurm == wanted
+    (tmp_path / "c.toml").write_text(configuration.to_toml(given))
+    assert configuration.load(tmp_path / "c.toml", [], {}) == given
+    with pytest.raises(RequestError, match=r"dataset\.slurm: "):
+        configuration.load(tmp_path / "b.toml", ["--dataset.slurm", "{partition: cpu}"], {})

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import config as configuration
-from pipeline import dataset, stages
+from pipeline import dataset, files, stages
 from pipeline.config import Config
 
 MakeConfig = Callable[..., Config]
@@ -90,8 +90,10 @@ def test_training_is_one_process_or_torchrun(make_config: MakeConfig) -> None:
 
 def test_summary_shows_numbers_samples_and_places(make_config: MakeConfig) -> None:
     config = make_config()
-    split = dataset.Split(3, 40, 1234, 1000, 6000, 0, 50, {view: {} for view in dataset.VIEWS})
-    manifest = dataset.Manifest({}, {}, {"content": "0"}, 100, 64, True, {"train": split, "validation": split})
+    split = dataset.Split(3, 40, 1234, 1000, 6000, 0, 0, 50, {view: {} for view in dataset.VIEWS})
+    splits = {"train": split, "validation": split}
+    digests = {"settings": files.digest({}), "corpus": dataset.corpus_digest({}), "content": dataset.content_digest(splits)}
+    manifest = dataset.Manifest({}, {}, digests, 100, 64, True, splits, {}, {})
     config.dataset.dir.mkdir(parents=True)
     (config.dataset.dir / "manifest.json").write_text(json.dumps(asdict(manifest)))
     reports = {

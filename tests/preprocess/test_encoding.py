@@ -1,19 +1,21 @@
 """Tokenizers, and text to ids and back."""
 
 import json
+import logging
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline import config, files
 from pipeline.config import Corpus
 from pipeline.errors import PacklmError, RequestError
-from preprocess import encoding, tokenizer
+from preprocess import chunks, memo, overlong, tokenizer
 from preprocess.encoding import Encoder, encode_documents
+from preprocess.texts import Texts
 
 SENTENCES = ["the cat sat on the mat", "the dog <unk> the cat", "the dog saw the Bär 😀", "on and on and on"]
 
@@ -29,10 +31,16 @@ def encoder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bpe(encoder):
-    return encoder("bpe")
+def encoders(encoder):
+    return {kind: encoder(kind) for kind in ("bpe", "word", "character")}
 
 
+@pytest.fixture(scope="module")
+def bpe(encoders):
+    return encoders["bpe"]
+
+
+@settings(deadline=None)
 @given(text=st.text() | st.sampled_from(["<eos>", " <eos> a<unk>", "\x00\r\n", "\ufeff"]))
 def test_bpe_gives_back_any_text(bpe, text):
     ids = bpe.encode_open(text)
@@ -78,28 +86,128 @@ def test_decoding_leaves_eos_out(bpe):
     assert bpe.decode(np.array([0, *one, 0, *two, 0])) == "One.\nTwo."
 
 
-@given(texts=st.lists(st.text()), batch=st.integers(1, 20))
-def test_sentences_are_encoded_one_by_one(bpe, texts, batch):
-    whole, encoding._BATCH_CHARACTERS = encoding._BATCH_CHARACTERS, batch
-    try:
-        ids, ends = bpe.encode_sentences(texts)
-    finally:
-        encoding._BATCH_CHARACTERS = whole
-    assert [ids[start:end].tolist() for start, end in pairwise([0, *ends])] == [[*bpe.encode_open(text).tolist(), 0] for text in texts]
+@pytest.fixture
+def sizes(monkeypatch):
+    """Sets how much text is looked at, encoded and remembered at a time."""
+
+    def choose(size):
+        monkeypatch.setattr(chunks, "SLICE", size)
+        monkeypatch.setattr(memo, "_BATCH_CHARACTERS", size)
+        monkeypatch.setattr(memo, "_MOST_CHUNKS", size)
+        monkeypatch.setattr(memo, "_GROUP", size)
+        monkeypatch.setattr(overlong, "_ROWS", size)
+
+    return choose
 
 
-@given(texts=st.lists(st.text(st.characters(codec="utf-8", categories=["L", "Z", "P", "Cc"]), min_size=1).filter(str.strip), max_size=4))
-def test_encoded_documents_add_up(bpe, texts):
-    rules = Corpus()
-    made = encode_documents([(str(number), text) for number, text in enumerate(texts)], rules, bpe)
-    assert made.num_documents == len(texts) == made.opens.sum() == (made.positions == 0).sum()
-    assert made.num_words == made.sentence_words.sum() == sum(len(text.split()) for text in texts)
-    assert made.num_bytes == len("".join(texts).encode()) == made.sentence_bytes.sum() + len("".join(made.leads + made.gaps).encode())
-    assert (made.ids == bpe.eos).sum() == len(made.ends)
-    back = dict.fromkeys(map(str, range(len(texts))), "")
-    for name, lead, gap, (start, end) in zip(made.documents, made.leads, made.gaps, pairwise([0, *made.ends]), strict=True):
-        back[name] += lead + bpe.decode(made.ids[start:end]) + gap
-    assert list(back.values()) == texts
+TEXTS = st.lists(
+    st.text() | st.lists(st.sampled_from(["the ", "cat ", "é", "😀", " ", "\n", "\u3000", "\x1c", "a" * 70])).map("".join), max_size=6
+)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "word", "character"])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=TEXTS, size=st.integers(1, 20) | st.just(1 << 22))
+def test_sentences_are_encoded_one_by_one(encoders, sizes, kind, texts, size):
+    encoder = encoders[kind]
+    sizes(size)
+    ids, ends = encoder.encode_sentences(texts)
+    assert ids.dtype == encoder.id_type and ends.dtype == np.int64
+    assert [ids[start:end].tolist() for start, end in pairwise([0, *ends])] == [[*encoder.encode_open(text).tolist(), 0] for text in texts]
+
+
+@settings(deadline=None)
+@given(
+    parts=st.lists(st.sampled_from(["the ", " cat", "é", " ", "", "a b c", "  "]), max_size=9), taken=st.lists(st.booleans(), min_size=9)
+)
+def test_text_between_sentences_is_passed_over(bpe, parts, taken):
+    after = np.cumsum([len(part.encode()) for part in parts], dtype=np.int64)
+    before = after - np.array([len(part.encode()) for part in parts], np.int64)
+    chosen = np.array(taken[: len(parts)], bool)
+    ids, ends = bpe.encode_spans(np.frombuffer("".join(parts).encode(), np.uint8), before[chosen], after[chosen])
+    expected = bpe.encode_sentences([part for part, take in zip(parts, taken, strict=False) if take])
+    assert ids.tolist() == expected[0].tolist() and ends.tolist() == expected[1].tolist()
+
+
+def test_what_is_remembered_is_bounded_and_changes_nothing(encoders, monkeypatch):
+    encoder = Encoder(encoders["bpe"]._tokenizer, "")
+    monkeypatch.setattr(memo, "_MOST_CHUNKS", 50)
+    generator = np.random.default_rng(1)
+    for _ in range(20):
+        words = ["".join(map(chr, generator.integers(97, 123, 4))) for _ in range(30)]
+        sentences = [" ".join(words), " ".join(words), words[0] * 30]
+        assert encoder.encode_sentences(sentences)[0].tolist() == Encoder(encoder._tokenizer, "").encode_sentences(sentences)[0].tolist()
+        assert len(encoder._memo) <= 50 + 2 * 30
+        assert max(map(len, filter(None, encoder._memo._rows))) <= 64
+
+
+def test_a_tokenizer_that_takes_whole_sentences(caplog):
+    made = Tokenizer(models.Unigram([("<eos>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("a", -3.0), ("▁a", -1.0)], unk_id=1))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    encoder = Encoder(made, "")
+    with caplog.at_level(logging.INFO, "packlm"):
+        ids, ends = encoder.encode_sentences(["a a", "", "a b"])
+        encoder.encode_sentences(["a"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "the tokenizer takes whole sentences, which is slower than word by word: its pre-tokenizer begins with Metaspace"
+    ]
+    assert ids.tolist() == [4, 4, 0, 0, 4, 2, 1, 0] and ends.tolist() == [3, 4, 8]
+
+
+DOCUMENTS = st.lists(
+    st.text(st.characters(codec="utf-8", categories=["L", "Z", "P", "Cc"]))
+    | st.lists(st.sampled_from(["the", "cat", "é" * 9, "😀", "a" * 40, " ", "  ", "\n", "\u3000", ". "])).map("".join),
+    max_size=4,
+)
+
+
+def written_back(made, encoder, names):
+    """The documents that ids, leads and gaps stand for."""
+    back = dict.fromkeys(names, "")
+    rows = zip(made.documents.tolist(), made.leads.to_pylist(), made.gaps.to_pylist(), pairwise([0, *made.ends.tolist()]), strict=True)
+    for document, lead, gap, (start, end) in rows:
+        back[names[document]] += lead + encoder.decode(made.ids[start:end]) + gap
+    return list(back.values())
+
+
+@pytest.mark.parametrize("rule", ["line", "sentencex", "none"])
+@settings(deadline=None)
+@given(texts=DOCUMENTS, most=st.none() | st.integers(8, 30))
+@example(texts=[" \n", "a b", "", "c"], most=None)
+def test_encoded_documents_add_up(bpe, rule, texts, most):
+    names = [str(number) for number in range(len(texts))]
+    made = encode_documents(Texts.of(zip(names, texts, strict=True)), Corpus(sentences=rule, max_tokens=most), bpe)
+    filled = [text for text in texts if text.strip()]
+    assert made.num_documents == len(filled) == len(made.document_starts) == (made.positions == 0).sum()
+    assert made.num_words == made.words.sum() == sum(len(text.split()) for text in texts)
+    for number, text in enumerate(texts):
+        assert made.words[made.documents == number].sum() == len(text.split())
+        assert made.positions[made.documents == number].tolist() == list(range((made.documents == number).sum()))
+    around = "".join(made.leads.to_pylist() + made.gaps.to_pylist())
+    assert made.num_bytes == len("".join(texts).encode())
+    assert made.bytes.sum() + len(around.encode()) == len("".join(filled).encode()) and not around.strip()
+    assert (made.ids == bpe.eos).sum() == len(made.ends) and (made.ids[made.ends - 1] == bpe.eos).all()
+    rows = [0, *made.ends.tolist()]
+    assert made.document_starts.tolist() == [rows[index] for index in np.flatnonzero(made.positions == 0)]
+    assert [text for text in written_back(made, bpe, names) if text] == filled
+    if most is None:
+        assert not made.joined.any() and made.overlong == 0
+    else:
+        assert np.diff(made.ends, prepend=0).max(initial=0) <= most
+
+
+def test_columns_have_their_types(bpe):
+    made = encode_documents(Texts.of([("a", " One. Two.\n"), ("b", "Three.")]), Corpus(), bpe)
+    types = {"ids": "uint16", "ends": "int64", "document_starts": "int64", "documents": "int32", "positions": "int32", "words": "int32"}
+    assert {name: getattr(made, name).dtype.name for name in (*types, "bytes", "joined")} == types | {"bytes": "int32", "joined": "bool"}
+    assert made.leads.to_pylist() == [" ", "", ""] and made.gaps.to_pylist() == [" ", "\n", ""]
+    assert made.documents.tolist() == [0, 0, 1] and made.bytes.tolist() == [4, 4, 6]
+
+
+def test_pieces_may_be_given(bpe):
+    texts = Texts.of([("a", "One. Two.\nThree.")])
+    made = encode_documents(texts, Corpus(sentences="none"), bpe, np.array([0, 10]))
+    assert made.ids.tolist() == encode_documents(texts, Corpus(sentences="line"), bpe).ids.tolist()
 
 
 @pytest.mark.parametrize(("kind", "size", "minimum"), [("bpe", 256, 257), ("word", 2, 3), ("character", 1, 3)])

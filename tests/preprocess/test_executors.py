@@ -1,45 +1,111 @@
-"""Tasks in processes: killed ones are tried again, errors arrive, nothing hangs."""
+"""Tasks in processes: killed ones are tried again and named, errors arrive, nothing hangs, nothing is left behind."""
 
+import logging
 import os
 import signal
-from dataclasses import dataclass
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from pipeline import config
 from pipeline.errors import PacklmError, RequestError
 from preprocess import executors
+from preprocess.executors import Task
+from tests.preprocess.jobs import Task as Job
+from tests.preprocess.jobs import alive, cores, tried, until, work
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class Task:
-    name: str
-    folder: Path
-    deaths: int = 0
+def run(function, tasks: list[Task], folder: Path, workers: int = 2) -> None:
+    executors.run(function, tasks, config.Dataset(workers=workers), "tasks", folder / "records")
 
 
-def work(task: Task) -> None:
-    """Dies the first `deaths` times, by the signal that the kernel sends when memory runs out."""
-    tries = task.folder / f"{task.name}.tries"
-    before = len(tries.read_text()) if tries.exists() else 0
-    tries.write_text("x" * (before + 1))
-    if before < task.deaths:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if task.name == "wrong":
-        raise RequestError("wrong is wrong")
-    (task.folder / task.name).write_text(os.environ.get("TOKENIZERS_PARALLELISM", ""))
+def test_a_killed_process_costs_its_own_task_one_more_try(tmp_path, caplog):
+    jobs = [Job("a", tmp_path, seconds=0.5), Job("b", tmp_path, deaths=1), Job("c", tmp_path), Job("d", tmp_path)]
+    with caplog.at_level(logging.WARNING, "packlm"):
+        run(work, jobs, tmp_path)
+    assert [(tmp_path / name).read_text() for name in "abcd"] == list("abcd")
+    assert {job.name: len(tried(job)) for job in jobs} == {"a": 1, "b": 2, "c": 1, "d": 1}
+    assert "b: its process was killed by SIGKILL" in caplog.text
 
 
-def test_a_killed_worker_is_tried_again_and_then_named(tmp_path):
-    executors.run(work, [Task("a", tmp_path), Task("b", tmp_path, deaths=1), Task("c", tmp_path)], workers=2)
-    assert [(tmp_path / name).read_text() for name in "abc"] == ["false"] * 3
-    with pytest.raises(PacklmError, match=r"killed twice; not done: .*bad"):
-        executors.run(work, [Task("bad", tmp_path, deaths=2), Task("d", tmp_path)], workers=2)
+def test_the_task_that_kills_its_process_twice_is_named_and_no_other(tmp_path):
+    jobs = [Job("innocent", tmp_path, seconds=0.5), Job("guilty", tmp_path, deaths=2), Job("later", tmp_path)]
+    jobs.append(Job("unlucky", tmp_path, deaths=1, size=2))
+    with pytest.raises(PacklmError, match=r"^guilty: its process died twice") as caught:
+        run(work, jobs, tmp_path)
+    assert not any(name in str(caught.value) for name in ("innocent", "later", "unlucky"))
+    assert all((tmp_path / name).exists() for name in ("innocent", "later", "unlucky"))
+    assert len(tried(jobs[1])) == 2
 
 
-def test_errors_arrive_as_they_are(tmp_path):
-    with pytest.raises(RequestError, match="wrong is wrong"):
-        executors.run(work, [Task("wrong", tmp_path), Task("e", tmp_path)], workers=2)
-    with pytest.raises(RequestError, match="wrong is wrong"):
-        executors.run(work, [Task("wrong", tmp_path), Task("f", tmp_path)], workers=1)
-    assert not (tmp_path / "f").exists()
+def test_suspects_are_tried_again_one_at_a_time(tmp_path, monkeypatch):
+    jobs = [Job(name, tmp_path, deaths=1, seconds=0.2) for name in "abc"]
+    together, begin = [], executors.Worker.begin
+    living: list[executors.Worker] = []
+
+    def counted(worker, task):
+        living.append(worker)
+        begin(worker, task)
+        together.append(len({other.pid for other in living if alive(other.pid)}))
+
+    monkeypatch.setattr(executors.Worker, "begin", counted)
+    run(work, jobs, tmp_path, workers=3)
+    assert len(together) == 6 and together[3:] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_arrive_as_they_are_and_nothing_goes_on(tmp_path, workers):
+    jobs = [Job("wrong", tmp_path, size=3, raises="request"), Job("long", tmp_path, size=2, seconds=30), Job("next", tmp_path)]
+    with pytest.raises(RequestError, match=r"^wrong is wrong$"):
+        run(work, jobs, tmp_path, workers)
+    assert not (tmp_path / "long").exists() and not tried(jobs[2])
+    assert not any(alive(pid) for pid in tried(jobs[1]))
+
+
+def test_unexpected_errors_keep_their_story(tmp_path):
+    with pytest.raises(RuntimeError, match=r"Unsendable: odd 2 is odd") as caught:
+        run(work, [Job("odd", tmp_path, raises="own", size=2), Job("e", tmp_path)], tmp_path)
+    assert "in work" in str(caught.value)
+    with pytest.raises(PacklmError, match=r"^big: out of memory; .*--dataset\.workers"):
+        run(work, [Job("big", tmp_path, raises="memory", size=2), Job("f", tmp_path)], tmp_path)
+
+
+def test_the_largest_task_begins_first(tmp_path):
+    begun = []
+    jobs = [Job(str(size), tmp_path, size=size) for size in (2, 5, 1, 4)]
+    run(lambda task: begun.append(task.size), jobs, tmp_path, workers=1)
+    assert begun == [5, 4, 2, 1]
+
+
+def test_a_worker_is_one_core(tmp_path):
+    run(cores, [Job("a", tmp_path), Job("b", tmp_path)], tmp_path)
+    assert (tmp_path / "a").read_text() == "[1, 1, 'false', '1']"
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from pipeline import config
+from preprocess import executors
+from tests.preprocess.jobs import Task, work
+folder = Path(sys.argv[1])
+executors.run(work, [Task(name, folder, seconds=60) for name in "ab"], config.Dataset(workers=2), "tasks", folder)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_process_that_started_them(tmp_path, signum):
+    jobs = [Job(name, tmp_path) for name in "ab"]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    starter = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until(lambda: all((tmp_path / f"{name}.running").exists() for name in "ab"))
+    workers = [pid for job in jobs for pid in tried(job)]
+    assert len(workers) == 2 and all(alive(pid) for pid in workers)
+    os.killpg(starter.pid, signum)  # as a terminal does
+    _, told = starter.communicate(timeout=10)
+    until(lambda: not any(alive(pid) for pid in workers), seconds=5)
+    assert told.count("Traceback") == (signum == signal.SIGINT)

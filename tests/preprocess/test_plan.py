@@ -1,42 +1,109 @@
-"""Shards are runs of whole documents, in order, none empty, about equal."""
+"""From sources to shards: runs of whole documents, in order, none empty, about equal; every document in one of them."""
 
 from collections import Counter
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import config
-from preprocess import plan
+from pipeline.dataset import SPLITS
+from preprocess import collect, plan, streams, survey
+from preprocess.texts import Texts
 
 
-@given(sizes=st.lists(st.sampled_from([1, 2, 3, 50, 1000]), min_size=1, max_size=30), shards=st.integers(1, 12))
-def test_every_document_is_in_one_shard(tmp_path_factory, sizes, shards):
+def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
+    """(the shards planned, the documents of each, what collecting counted) of a corpus in `folder / "corpus"`."""
+    settings = config.resolve({"corpus": {"train": str(folder / "corpus"), "sentences": "none", **rules}})
+    (folder / "texts").mkdir(exist_ok=True)
+    counts = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey, "TASK_BYTES", task_bytes)
+        patch.setattr(streams, "BLOCK", block)
+        surveyed = survey.survey(settings, folder / "spool")
+        jobs = survey.jobs(surveyed, settings, False, folder / "texts")
+        for job in jobs:
+            collect.make(job)
+            assert collect.finished(job)
+            counts.update(collect.result(job)["counts"])
+    found = plan.found(jobs)
+    if settings.corpus.duplicates == "skip":
+        found, counts["again"] = plan.without_duplicates(jobs, found)
+    tasks = plan.tasks(found, shards)
+    return tasks, [[pair for texts, _ in plan.read(task) for pair in texts] for task in tasks], counts
+
+
+SIZES = st.lists(st.sampled_from([1, 2, 3, 50, 1000]), min_size=1, max_size=30)
+TEXTS = st.lists(st.tuples(st.sampled_from(SPLITS), st.sampled_from("abcde")), min_size=1, max_size=20)
+
+
+@given(sizes=SIZES, shards=st.integers(1, 12), task_bytes=st.sampled_from([1, 60, 5000]))
+def test_every_document_is_in_one_shard(tmp_path_factory, sizes, shards, task_bytes):
     folder = tmp_path_factory.mktemp("sizes")
+    (folder / "corpus").mkdir()
     for number, size in enumerate(sizes):
-        (folder / f"{number:03d}").write_text("x" * size)
-    settings = config.resolve({"corpus": {"train": str(folder)}})
-    tasks = plan.tasks(plan.survey(settings, False), settings.corpus, shards)
-    found = [[len(document.text) for document in plan.read(task, settings.corpus, False)] for task in tasks]
+        (folder / "corpus" / f"{number:03d}").write_text("x" * size)
+    tasks, found, _ = planned(folder, shards, task_bytes)
     assert len(found) == min(shards, len(sizes)) and all(found)
-    assert [size for shard in found for size in shard] == sizes
-    assert max(map(sum, found)) <= sum(sizes) / len(found) + 2 * max(sizes)
+    assert [pair for shard in found for pair in shard] == [(f"corpus/{number:03d}", "x" * size) for number, size in enumerate(sizes)]
+    assert max(sum(len(text) for _, text in shard) for shard in found) <= sum(sizes) / len(found) + 2 * max(sizes)
+    assert [task.name for task in tasks] == [f"train-{index:05d}-of-{len(tasks):05d}" for index in range(len(tasks))]
 
 
-def test_lines_are_shared_by_number(tmp_path):
-    (tmp_path / "lines").write_text("".join(f"{number}\n" for number in range(1000)))
-    settings = config.resolve({"corpus": {"train": str(tmp_path / "lines"), "document": "line"}})
-    tasks = plan.tasks(plan.survey(settings, False), settings.corpus, 7)
-    assert [sum(1 for _ in plan.read(task, settings.corpus, False)) for task in tasks] == [142, 143, 143, 143, 143, 143, 143]
+@pytest.mark.parametrize("task_bytes", [1, 700, 1 << 25])
+def test_parts_and_blocks_leave_no_trace(tmp_path, task_bytes, monkeypatch):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("".join(f"line {number}\n\n" for number in range(500)))
+    (tmp_path / "corpus" / "b.txt").write_text("last")
+    rules = {"document": "line", "validation_fraction": 0.2, "test_fraction": 0.2}
+    _, found, counts = planned(tmp_path, 3, task_bytes, **rules)
+    expected = [(f"corpus/a.txt:{2 * number + 1}", f"line {number}\n") for number in range(500)] + [("corpus/b.txt:1", "last")]
+    assert sorted(pair for shard in found for pair in shard) == sorted(expected)
+    assert counts == {"empty documents skipped": 500}
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    (tmp_path / "corpus").rename(reference / "corpus")
+    assert found == planned(reference, 3, **rules)[1]
 
 
 @pytest.mark.parametrize("other", [{}, {"test_fraction": 0.2}])
 def test_a_fraction_is_the_share_it_says_and_follows_the_seed(other):
-    rules = config.Corpus(validation_fraction=0.1, **other)
-    drawn = [plan.split_of(f"name {number}", "train", rules) for number in range(2000)]
-    assert 150 < Counter(drawn)["validation"] < 250
-    assert [split == "validation" for split in drawn] == [
-        plan.split_of(f"name {number}", "train", config.Corpus(validation_fraction=0.1)) == "validation" for number in range(2000)
-    ]
-    assert drawn != [plan.split_of(f"name {number}", "train", rules.model_copy(update={"split_seed": 2})) for number in range(2000)]
-    assert plan.split_of("name 1", "test", rules) == "test"
+    texts = Texts.of((f"name {number}", "x") for number in range(2000))
+
+    def drawn(given="train", **rules):
+        return collect.split_numbers(texts, given, config.Corpus(validation_fraction=0.1, **rules))
+
+    held_out = drawn(**other) == SPLITS.index("validation")
+    assert 150 < held_out.sum() < 250
+    assert np.array_equal(held_out, drawn() == SPLITS.index("validation"))
+    assert not np.array_equal(drawn(), drawn(split_seed=2))
+    assert set(drawn("test")) == {SPLITS.index("test")}
+
+
+@given(
+    texts=TEXTS.filter(lambda drawn: "train" in dict(drawn)), task_bytes=st.sampled_from([1, 4, 1 << 25]), block=st.sampled_from([1, 6])
+)
+def test_one_of_each_text_is_left_and_the_held_out_one_if_there_is_one(tmp_path_factory, texts, task_bytes, block):
+    folder = tmp_path_factory.mktemp("again")
+    for number, (split, text) in enumerate(texts):
+        (folder / split).mkdir(exist_ok=True)
+        (folder / split / f"{number:03d}").write_text(text)
+    places = {split: str(folder / split) for split in SPLITS if (folder / split).exists()}
+    _, found, counts = planned(folder, 3, task_bytes, block, duplicates="skip", **places)
+    order = sorted(enumerate(texts), key=lambda item: (-SPLITS.index(item[1][0]), item[0]))
+    first = {text: f"{split}/{number:03d}" for number, (split, text) in reversed(order)}
+    assert sorted((text, name) for shard in found for name, text in shard) == sorted(first.items())
+    assert counts["again"] == len(texts) - len(first)
+
+
+def test_sentences_are_found_where_they_were_cut(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("Ein Bär. Noch einer.\nÜber Nacht kam er. Ja.\nZwei.\n")
+    tasks, _, _ = planned(tmp_path, 2, document="line", sentences="sentencex", language="de")
+    pieces = []
+    for texts, starts in (block for task in tasks for block in plan.read(task)):
+        bounds = [*starts.tolist(), len(texts.data)]
+        pieces += [bytes(texts.data[start:end]).decode().strip() for start, end in pairwise(bounds)]
+    assert pieces == ["Ein Bär.", "Noch einer.", "Über Nacht kam er.", "Ja.", "Zwei."]

@@ -1,13 +1,23 @@
 """Both views hold every id once, in the same order, and sentences with their gaps are the documents."""
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
+from pipeline import config
 from pipeline.dataset import SPLITS
-from preprocess import shards
+from pipeline.errors import RequestError
+from preprocess import documents, report, streams
+from preprocess.build import build
 from preprocess.encoding import Encoder
 from tests.preprocess.conftest import TEXTS, rows, tree
 
+CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 CASES = {
     "stream": {},
     "document": {"dataset__rows": "document"},
@@ -24,11 +34,56 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_both_views_hold_the_same_ids(made, case, monkeypatch):
-    monkeypatch.setattr(shards, "_BLOCK_CHARACTERS", 40)  # several blocks a shard
-    monkeypatch.setattr(shards, "_BATCH_ROWS", 2)
-    folder, manifest = made(**CASES[case])
+    monkeypatch.setattr(streams, "BLOCK", 40)  # several blocks a shard
+    agree(*made(**CASES[case]), by_document=CASES[case].get("dataset__rows") == "document")
+
+
+ALPHABET = st.characters(codec="utf-8", exclude_characters="\x00", categories=["L", "N", "P", "Z", "So", "Cc"])
+TEXTS_OF_CORPORA = st.lists(st.text(ALPHABET, min_size=1, max_size=60), min_size=1, max_size=8)
+
+
+@settings_of_hypothesis(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(
+    texts=TEXTS_OF_CORPORA, rows=st.sampled_from(["stream", "document"]), length=st.integers(1, 9), shards=st.integers(1, 5),
+    sentences=st.sampled_from(["line", "sentencex", "none"]), max_tokens=st.sampled_from([None, 8, 12]), held_out=st.sampled_from([0, 0.3]),
+    document=st.sampled_from(["file", "line", "paragraph"]), kind=st.sampled_from(["bpe", "character", "word"]),
+)  # fmt: skip
+def test_random_corpora(tmp_path_factory, texts, rows, length, shards, sentences, max_tokens, held_out, document, kind):
+    root = tmp_path_factory.mktemp("random")
+    (root / "c").mkdir()
+    for number, text in enumerate([*texts, "a word"]):
+        (root / "c" / f"{number}.txt").write_text(text, encoding="utf-8", newline="")
+    corpus = {"train": str(root / "c"), "sentences": sentences, "max_tokens": max_tokens, "document": document}
+    chosen = config.resolve(
+        {
+            "corpus": corpus | {"validation_fraction": held_out, "test_fraction": held_out, "on_control": "keep", "on_bad_text": "replace"},
+            "tokenizer": {"kind": kind, "vocab_size": 270},
+            "dataset": {"dir": root / "data", "rows": rows, "length": length, "shards": shards, "workers": 1},
+        }
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(report, "write", lambda folder, measures: [])  # takes longer than all the rest
+            folder, manifest = chosen.dataset.dir, build(chosen).manifest
+    except RequestError as error:
+        assert "no text to train on" in str(error)
+        return
+    agree(folder, manifest, rows == "document")
+    back = read_back(folder, manifest)
+    found = {name: text for block in sources_of(root, chosen.corpus) for name, text in block}
+    assert back.keys() == found.keys()
+    if manifest.lossless:
+        assert back == found
+
+
+def sources_of(root, rules):
+    """The cleaned documents of the corpus, as serving reads them."""
+    return documents.texts([str(root / "c")], rules, False, Counter())
+
+
+def agree(folder, manifest, by_document):
+    """Asserts that every id stands once in each view, in the same order, and that the numbers of manifest and columns are true."""
     encoder, length = Encoder.load(folder), manifest.length
-    by_document = CASES[case].get("dataset__rows") == "document"
     for name, split in manifest.splits.items():
         fixed, sentences = rows(folder, manifest, "fixed", name), rows(folder, manifest, "sentences", name)
         assert len(fixed) == len(sentences) and all(fixed) and all(sentences)
@@ -60,19 +115,25 @@ def test_both_views_hold_the_same_ids(made, case, monkeypatch):
 @pytest.mark.parametrize("rule", ["line", "sentencex", "none"])
 def test_documents_come_back_to_the_letter(made, rule):
     folder, manifest = made(corpus__sentences=rule)
-    encoder, back = Encoder.load(folder), {}
-    for row in (row for shard in rows(folder, manifest, "sentences", "train") for row in shard):
-        back[row["document"]] = back.get(row["document"], "") + row["lead"] + encoder.decode(row["ids"]) + row["gap"]
+    back = read_back(folder, manifest)
     assert manifest.lossless
     assert back == {f"articles/{name}": text for name, text in TEXTS.items() if text.strip()}
     assert list(back) == sorted(back)
     assert manifest.counts == {"empty documents skipped": 1}
 
 
+def read_back(folder, manifest):
+    """Name -> text of every document, put together from the sentences view."""
+    encoder, back = Encoder.load(folder), {}
+    for row in (row for split in manifest.splits for shard in rows(folder, manifest, "sentences", split) for row in shard):
+        back[row["document"]] = back.get(row["document"], "") + row["lead"] + encoder.decode(row["ids"]) + row["gap"]
+    return back
+
+
 def test_no_trace_of_the_size_of_blocks(made, monkeypatch):
     folder, _ = made(corpus__document="line")
     whole = tree(folder)
-    monkeypatch.setattr(shards, "_BLOCK_CHARACTERS", 1)
+    monkeypatch.setattr(streams, "BLOCK", 1)
     assert tree(made(corpus__document="line")[0]) == whole
 
 
@@ -94,17 +155,14 @@ def test_fractions_move_no_other_document(made, corpus):
     assert 0.15 < share < 0.35
 
 
-def test_lines_are_found_again_far_into_a_file(made, corpus, monkeypatch):
-    monkeypatch.setattr("preprocess.plan._MARK_EVERY", 8)
-    lines = ("\n" if number % 3 == 0 else f"Zeile é {number}\n" for number in range(100))
-    (corpus / "b.txt").write_bytes(b"\xef\xbb\xbf" + "".join(lines).encode())
-    rules = {"corpus__document": "line", "corpus__sentences": "none", "corpus__train": str(corpus / "b.txt"), "dataset__shards": 7}
-    folder, manifest = made(**rules, corpus__test_fraction=0.4)
-    found = {
-        row["document"]: Encoder.load(folder).decode(row["ids"])
-        for split in manifest.splits
-        for shard in rows(folder, manifest, "sentences", split)
-        for row in shard
-    }
-    assert found == {f"b.txt:{number + 1}": f"Zeile é {number}" for number in range(100) if number % 3}
-    assert [len(shard) for shard in rows(folder, manifest, "sentences", "test")][:-1]  # several shards, none empty
+@pytest.mark.parametrize("name", ["wsj_articles", "shakespeare"])
+def test_whole_corpora_come_back_to_the_letter(made, name):
+    place = CORPORA / name
+    if not place.is_dir():
+        pytest.skip(f"{name} is not here")
+    rules = {"corpus__train": str(place), "corpus__on_bad_text": "replace", "corpus__max_tokens": 40, "tokenizer__vocab_size": 400}
+    folder, manifest = made(**rules)
+    texts = {f"{name}/{path.relative_to(place).as_posix()}": path.read_bytes().decode(errors="replace") for path in place.rglob("*.txt")}
+    assert read_back(folder, manifest) == {name: text for name, text in texts.items() if text.strip()}
+    assert manifest.splits["train"].longest_sentence <= 40
+    assert manifest.counts["sentences of more than 40 tokens split"] == manifest.splits["train"].overlong > 0

@@ -1,0 +1,94 @@
+"""The tokenizer that a training split asks for: words and characters by exact counts of all text, byte-level BPE by those of a sample."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import config, files
+from pipeline.config import Config, Corpus
+from pipeline.dataset import SPLITS
+from preprocess import chunks, plan, sentences, tokenizer, vocabulary
+from preprocess.encoding import Encoder
+from preprocess.given import load_given
+
+_TASK_BYTES = 1 << 26  # text a task counts: what is distinct in it fits in memory
+
+
+@dataclass(frozen=True)
+class Job:
+    """Some documents of the training split, whose words or characters (for bpe: chunks) are to be counted."""
+
+    task: plan.Task
+    share: float
+    """The share of the documents that count; chosen by a hash of their names."""
+    corpus: Corpus
+    tokenizer: config.Tokenizer
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"counts-{self.task.name}"
+
+    @property
+    def size(self) -> int:
+        return self.task.size
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.name}.arrow"
+
+    @property
+    def done(self) -> Path:
+        """The digest of what was counted; written last."""
+        return self.folder / f"{self.name}.json"
+
+
+def count(job: Job) -> None:
+    """Counts; then writes `job.done`."""
+    counter = vocabulary.Counter(job.tokenizer)
+    normalized = tokenizer.normalizer(job.tokenizer) is not None
+    for texts, pieces in plan.read(job.task):
+        if pieces is None:
+            pieces = sentences.piece_starts(texts, job.corpus.sentences, job.corpus.language)
+        found = sentences.spans(texts, pieces)
+        chosen = tokenizer.in_sample(texts.names, job.share)[found.documents]
+        for values, counts in chunks.counts(texts.data, found.starts[chosen], found.ends[chosen], normalized):
+            counter.add(values, counts)
+    counter.write(job.path)
+    files.write_json(job.done, files.sha256(job.path))
+
+
+def counted(job: Job) -> bool:
+    """Whether the job was done before and its counts are still as they were."""
+    return job.done.exists() and job.path.is_file() and files.read_json(job.done) == files.sha256(job.path)
+
+
+def takes_spelled_eos(settings: config.Tokenizer) -> bool:
+    """Whether words spelled `<eos>` would become the special token; of a tokenizer to be trained, its kind tells."""
+    if settings.kind == "file":
+        return Encoder(tokenizer.parse(load_given(settings), str(settings.file)), "").spelled_eos
+    return settings.kind == "word"
+
+
+def learn(settings: Config, found: Sequence[plan.Found], folder: Path, run: Callable[[Sequence[Job]], None]) -> str:
+    """The JSON of the tokenizer that the settings and the training split give.
+
+    Args:
+        found: the collected text.
+        folder: where counts are kept.
+        run: runs the counting of those jobs that are not done.
+    """
+    chosen = settings.tokenizer
+    if chosen.kind == "file":
+        return load_given(chosen)
+    size = sum(int(item.bytes[:, SPLITS.index("train")].sum()) for item in found)
+    share = chosen.sample_bytes / max(size, 1) if chosen.kind == "bpe" else 1.0
+    training = [task for task in plan.tasks(found, -(-size // _TASK_BYTES)) if task.split == "train"]
+    jobs = [Job(task, share, settings.corpus, chosen, folder) for task in training]
+    run(jobs)
+    paths = [job.path for job in jobs]
+    if chosen.kind == "bpe":
+        counted = vocabulary.merge(paths, tokenizer.MOST_CHUNKS)
+        return tokenizer.bpe_from_counts(chosen, counted.entries, counted.tokens).to_str(pretty=True)
+    counted = vocabulary.merge(paths, chosen.vocab_size, chosen.min_count)
+    return tokenizer.from_counts(chosen, counted.entries).to_str(pretty=True)

@@ -1,0 +1,319 @@
+"""The report beside a dataset: how long sentences and documents are, and how often each token occurs.
+
+    report/lengths.png      sentences and documents by their length in tokens, each split by itself
+    report/frequency.png    tokens of the training split by rank: Zipf's law, and where `<eos>` and the unknown token stand
+    report/report.json      the same as numbers
+
+Shards are measured as they are made, or read again; measures add up. The same measures give the same bytes: no times, nor names
+of programs, nor settings of whoever runs it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline import files
+from pipeline.dataset import Split
+from preprocess.encoding import Encoder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "report"
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+COVERAGES = (0.5, 0.9, 0.95, 0.99)
+_COLORS = {"train": "#3b6ea8", "validation": "#d9822b", "test": "#4b9560"}
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """How often each length occurs."""
+
+    values: np.ndarray
+    """int64: the lengths that occur, rising."""
+    counts: np.ndarray
+    """int64: how often each does; positive."""
+
+    @staticmethod
+    def of(lengths: np.ndarray) -> "Lengths":
+        """Counts lengths, given one by one in any order."""
+        values, counts = np.unique(np.asarray(lengths, np.int64), return_counts=True)
+        return Lengths(values, counts.astype(np.int64))
+
+    def __add__(self, other: "Lengths") -> "Lengths":
+        values, where = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, where, np.concatenate([self.counts, other.counts]))
+        return Lengths(values, counts)
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return int(self.counts.sum())
+
+    @property
+    def total(self) -> int:
+        """The sum of all lengths."""
+        return int((self.values * self.counts).sum())
+
+    def quantile(self, share: float) -> int:
+        """The smallest length that is not exceeded by at least this share of them (0 < share <= 1); 0 if there are none."""
+        if not self.number:
+            return 0
+        return int(self.values[np.searchsorted(np.cumsum(self.counts), share * self.number)])
+
+    @property
+    def longest(self) -> int:
+        """0 if there are none."""
+        return int(self.values[-1]) if len(self.values) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """What is measured in a shard, or in a split: the sum of its shards. Lengths are in tokens, `<eos>` included."""
+
+    sentences: Lengths
+    documents: Lengths
+    frequencies: np.ndarray
+    """[V] int64: how often each id occurs among the targets."""
+
+    @staticmethod
+    def of(ids: np.ndarray, sentences: np.ndarray, documents: np.ndarray, vocab_size: int) -> "Measures":
+        """Measures ids [N] of sentences and documents of these lengths."""
+        return Measures(Lengths.of(sentences), Lengths.of(documents), np.bincount(ids, minlength=vocab_size))
+
+    @staticmethod
+    def none(vocab_size: int) -> "Measures":
+        """What is measured where there is nothing."""
+        empty = Lengths.of(np.empty(0, np.int64))
+        return Measures(empty, empty, np.zeros(vocab_size, np.int64))
+
+    def save(self, path: Path) -> None:
+        """Writes the measures as an .npz file."""
+        lengths = {"sentences": self.sentences, "documents": self.documents}
+        arrays = {f"{name}_{part}": getattr(item, part) for name, item in lengths.items() for part in ("values", "counts")}
+        with files.atomic(path) as stream:
+            np.savez(stream, frequencies=self.frequencies, **arrays)
+
+    @staticmethod
+    def load(path: Path) -> "Measures":
+        """Reads what `save` wrote."""
+        with np.load(path) as arrays:
+            sentences, documents = (Lengths(arrays[f"{name}_values"], arrays[f"{name}_counts"]) for name in ("sentences", "documents"))
+            return Measures(sentences, documents, arrays["frequencies"])
+
+    def __add__(self, other: "Measures") -> "Measures":
+        return Measures(self.sentences + other.sentences, self.documents + other.documents, self.frequencies + other.frequencies)
+
+
+def measure(folder: Path, splits: Mapping[str, Split]) -> dict[str, Measures]:
+    """Measures the sentences view of each split of a dataset."""
+    vocab_size = Encoder.load(folder).vocab_size
+    measured = {name: Measures.none(vocab_size) for name in splits}
+    for name, split in splits.items():
+        for file in split.files["sentences"]:
+            for part in _of_shard(folder / file, vocab_size):
+                measured[name] += part
+    return measured
+
+
+def _of_shard(path: Path, vocab_size: int) -> Iterator[Measures]:
+    total, opened = 0, np.empty(0, np.int64)  # tokens so far; after how many the document began that goes on in the next batch
+    with pq.ParquetFile(path) as shard:
+        for batch in shard.iter_batches(1 << 16, columns=["ids", "position"]):
+            ids, lengths = batch.column("ids").flatten().to_numpy(), batch.column("ids").value_lengths().to_numpy()
+            ends = total + np.cumsum(lengths, dtype=np.int64)
+            opened = np.append(opened, (ends - lengths)[batch.column("position").to_numpy() == 0])
+            yield Measures.of(ids, lengths, np.diff(opened), vocab_size)
+            total, opened = int(ends[-1]), opened[-1:]
+    yield Measures.of(opened[:0], opened[:0], total - opened, vocab_size)
+
+
+def write(folder: Path, splits: Mapping[str, Measures]) -> list[Path]:
+    """Writes the report of a dataset into `folder/report/`; returns the files.
+
+    Args:
+        folder: the dataset's folder, which has the tokenizer already.
+        splits: the measures of each split; "train" is among them.
+    """
+    # matplotlib takes a second to import, and only this needs it.
+    import matplotlib.style
+
+    encoder, place, written = Encoder.load(folder), folder / NAME, []
+    with matplotlib.style.context("default"):  # whatever the person's own matplotlibrc says
+        for name, figure in (
+            ("lengths.png", _lengths_figure(splits)),
+            ("frequency.png", _frequency_figure(splits["train"].frequencies, encoder)),
+        ):
+            with files.atomic(place / name) as stream:
+                figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+            written.append(place / name)
+    files.write_json(place / "report.json", numbers(splits, encoder))
+    return [*written, place / "report.json"]
+
+
+def numbers(splits: Mapping[str, Measures], encoder: Encoder) -> dict[str, Any]:
+    """What `report.json` holds: for each split its lengths (quantiles, histogram) and its tokens (how many kinds, which, how rare)."""
+    trained = splits["train"].frequencies > 0
+    return {
+        name: {
+            "sentences": _length_numbers(measures.sentences),
+            "documents": _length_numbers(measures.documents),
+            "tokens": _token_numbers(measures.frequencies, trained, encoder),
+        }
+        for name, measures in splits.items()
+    }
+
+
+def _length_numbers(lengths: Lengths) -> dict[str, Any]:
+    edges = bins(lengths.longest)
+    counts = _binned(lengths, edges).tolist()
+    return {
+        "number": lengths.number,
+        "tokens": lengths.total,
+        "mean": lengths.total / lengths.number if lengths.number else 0.0,
+        "quantiles": {f"{share:.0%}": lengths.quantile(share) for share in QUANTILES},
+        "longest": lengths.longest,
+        "histogram": [
+            {"from": low, "to": high - 1, "number": count} for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True) if count
+        ],
+    }
+
+
+def _token_numbers(frequencies: np.ndarray, trained: np.ndarray, encoder: Encoder) -> dict[str, Any]:
+    """Numbers of a split's tokens; `trained` [V] says which ids the training split has."""
+    order = _by_rank(frequencies)
+    counts, total = frequencies[order], int(frequencies.sum())
+    reached = np.cumsum(counts)
+    special = {"eos": encoder.eos} | ({"unknown": encoder.unk} if encoder.unk is not None else {})
+    return {
+        "number": total,
+        "types": len(order),
+        "vocabulary": len(frequencies),
+        "types_per_token": len(order) / total if total else 0.0,
+        "occurring_once": int((counts == 1).sum()),
+        "not_in_train": int(frequencies[~trained].sum()),
+        "types_that_cover": {f"{share:.0%}": int(np.searchsorted(reached, share * total)) + 1 if total else 0 for share in COVERAGES},
+        **{name: {"token": encoder.token(id), "count": int(frequencies[id])} for name, id in special.items()},
+        "most_frequent": [{"token": encoder.token(int(id)), "count": int(frequencies[id])} for id in order[:20]],
+        "count_at_rank": {str(rank): int(counts[rank - 1]) for rank in _ranks(len(order)).tolist()},
+    }
+
+
+def bins(longest: int, parts: int = 4) -> list[int]:
+    """Edges of a histogram from 1 to beyond `longest`: each doubling in `parts` (a power of two), or in as many as it has whole numbers."""
+    edges = [1]
+    while edges[-1] <= longest:
+        doubling = 1 << (edges[-1].bit_length() - 1)
+        edges.append(edges[-1] + max(1, doubling // parts))
+    return edges
+
+
+def _binned(lengths: Lengths, edges: list[int]) -> np.ndarray:
+    return np.histogram(lengths.values, edges, weights=lengths.counts)[0].astype(np.int64) if len(edges) > 1 else np.empty(0, np.int64)
+
+
+def _by_rank(frequencies: np.ndarray) -> np.ndarray:
+    """Ids that occur, the most frequent first, of equally frequent ones the smaller id."""
+    order = np.argsort(-frequencies, kind="stable")
+    return order[: int((frequencies > 0).sum())]
+
+
+def _ranks(count: int) -> np.ndarray:
+    """Ranks from 1 to `count` at which a curve over the logarithm of the rank is drawn: some fifty to each power of ten, and the last."""
+    if not count:
+        return np.empty(0, np.int64)
+    steps = int(np.ceil(50 * np.log10(count)))
+    return np.unique(np.append(np.minimum(np.floor(10 ** (np.arange(steps + 1) / 50)), count).astype(np.int64), count))
+
+
+def _figure(panels: int) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    figure = Figure(figsize=(8, 4.4 * panels), layout="constrained")
+    FigureCanvasAgg(figure)
+    drawn = list(figure.subplots(panels, squeeze=False)[:, 0])
+    for axes in drawn:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, drawn
+
+
+def _thousands(value: float, position: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _percent(value: float, position: float) -> str:
+    return f"{value:.0%}"
+
+
+def _lengths_figure(splits: Mapping[str, Measures]) -> "Figure":
+    figure, panels = _figure(2)
+    for axes, what in zip(panels, ("sentences", "documents"), strict=True):
+        of_split: dict[str, Lengths] = {name: getattr(measures, what) for name, measures in splits.items()}
+        for name, lengths in of_split.items():
+            # Bins that a split fills with noise alone say nothing. As shares to a doubling, bins of any width compare.
+            edges = bins(lengths.longest, 4 if lengths.number >= 2000 else 2 if lengths.number >= 200 else 1)
+            heights = _binned(lengths, edges) / max(1, lengths.number) / np.diff(np.log2(edges))
+            if name == "train":
+                axes.stairs(heights, edges, fill=True, color=_COLORS[name], alpha=0.22)
+            axes.stairs(heights, edges, color=_COLORS[name], linewidth=1.6, label=_label(name, lengths, what))
+        highest = max(10, *(lengths.longest for lengths in of_split.values()))
+        steps = (1, 2, 5) if highest < 10_000 else (1,)
+        axes.set_xlim(1, highest * 1.1)
+        axes.set_xticks([step * 10**power for power in range(len(str(highest))) for step in steps if step * 10**power <= highest])
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(_percent)
+        axes.set_xlabel(f"tokens in a {what.removesuffix('s')}, <eos> included")
+        axes.set_ylabel(f"share of {what} to a doubling of length")
+        above = axes.legend(title=f"Length of {what}", loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=9)
+        above.set_alignment("left")
+        above.get_title().set(fontsize=12, fontweight="bold")
+    return figure
+
+
+def _label(name: str, lengths: Lengths, what: str) -> str:
+    if not lengths.number:
+        return f"{name}: no {what}"
+    noun = what if lengths.number > 1 else what.removesuffix("s")
+    return f"{name}: {lengths.number:,} {noun}, median {lengths.quantile(0.5):,}, longest {lengths.longest:,} tokens"
+
+
+def _frequency_figure(frequencies: np.ndarray, encoder: Encoder) -> "Figure":
+    from matplotlib.ticker import NullFormatter
+
+    figure, (axes,) = _figure(1)
+    order = _by_rank(frequencies)
+    counts, ranks = frequencies[order], _ranks(len(order))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(_thousands)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.plot(ranks, counts[ranks - 1], ".-", color=_COLORS["train"], markersize=4, linewidth=1.2)
+    for id, color in ((encoder.eos, _COLORS["validation"]), (encoder.unk, _COLORS["test"])):
+        if id is not None and frequencies[id]:
+            rank = int(np.flatnonzero(order == id)[0]) + 1
+            label = f"{encoder.token(id)}: rank {rank:,}, {frequencies[id]:,} times"
+            axes.plot([rank], [frequencies[id]], "o", color=color, markersize=8, label=label)
+    if axes.get_legend_handles_labels()[0]:
+        for text in axes.legend(loc="upper right", frameon=False, fontsize=9).get_texts():
+            text.set_parse_math(False)
+    axes.set_xlim(0.8, max(10, len(order)) * 1.25)
+    axes.set_ylim(0.7, max(10, int(frequencies.max())) * 2.5)
+    once = int((counts == 1).sum())
+    about = f"{int(counts.sum()):,} tokens\n{len(order):,} of {len(frequencies):,} entries occur,\n{once:,} of them once"
+    axes.text(0.03, 0.05, about, transform=axes.transAxes, va="bottom", fontsize=9)
+    axes.set_title("Token frequency in the training split", loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel("rank of the token (1 is the most frequent)")
+    axes.set_ylabel("occurrences")
+    return figure

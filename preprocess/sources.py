@@ -1,0 +1,302 @@
+"""Sources: which files there are, what they are called, the digests of their bytes, and the parts they are read in.
+
+A source is one file, or one document made on the spot. A part is a stretch of a source that begins where a document begins,
+so that the parts of one file can be read by several processes and give the documents, names and counts of the whole.
+"""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Corpus
+from pipeline.errors import PacklmError, RequestError
+from preprocess import builtin, places, spooling
+from preprocess.transcoding import as_text, codec, cuts_at_line_feeds
+
+Kind = Literal["text", "jsonl", "csv", "parquet"]
+_BLOCK = 1 << 22
+_KINDS: dict[str, Kind] = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+_COMPRESSIONS: dict[str, Literal["gz", "zst"]] = {".gz": "gz", ".zst": "zst"}
+_ASCII_SPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or a document made on the spot (`data`), under the name that goes into the dataset."""
+
+    name: str
+    path: Path | None = None
+    data: bytes | None = None
+    kind: Kind = "text"
+    compression: Literal["gz", "zst"] | None = None
+    encoding: str = "utf-8"
+    """Encoding of its text, as Python's codec of it is called."""
+    shown: str = ""
+    """What messages call it, where that is not its path."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return self.shown or str(self.path or self.name)
+
+    @property
+    def delimiter(self) -> str:
+        """What lies between two fields of a row."""
+        name = self.name.lower().removesuffix(".gz").removesuffix(".zst")
+        return "\t" if name.endswith(".tsv") else ","
+
+    def open(self) -> BinaryIO:
+        """The bytes as a stream; `PacklmError` naming the file where it cannot be read."""
+        if self.path is None:
+            return io.BytesIO(self.data or b"")
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise PacklmError(f"{self.where}: cannot be read: {error.strerror}") from None
+
+    def open_parquet(self, field: str) -> pq.ParquetFile:
+        """The source as Parquet; `PacklmError` where it is damaged, or has no column `field` of strings."""
+        with self.open():
+            pass  # says who may not read it
+        try:
+            file = pq.ParquetFile(self.path, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise PacklmError(f"{self.where}: damaged, or no Parquet file: {error}") from None
+        schema = file.schema_arrow
+        if field not in schema.names:
+            file.close()
+            there = ", ".join(map(repr, schema.names))
+            raise PacklmError(f"{self.where}: no column {field!r}; there are {there}; name one with --corpus.text_field")
+        kind = schema.field(field).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            file.close()
+            raise PacklmError(f"{self.where}: column {field!r} holds {kind}, not strings; name another with --corpus.text_field")
+        return file
+
+    def state(self) -> tuple[int, int]:
+        """(size, time of the last change in nanoseconds): differs once somebody has written to the file."""
+        if self.path is None:
+            return len(self.data or b""), 0
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a source; a document begins where it begins."""
+
+    source: Source
+    start: int
+    stop: int
+    """Bytes [start, stop) of the source; of Parquet, row groups [start, stop)."""
+    number: int
+    """Number of its first line (of Parquet, row) in the source, from 1."""
+    size: int
+    """Its bytes in the file; of Parquet, those of its text before compression."""
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What is known of a source once its bytes were read."""
+
+    sha256: str
+    size_bytes: int
+    parts: tuple[Part, ...]
+    """In order; together the whole source."""
+
+
+def find(given: Sequence[str], rules: Corpus, split: str, spool: Path) -> list[Source]:
+    """The sources at the places `given`, in the order given, sorted by name within each; what comes from elsewhere is put into `spool`.
+
+    Args:
+        given: files, folders, globs, `hub:NAME[:CONFIG[:SPLIT]]`, `-`; with rules.format = "builtin", `python`.
+        split: the split they are given for; of a hub data set, the one that is read unless another is named.
+
+    Raises:
+        RequestError: nothing there; something that is no regular file; links that go round in circles; a data set that cannot be had
+            or has no such column; standard input more than once.
+    """
+    if rules.format == "builtin":
+        if tuple(given) != ("python",):
+            raise RequestError(f'corpus.format = "builtin" has one corpus, "python"; got {", ".join(given)}')
+        return [Source(name, data=text.encode()) for name, text in builtin.documents()]
+    everywhere = [*rules.train, *rules.validation, *rules.test]
+    if given.count("-") > 1 or (tuple(given) == getattr(rules, split, None) and "-" in given and everywhere.count("-") > 1):
+        raise RequestError("corpus: standard input (-) is given more than once, and can be read only once; save it to a file")
+    return [source for place in given for source in _find(place, rules, split, spool)]
+
+
+def _find(place: str, rules: Corpus, split: str, spool: Path) -> Iterator[Source]:
+    if place == "-":
+        path = spool / "stdin"
+        spooling.standard_input(path)
+        yield Source("stdin", path, kind=_kind(path, rules)[0], encoding=codec(rules.encoding), shown="standard input")
+    elif place.startswith("hub:"):
+        name, *address = spooling.hub_name(place, split)
+        path = spool / f"{hashlib.sha256(repr((address, rules.text_field)).encode()).hexdigest()[:16]}.jsonl"
+        spooling.hub(place, split, rules.text_field, path)
+        yield Source(name, path, kind="jsonl", shown=place)
+    else:
+        for name, path in places.files(place):
+            kind, compression = _kind(path, rules)
+            yield Source(name, path, kind=kind, compression=compression, encoding=codec(rules.encoding))
+
+
+def _kind(path: Path, rules: Corpus) -> tuple[Kind, Literal["gz", "zst"] | None]:
+    *before, last = ["", *(suffix.lower() for suffix in path.suffixes)]
+    compression = _COMPRESSIONS.get(last)
+    if compression:
+        last = before[-1]
+    kind = _KINDS.get(last, "text") if rules.format == "auto" or rules.format == "builtin" else rules.format
+    if kind == "parquet" and compression:
+        raise RequestError(f"{path}: a compressed Parquet file cannot be read in parts; unpack it (Parquet is compressed in itself)")
+    return kind, compression
+
+
+def refuse_repeats(splits: dict[str, list[Source]]) -> None:
+    """Raises `RequestError` where two sources have one name, or one file is given twice, in a split or in two of them."""
+    names: dict[str, tuple[str, Source]] = {}
+    there: dict[str, tuple[str, Source]] = {}
+    for split, sources in splits.items():
+        for source in sources:
+            other = there.setdefault(os.path.realpath(source.path) if source.path else source.name, (split, source))
+            if other[1] is not source:
+                raise RequestError(f"{source.where}: given twice, in corpus.{other[0]} (as {other[1].where}) and in corpus.{split}")
+            other = names.setdefault(source.name, (split, source))
+            if other[1] is not source:
+                raise RequestError(
+                    f"two documents would be called {source.name!r}: {other[1].where} in corpus.{other[0]} and {source.where} in "
+                    f"corpus.{split}; rename one, or give the folder above them"
+                )
+
+
+def survey(source: Source, rules: Corpus, part_bytes: int = 1 << 25) -> Surveyed:
+    """Reads the bytes of a source, and cuts it at the first document that begins at or after every multiple of `part_bytes`.
+
+    Plain files of lines, paragraphs, articles (`document = "pattern"`) and JSONL are cut, in encodings whose line feeds can be told
+    without decoding; Parquet at row groups, so that no part but the last has fewer than `part_bytes`. Anything else is one part.
+    Memory: a block, or the longest line.
+
+    Raises:
+        PacklmError: a file that cannot be read; Parquet that is damaged or has no such column.
+    """
+    try:
+        cuts = _cuts(source, rules, part_bytes)
+        sha256, size, before = _digest(source, cuts)
+    except OSError as error:
+        raise PacklmError(f"{source.where}: cannot be read: {error.strerror}") from None
+    if source.kind == "parquet":
+        return Surveyed(sha256, size, tuple(_row_groups(source, rules, part_bytes)))
+    places = pairwise([0, *cuts, size])
+    parts = (Part(source, start, stop, number, stop - start) for (start, stop), number in zip(places, before, strict=True))
+    return Surveyed(sha256, size, tuple(parts))
+
+
+def whole(source: Source, rules: Corpus) -> Part:
+    """The source as one part, without reading it."""
+    if source.kind != "parquet":
+        size = source.state()[0]
+        return Part(source, 0, size, 1, size)
+    return next(_row_groups(source, rules, 1 << 62))
+
+
+def _digest(source: Source, cuts: Sequence[int]) -> tuple[str, int, list[int]]:
+    """(SHA-256, bytes, number of the line that begins at 0 and at each cut)."""
+    content, position, numbers = hashlib.sha256(), 0, [1]
+    with source.open() as stream:
+        for cut in cuts:
+            number = numbers[-1]
+            while block := stream.read(min(_BLOCK, cut - position)):
+                content.update(block)
+                position += len(block)
+                number += block.count(b"\n")
+            numbers.append(number)
+        while block := stream.read(_BLOCK):
+            content.update(block)
+            position += len(block)
+    return content.hexdigest(), position, numbers
+
+
+def _cuts(source: Source, rules: Corpus, part_bytes: int) -> list[int]:
+    """Bytes at which the parts after the first begin."""
+    whole_files = source.kind == "text" and rules.document == "file"
+    if source.kind in ("csv", "parquet") or whole_files or source.compression or not cuts_at_line_feeds(source.encoding):
+        return []
+    cuts = [0]
+    size = source.state()[0]
+    with source.open() as stream:
+        while (target := (cuts[-1] // part_bytes + 1) * part_bytes) < size:
+            found = _document_from(stream, source, target, rules)
+            if found is None or found >= size:
+                break
+            cuts.append(found)
+    return cuts[1:]
+
+
+def _document_from(stream: BinaryIO, source: Source, target: int, rules: Corpus) -> int | None:
+    """The first byte at or after `target` at which a document begins; None where none does."""
+    stream.seek(target - 1)
+    by = "line" if source.kind == "jsonl" else rules.document
+    # Lines longer than a document may be end in an error when they are read.
+    limit = rules.max_document_bytes + 1
+    position = _line_of(stream, target - 1, limit) if by == "paragraph" else target - 1 + _length(stream)
+    if by == "line":
+        return position
+    matches = re.compile(rules.document_pattern).fullmatch
+    while line := stream.readline(limit):
+        if by == "pattern" and matches(as_text(line, source.encoding).strip()):
+            return position
+        position += len(line)
+        if by == "paragraph" and not line.strip(_ASCII_SPACE):
+            return position
+    return None
+
+
+def _length(stream: BinaryIO) -> int:
+    """Bytes up to and with the next line feed, or the end."""
+    length = 0
+    while line := stream.readline(_BLOCK):
+        length += len(line)
+        if line.endswith(b"\n"):
+            break
+    return length
+
+
+def _line_of(stream: BinaryIO, position: int, limit: int) -> int:
+    """The byte at which the line of byte `position` begins; the stream stands there afterwards."""
+    low = position
+    while low > 0 and position - low < limit:
+        step = min(low, 1 << 12)
+        stream.seek(low - step)
+        before = stream.read(step).rfind(b"\n")
+        if before >= 0:
+            low += before + 1 - step
+            break
+        low -= step
+    stream.seek(low)
+    return low
+
+
+def _row_groups(source: Source, rules: Corpus, part_bytes: int) -> Iterator[Part]:
+    with source.open_parquet(rules.text_field) as file:
+        about = file.metadata
+        column = about.schema.names.index(rules.text_field)
+        start, first, size, rows = 0, 1, 0, 1
+        for group in range(about.num_row_groups):
+            size += about.row_group(group).column(column).total_uncompressed_size
+            rows += about.row_group(group).num_rows
+            if size >= part_bytes:
+                yield Part(source, start, group + 1, first, size)
+                start, first, size = group + 1, rows, 0
+        if start < about.num_row_groups or not start:
+            yield Part(source, start, about.num_row_groups, first, size)

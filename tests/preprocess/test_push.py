@@ -1,0 +1,275 @@
+"""Pushing a dataset: to a small hub of our own on 127.0.0.1, through the real library."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import dataset
+from pipeline.errors import PacklmError, RequestError
+from preprocess.push import push
+from tests import made_up
+from tests.preprocess.conftest import tree
+
+# The library sends a file in a way that its own HTTP client no longer likes.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+TOKEN = "hf_" + "secret" * 5
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories of files in memory, and the requests of which an upload consists."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}
+        self.commits: list[dict[str, Any]] = []
+        self.blobs: dict[str, bytes] = {}
+        self.large = ".parquet"
+        """How the names of files end that come by LFS."""
+        self.fails: dict[str, int] = {}
+        """Part of a path -> status that requests for it get."""
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *ignored: Any) -> None:
+        pass
+
+    def answer(self, value: Any = None, status: int = 200) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        whole = b""
+        while size := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
+
+    def refused(self) -> bool:
+        for part, status in self.server.fails.items():
+            if part in self.path:
+                self.answer({"error": f"no, {self.headers['Authorization']}"}, status)
+                return True
+        if "/blob/" not in self.path and self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self.answer({"error": "who are you?"}, 401)
+            return True
+        return False
+
+    def do_GET(self) -> None:
+        if self.refused():
+            return
+        hub, name = self.server, re.sub(r"^/api/datasets/([^/]+/[^/?]+).*", r"\1", self.path)
+        if name not in hub.repositories:
+            self.answer({"error": "there is no such repository"}, 404)
+        elif "/tree/" in self.path:
+            held = hub.repositories[name].items()
+            self.answer([{"type": "file", "path": path, "size": len(data), "oid": "0" * 40} for path, data in held])
+        else:
+            self.answer({"id": name, "private": hub.private[name], "siblings": [], "tags": [], "gated": False, "downloads": 0})
+
+    def do_PUT(self) -> None:
+        data, digest = self.body(), self.path.rpartition("/")[2]
+        assert hashlib.sha256(data).hexdigest() == digest
+        self.server.blobs[digest] = data
+        self.answer()
+
+    def do_POST(self) -> None:
+        body, hub = self.body(), self.server
+        if self.refused():
+            return
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            assert asked["type"] == "dataset"
+            name = f"{asked['organization']}/{asked['name']}"
+            there = name in hub.repositories
+            hub.repositories.setdefault(name, {".gitattributes": b"", "LICENSE": b"theirs"})
+            hub.private.setdefault(name, asked.get("visibility") == "private")
+            url = f"{hub.address}/datasets/{name}"
+            self.answer({"url": url, "error": "it is there already"} if there else {"url": url}, 409 if there else 200)
+        elif self.path == "/api/validate-yaml":
+            self.answer({"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            modes = [(item["path"], "lfs" if item["path"].endswith(self.server.large) else "regular") for item in json.loads(body)["files"]]
+            self.answer({"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": None} for path, mode in modes]})
+        elif self.path.endswith("/objects/batch"):
+            objects = json.loads(body)["objects"]
+            for item in objects:
+                item["actions"] = {"upload": {"href": f"{hub.address}/blob/{item['oid']}"}}
+            self.answer({"transfer": "basic", "objects": objects})
+        elif "/commit/" in self.path:
+            name = "/".join(self.path.split("/")[3:5])
+            files = hub.repositories[name]
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "header":
+                    hub.commits.append(value)
+                elif line["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    files[value["path"]] = hub.blobs[value["oid"]]
+                else:
+                    assert line["key"] == "deletedFile"
+                    del files[value["path"]]
+            self.answer({"commitUrl": f"{hub.address}/datasets/{name}/commit/{'1' * 40}", "commitOid": "1" * 40, "success": True})
+        else:
+            self.answer({"error": f"what is {self.path}?"}, 404)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub that runs, and the library told to use it; its uploader in Rust talks to servers that are not faked here."""
+    from huggingface_hub import close_session, constants
+
+    hub = Hub()
+    thread = threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(constants, "HF_URL_HOSTS", frozenset({"127.0.0.1"}))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    close_session()
+    yield hub
+    close_session()
+    hub.shutdown()
+    thread.join()
+    hub.server_close()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    made_up.write(folder)
+    (folder / "report").mkdir()
+    (folder / "report" / "lengths.png").write_bytes(b"a figure")
+    for name in (".hidden", "fixed/.lengths.tmp", ".cache/deep/inside"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(b"never")
+    return folder
+
+
+def visible(folder: Path) -> dict[str, str]:
+    return {name: digest for name, digest in tree(folder).items() if not any(part.startswith(".") for part in name.split("/"))}
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_what_arrives_is_what_was_there(
+    hub: Hub, made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, pipelined: bool
+) -> None:
+    from datasets import load_dataset
+    from huggingface_hub import constants
+
+    if pipelined:  # what the library does by default; no file is large, as those would go to the servers that are not faked
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+        hub.large = "none of them"
+    assert push(made, "me/tiny", private=False) == f"{hub.address}/datasets/me/tiny"
+    arrived = tmp_path / "arrived"
+    for name, data in hub.repositories["me/tiny"].items():
+        (arrived / name).parent.mkdir(parents=True, exist_ok=True)
+        (arrived / name).write_bytes(data)
+    assert visible(arrived) == visible(made) | {"LICENSE": hashlib.sha256(b"theirs").hexdigest()}
+    assert not [name for name in hub.repositories["me/tiny"] if "/." in f"/{name}" and name != ".gitattributes"]
+    manifest = dataset.read_manifest(arrived)
+    assert dataset.damaged(arrived, manifest) == {}
+    (header,) = hub.commits
+    assert manifest.digests["content"] in header["summary"]
+    for view in dataset.VIEWS:
+        opened = load_dataset(str(arrived), view, split="validation", cache_dir=str(tmp_path / "cache"))
+        assert opened["ids"] == pq.read_table(dataset.paths(made, manifest, view, "validation"))["ids"].to_pylist()
+    assert hub.private["me/tiny"] is False
+    assert TOKEN not in "".join(capfd.readouterr())
+
+
+def test_a_second_push_leaves_nothing_of_the_first_but_what_is_not_ours(hub: Hub, made: Path) -> None:
+    push(made, "me/tiny", private=True)
+    assert hub.private["me/tiny"] is True
+    old = {"fixed/train-00000-of-00009.parquet", "sentences/test-00000-of-00001.parquet", "report/old.png"}
+    hub.repositories["me/tiny"] |= dict.fromkeys(old, b"of an older dataset")
+    made_up.write(made, seed=9)
+    push(made, "me/tiny", private=True)
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in hub.repositories["me/tiny"].items()}
+    kept = {name: hashlib.sha256(data).hexdigest() for name, data in ((".gitattributes", b""), ("LICENSE", b"theirs"))}
+    assert found == visible(made) | kept
+
+
+def test_a_damaged_dataset_is_not_sent(hub: Hub, made: Path) -> None:
+    path = made / "fixed" / "train-00001-of-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(PacklmError, match=r"train-00001-of-00002\.parquet: expected sha256 .*\n.*nothing was sent"):
+        push(made, "me/tiny", private=False)
+    assert hub.repositories == {}
+
+
+def test_private_is_not_sent_to_a_public_repository(hub: Hub, made: Path) -> None:
+    push(made, "me/tiny", private=False)
+    with pytest.raises(RequestError, match="public"):
+        push(made, "me/tiny", private=True)
+    assert len(hub.commits) == 1
+
+
+@pytest.mark.parametrize("name", ["tiny", "a/b/c", "me/ti ny", "me/tiny.git", "me/-tiny", "me/", "/tiny"])
+def test_names_that_the_hub_does_not_have(hub: Hub, made: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(repr(name))) as caught:
+        push(made, name, private=False)
+    assert "\n" not in str(caught.value) and hub.repositories == {}
+
+
+def test_without_login(hub: Hub, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(RequestError, match=r"not logged in.*hf auth login"):
+        push(made, "me/tiny", private=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    with pytest.raises(RequestError, match="does not accept this login") as caught:
+        push(made, "me/tiny", private=False)
+    assert "hf_another" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "kind", "says"),
+    [
+        ("/repos/create", 403, RequestError, "may not write"),
+        ("/repos/create", 400, RequestError, "refused"),
+        ("/repos/create", 500, PacklmError, "failed"),
+        ("/preupload/", 403, RequestError, "may not write"),
+        ("/commit/", 400, RequestError, "refused"),
+    ],
+)
+def test_refusals_are_one_line(hub: Hub, made: Path, part: str, status: int, kind: type[PacklmError], says: str) -> None:
+    hub.fails[part] = status
+    with pytest.raises(PacklmError, match=says) as caught:
+        push(made, "me/tiny", private=False)
+    message = str(caught.value)
+    assert "no, Bearer ***" in message  # what the hub itself said, and it said too much
+    assert type(caught.value) is kind and message.startswith("me/tiny: ") and "\n" not in message and TOKEN not in message
+
+
+def test_no_network(hub: Hub, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(PacklmError, match="cannot be reached") as caught:
+        push(made, "me/tiny", private=False)
+    assert type(caught.value) is PacklmError and "\n" not in str(caught.value)
