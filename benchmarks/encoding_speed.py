@@ -1,0 +1,133 @@
+"""How fast text becomes ids: this project's encoder beside `datasets.map` and `tokenizers` themselves, on one thread.
+
+    python benchmarks/encoding_speed.py --bytes 20000000                   # made-up text
+    python benchmarks/encoding_speed.py --text FILE... --rounds 5          # the lines of text files
+
+The sides take turns in one run, and their processor time is measured; what counts are the ratios. Each gives the ids of
+all lines, end to end, as one array: `map` from a dataset in memory into one with a column of ids (its array is read after the
+clock stops), `encode_batch` and `encode_batch_fast` from a list of strings, ours from UTF-8 bytes, cutting them into lines included.
+Tokenizers are trained on the text itself. Every side must give the same ids.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_DATASETS_OFFLINE": "1"}
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import Corpus
+from pipeline.config import Tokenizer as Settings
+from preprocess import tokenizer
+from preprocess.encoding import Encoder, encode_documents
+from preprocess.texts import Texts
+
+TYPES = 50_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bytes", type=int, default=20_000_000, help="size of the made-up text")
+    parser.add_argument("--text", nargs="+", type=Path, help="text files to take instead")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--vocab-size", type=int, default=10_000)
+    arguments = parser.parse_args()
+    pa.set_cpu_count(1)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in arguments.text) if arguments.text else made_up(arguments.bytes)
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    print(f"{len(text.encode()):,} bytes, {len(lines):,} lines, {len(set(text.split())):,} distinct words")
+    for kind in ("word", "bpe"):
+        with tempfile.TemporaryDirectory() as folder:
+            settings = Settings.model_validate({"kind": kind, "vocab_size": arguments.vocab_size})
+            tokenizer.save(tokenizer.train(settings, lines).to_str(), Path(folder))
+            compare(kind, text, lines, Path(folder), arguments.rounds)
+
+
+def made_up(size: int) -> str:
+    """Lines of words of random letters, drawn as often as Zipf's law says."""
+    generator = np.random.default_rng(1)
+    letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
+    shares = 1 / np.arange(1, len(letters) + 1)
+    lengths = generator.integers(2, 12, TYPES)
+    words = ["".join(generator.choice(letters, length, p=shares / shares.sum())) for length in lengths]
+    odds = 1 / np.arange(1, TYPES + 1)
+    drawn = generator.choice(TYPES, size // 4, p=odds / odds.sum())
+    lines, start, total = [], 0, 0
+    while total < size:
+        stop = start + int(generator.integers(3, 45))
+        lines.append(" ".join([words[index] for index in drawn[start:stop]]))
+        start, total = stop, total + len(lines[-1]) + 1
+    return "\n".join(lines)
+
+
+def compare(kind: str, text: str, lines: list[str], folder: Path, rounds: int) -> None:
+    """Times all sides, checks that they agree, and prints a table."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.disable_caching()
+    model = tokenizer.load(folder / tokenizer.NAME)
+    rows = datasets.Dataset.from_dict({"text": lines})
+    data = np.frombuffer(text.encode(), np.uint8)
+    texts = Texts(pa.array(["text"]), data, np.array([len(data)]))
+
+    def mapped() -> object:
+        def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+            return {"ids": [encoding.ids for encoding in model.encode_batch(batch["text"], add_special_tokens=False)]}
+
+        return rows.map(encode, batched=True, remove_columns=["text"], keep_in_memory=True)
+
+    def flat(encode: Callable[..., list]) -> np.ndarray:
+        found = []
+        for start in range(0, len(lines), 1000):
+            encodings = encode(lines[start : start + 1000], add_special_tokens=False)
+            found.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64))
+        return np.concatenate(found)
+
+    def ours() -> np.ndarray:
+        # A new encoder, which remembers nothing, of a tokenizer that is loaded, as those of the others are.
+        return encode_documents(texts, Corpus(sentences="line"), Encoder(model, "")).ids
+
+    sides: dict[str, Callable[[], object]] = {
+        "datasets.map": mapped,
+        "encode_batch": lambda: flat(model.encode_batch),
+        "encode_batch_fast": lambda: flat(model.encode_batch_fast),
+        "ours": ours,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        results = {}
+        for name, side in sides.items():
+            began = time.process_time()
+            results[name] = side()
+            seconds[name].append(time.process_time() - began)
+        if number == 0:
+            check(results, model.token_to_id("<eos>"))
+    print(f"\n{kind:20} MB/s: {'min':>8} {'median':>8} {'max':>8}   ours is so many times as fast")
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, values in seconds.items():
+        speeds = [len(data) / 1e6 / value for value in (max(values), medians[name], min(values))]
+        print(f"{name:26} " + " ".join(f"{speed:8.2f}" for speed in speeds) + f"   {medians[name] / medians['ours']:8.2f}")
+
+
+def check(results: dict, eos: int) -> None:
+    """Exits with an error where two sides give different ids; ours has an `<eos>` after each line."""
+    flat = {name: result for name, result in results.items() if name != "datasets.map"}
+    flat["datasets.map"] = results["datasets.map"].with_format("arrow")[:].column("ids").combine_chunks().flatten().to_numpy()
+    flat["ours"] = flat["ours"][flat["ours"] != eos]
+    for name, ids in flat.items():
+        if not np.array_equal(ids, flat["encode_batch"]):
+            sys.exit(f"{name} gives other ids than encode_batch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The whole of preprocessing against `datasets.map`, from the same file to ids on the disk, in one run.
+
+    python benchmarks/preprocess_speed.py --kind word
+    python benchmarks/preprocess_speed.py --kind bpe --megabytes 60 --rounds 3
+
+The corpus is made up: lines of words with Zipf's frequencies, a sentence each. The tokenizer is trained before, for all sides alike. A
+side runs in a process of its own and is timed in it, without imports; the sides take turns, so that whatever else the machine does
+strikes all of them:
+
+    map      datasets.load_dataset("text") and .map(batched=True) over encode_batch: ids in an Arrow file
+    fast     encode_batch_fast alone, on lines in memory: ids in Python lists, nothing written
+    ours     python -m preprocess, one worker: text checked and counted, both views, digests, report
+    ours2    the same with two workers
+
+`map`, `fast` and `ours` have one thread. Prints MB/s and the ratios of the medians; the ids of `ours` and `map` must be equal.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from made_up_text import make_corpus
+
+SIDES = ("map", "fast", "ours", "ours2")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=["word", "bpe"], default="word")
+    parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps({"map": map_side, "fast": fast_side, "ours": ours_side, "ours2": ours_side}[given.side](given.place, given.side)))
+        return
+    with tempfile.TemporaryDirectory() as place:
+        corpus = Path(place) / "corpus.txt"
+        make_corpus(corpus, given.megabytes * 1_000_000)
+        train_tokenizer(Path(place), given.kind)
+        size = corpus.stat().st_size / 1e6
+        seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+        digests = set()
+        for _ in range(given.rounds):
+            for side in SIDES:
+                result = run(Path(place), side, given.kind)
+                seconds[side].append(result["seconds"])
+                digests |= {result["ids"]} - {None}
+        if len(digests) != 1:
+            sys.exit(f"the ids differ: {digests}")
+        print(f"{given.kind}, {size:.0f} MB, {given.rounds} rounds, ids equal")
+        for side in SIDES:
+            speeds = sorted(size / value for value in seconds[side])
+            print(f"{side:6} {median(speeds):6.1f} MB/s ({speeds[0]:.1f} to {speeds[-1]:.1f})")
+        for side, other in (("ours", "map"), ("ours", "fast"), ("ours2", "ours")):
+            print(f"{side} / {other}: {median(seconds[other]) / median(seconds[side]):.2f}")
+
+
+def run(place: Path, side: str, kind: str) -> dict[str, Any]:
+    """One side, once, in a process of its own."""
+    threads = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--kind", kind, "--side", side, "--place", str(place)]
+    output = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, check=True).stdout
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def train_tokenizer(place: Path, kind: str) -> None:
+    """A vocabulary of 10,000 from the first 20 MB."""
+    from pipeline import config
+    from preprocess import tokenizer
+
+    with open(place / "corpus.txt", encoding="utf-8") as stream:
+        lines = [line.strip() for line in stream.readlines(20_000_000)]
+    tokenizer.save(tokenizer.train(config.Tokenizer(kind=kind, vocab_size=10_000), lines).to_str(), place / "tokenizer")
+
+
+def map_side(place: Path, side: str) -> dict[str, Any]:
+    import datasets
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    from pipeline.dataset import ids_digest
+
+    datasets.disable_progress_bars()
+    model = Tokenizer.from_file(str(place / "tokenizer" / "tokenizer.json"))
+    with tempfile.TemporaryDirectory() as cache:
+        began = time.perf_counter()
+        text = datasets.load_dataset("text", data_files=str(place / "corpus.txt"), split="train", cache_dir=cache)
+        made = text.map(lambda rows: {"ids": [row.ids for row in model.encode_batch(rows["text"])]}, batched=True, remove_columns=["text"])
+        seconds = time.perf_counter() - began
+        flat = np.concatenate([chunk.flatten().to_numpy() for chunk in made.data.column("ids").chunks])
+    return {"seconds": seconds, "ids": ids_digest(flat)}
+
+
+def fast_side(place: Path, side: str) -> dict[str, Any]:
+    from tokenizers import Tokenizer
+
+    model = Tokenizer.from_file(str(place / "tokenizer" / "tokenizer.json"))
+    with open(place / "corpus.txt", encoding="utf-8") as stream:
+        lines = [line.strip() for line in stream]
+    began = time.perf_counter()
+    for start in range(0, len(lines), 10_000):
+        [row.ids for row in model.encode_batch_fast(lines[start : start + 10_000])]
+    return {"seconds": time.perf_counter() - began, "ids": None}
+
+
+def ours_side(place: Path, side: str) -> dict[str, Any]:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from pipeline import config, dataset
+    from preprocess.build import build
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = config.resolve(
+            {
+                "corpus": {"train": str(place / "corpus.txt"), "document": "line", "sentences": "none"},
+                "tokenizer": {"kind": "file", "file": place / "tokenizer" / "tokenizer.json"},
+                "dataset": {"dir": Path(folder) / "data", "workers": 2 if side == "ours2" else 1},
+                "tracking": {"uri": ""},
+            }
+        )
+        began = time.perf_counter()
+        manifest = build(settings).manifest
+        seconds = time.perf_counter() - began
+        paths = dataset.paths(settings.dataset.dir, manifest, "sentences", "train")
+        columns = [pq.read_table(path, columns=["ids"]).column("ids") for path in paths]
+        flat = np.concatenate([chunk.flatten().to_numpy() for column in columns for chunk in column.chunks])
+    return {"seconds": seconds, "ids": dataset.ids_digest(flat[flat != 0])}
+
+
+if __name__ == "__main__":
+    main()
