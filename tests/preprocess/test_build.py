@@ -183,6 +183,16 @@ def test_splits_given_as_files(made, corpus, tmp_path):
     assert manifest.corpus["validation: v.txt"] == files.sha256(tmp_path / "v.txt")
 
 
+@pytest.mark.parametrize("kind", ["word", "character", "bpe"])
+def test_the_tokenizer_learns_from_the_training_split_alone(made, tmp_path, kind):
+    rules = {"tokenizer__kind": kind, "tokenizer__vocab_size": 400, "corpus__on_bad_text": "replace"}
+    alone = tree(made(**rules)[0])["tokenizer.json"]
+    (tmp_path / "v.txt").write_text("zzzzz zzzzz zzzzz")
+    folder, manifest = made(corpus__validation=str(tmp_path / "v.txt"), **rules)
+    assert tree(folder)["tokenizer.json"] == alone
+    assert manifest.splits["validation"].unknown == {"word": 3, "character": 15, "bpe": 0}[kind]
+
+
 @pytest.mark.parametrize("text", ["Somebody else writes here.", TEXTS["a.txt"].swapcase()])
 def test_a_file_written_to_while_it_is_read(settings, corpus, monkeypatch, text):
     def meddle(function, jobs, *others, real=executors.run):
