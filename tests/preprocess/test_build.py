@@ -128,6 +128,13 @@ def test_a_rerun_does_nothing_and_a_change_is_named(settings, corpus, monkeypatc
     assert tree(folder) == whole
 
 
+def test_the_order_of_the_places_counts(settings, corpus):
+    places = (str(corpus / "a.txt"), str(corpus / "b.txt"))
+    build(settings(corpus__train=places))
+    with pytest.raises(RequestError, match="the sources come in another order"):
+        build(settings(corpus__train=places[::-1]))
+
+
 def test_the_paths_of_this_machine_are_not_in_it(made, tmp_path, corpus):
     folder, _ = made()
     whole = tree(folder)
