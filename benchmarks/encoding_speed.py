@@ -20,18 +20,17 @@ from itertools import chain
 from pathlib import Path
 
 os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_DATASETS_OFFLINE": "1"}
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import pyarrow as pa
+from made_up_text import make_corpus
 
 from pipeline.config import Corpus
 from pipeline.config import Tokenizer as Settings
 from preprocess import tokenizer
 from preprocess.encoding import Encoder, encode_documents
 from preprocess.texts import Texts
-
-TYPES = 50_000
 
 
 def main() -> None:
@@ -53,20 +52,9 @@ def main() -> None:
 
 
 def made_up(size: int) -> str:
-    """Lines of words of random letters, drawn as often as Zipf's law says."""
-    generator = np.random.default_rng(1)
-    letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
-    shares = 1 / np.arange(1, len(letters) + 1)
-    lengths = generator.integers(2, 12, TYPES)
-    words = ["".join(generator.choice(letters, length, p=shares / shares.sum())) for length in lengths]
-    odds = 1 / np.arange(1, TYPES + 1)
-    drawn = generator.choice(TYPES, size // 4, p=odds / odds.sum())
-    lines, start, total = [], 0, 0
-    while total < size:
-        stop = start + int(generator.integers(3, 45))
-        lines.append(" ".join([words[index] for index in drawn[start:stop]]))
-        start, total = stop, total + len(lines[-1]) + 1
-    return "\n".join(lines)
+    with tempfile.TemporaryDirectory() as folder:
+        make_corpus(Path(folder) / "text", size)
+        return (Path(folder) / "text").read_text(encoding="utf-8")
 
 
 def compare(kind: str, text: str, lines: list[str], folder: Path, rounds: int) -> None:

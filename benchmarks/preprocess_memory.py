@@ -3,7 +3,7 @@
     python benchmarks/preprocess_memory.py --megabytes 2000
     python benchmarks/preprocess_memory.py --megabytes 100 --one-document --sentences sentencex
 
-Makes up a corpus (lines of words with Zipf's frequencies), runs `python -m preprocess` on it, and asks the system twenty times
+Makes up a corpus (lines of words with Zipf's frequencies; beyond 200 MB, the same again), runs `python -m preprocess` on it, and asks the system twenty times
 a second for the high-water mark (VmHWM) of the command and of each of its workers. Linux only.
 """
 
@@ -17,6 +17,8 @@ from pathlib import Path
 from made_up_text import make_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
+_MADE_UP = 200
+"""Megabytes that are made up; a larger corpus is these again and again."""
 
 
 def main() -> None:
@@ -30,7 +32,11 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "corpus.txt"
-        make_corpus(path, given.megabytes * 1_000_000, " " if given.one_line else "\n")
+        make_corpus(path, min(given.megabytes, _MADE_UP) * 1_000_000, " " if given.one_line else "\n")
+        with open(path, "r+b") as stream:
+            first = stream.read()
+            for _ in range(given.megabytes // _MADE_UP - 1):
+                stream.write(first)
         settings = {
             "corpus.format": "auto", "corpus.train": path, "corpus.document": "file" if given.one_document else "line",
             "corpus.validation_fraction": 0, "corpus.test_fraction": 0, "corpus.sentences": given.sentences, "tokenizer.kind": given.kind,
