@@ -3,8 +3,8 @@
     python benchmarks/preprocess_memory.py --megabytes 2000
     python benchmarks/preprocess_memory.py --megabytes 100 --one-document --sentences sentencex
 
-Makes up a corpus (lines of words with Zipf's frequencies; beyond 200 MB, the same again), runs `python -m preprocess` on it, and asks the system twenty times
-a second for the high-water mark (VmHWM) of the command and of each of its workers. Linux only.
+Makes up a corpus (lines of words with Zipf's frequencies; beyond 200 MB, the same again), runs `python -m preprocess` on it, and
+asks the system twenty times a second for the high-water mark (VmHWM) of the command and of each of its workers. Linux only.
 """
 
 import argparse
