@@ -173,7 +173,7 @@ class _Making:
         """Collects the text, counting what was cleaned, and plans the shards."""
         rules = self.settings.corpus
         jobs = survey.jobs(self.surveyed, self.settings, learn.takes_spelled_eos(self.settings.tokenizer), self._folder("texts"))
-        self._run(collect.make, jobs, collect.finished, "collecting text")
+        self._run(collect.make, jobs, collect.Job.finished, "collecting text")
         if changed := self.surveyed.changed():
             raise PacklmError(f"{changed[0].path}: changed while it was being read ({len(changed)} files did); run the same command again")
         for job in jobs:
@@ -195,7 +195,7 @@ class _Making:
         marker, path = folder / "tokenizer.done.json", self.making / tokenizer.NAME
         if marker.exists() and path.is_file() and files.read_json(marker) == files.sha256(path):
             return
-        text = learn.learn(self.settings, found, folder, lambda jobs: self._run(learn.count, jobs, learn.counted, "counting"))
+        text = learn.learn(self.settings, found, folder, lambda jobs: self._run(learn.count, jobs, learn.Job.finished, "counting"))
         tokenizer.save(text, self.making)
         files.write_json(marker, files.sha256(path))
 

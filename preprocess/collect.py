@@ -22,6 +22,7 @@ from pipeline import files
 from pipeline.config import Corpus
 from pipeline.dataset import SPLITS
 from preprocess import documents, sentences
+from preprocess.leaves import LeavesTable
 from preprocess.sources import Part
 from preprocess.texts import Texts
 
@@ -29,7 +30,7 @@ HASH_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(LeavesTable):
     """Some parts, of sources given for one split, and all that collecting them takes; goes to another process as it is."""
 
     index: int
@@ -47,15 +48,6 @@ class Job:
     @property
     def size(self) -> int:
         return sum(part.size for part in self.parts)
-
-    @property
-    def path(self) -> Path:
-        return self.folder / f"{self.name}.arrow"
-
-    @property
-    def done(self) -> Path:
-        """Says what was collected; written last."""
-        return self.folder / f"{self.name}.json"
 
     @property
     def hashes(self) -> Path:
@@ -78,12 +70,7 @@ def make(job: Job) -> None:
     if job.corpus.duplicates == "skip":
         with files.atomic(job.hashes) as stream:
             np.save(stream, np.concatenate(hashes or [np.empty((0, HASH_BYTES), np.uint8)]))
-    files.write_json(job.done, {"batches": batches, "counts": dict(+counts), "sha256": files.sha256(job.path)})
-
-
-def finished(job: Job) -> bool:
-    """Whether the job was done before and its text is still as it was."""
-    return job.done.exists() and job.path.is_file() and files.read_json(job.done)["sha256"] == files.sha256(job.path)
+    job.finish({"batches": batches, "counts": dict(+counts)})
 
 
 def split_numbers(texts: Texts, given: str, rules: Corpus) -> np.ndarray:

@@ -4,18 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import config, files
+from pipeline import config
 from pipeline.config import Config, Corpus
 from pipeline.dataset import SPLITS
 from preprocess import chunks, plan, sentences, tokenizer, vocabulary
 from preprocess.encoding import Encoder
 from preprocess.given import load_given
+from preprocess.leaves import LeavesTable
 
 _TASK_BYTES = 1 << 26  # text a task counts: what is distinct in it fits in memory
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(LeavesTable):
     """Some documents of the training split, whose words or characters (for bpe: chunks) are to be counted."""
 
     task: plan.Task
@@ -33,15 +34,6 @@ class Job:
     def size(self) -> int:
         return self.task.size
 
-    @property
-    def path(self) -> Path:
-        return self.folder / f"{self.name}.arrow"
-
-    @property
-    def done(self) -> Path:
-        """The digest of what was counted; written last."""
-        return self.folder / f"{self.name}.json"
-
 
 def count(job: Job) -> None:
     """Counts; then writes `job.done`."""
@@ -55,12 +47,7 @@ def count(job: Job) -> None:
         for values, counts in chunks.counts(texts.data, found.starts[chosen], found.ends[chosen], normalized):
             counter.add(values, counts)
     counter.write(job.path)
-    files.write_json(job.done, files.sha256(job.path))
-
-
-def counted(job: Job) -> bool:
-    """Whether the job was done before and its counts are still as they were."""
-    return job.done.exists() and job.path.is_file() and files.read_json(job.done) == files.sha256(job.path)
+    job.finish({})
 
 
 def takes_spelled_eos(settings: config.Tokenizer) -> bool:

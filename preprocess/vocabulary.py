@@ -1,4 +1,4 @@
-"""Exact counts of words or characters: counted by every collect task for itself, then merged into the most frequent of all.
+"""Exact counts of words or characters: counted task by task, then merged into the most frequent of all.
 
 What is counted is what the tokenizer will look up: chunks of text go through its own normalizer and pre-tokenizer. A task's counts are
 a table of two columns, `entry` (binary, UTF-8, each once, ascending by bytes) and `count` (int64), in the one batch of an Arrow IPC

@@ -26,7 +26,7 @@ def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
         jobs = survey.jobs(surveyed, settings, False, folder / "texts")
         for job in jobs:
             collect.make(job)
-            assert collect.finished(job)
+            assert job.finished()
             counts.update(collect.result(job)["counts"])
     found = plan.found(jobs)
     if settings.corpus.duplicates == "skip":
