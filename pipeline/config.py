@@ -168,9 +168,13 @@ class Dataset(Section):
     """With `executor = "slurm"`: what sbatch is given (`partition`, `time`, `mem_per_cpu_gb`, `qos`, ...)."""
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Model(Section):
-    cell: Literal["rnn", "gru", "lstm"] = "lstm"
-    """The recurrent cell: Elman's (tanh), gated recurrent unit, or long short-term memory."""
+    cell: Literal["rnn", "rnn_relu", "gru", "lstm", "mogrifier"] = "lstm"
+    """The recurrent cell: Elman's (tanh, or ReLU), gated recurrent unit, long short-term memory, or an LSTM whose inputs and states
+    gate one another (Melis et al. 2020)."""
     layers: int = Field(2, ge=1)
     """Recurrent layers, one on the other."""
     hidden: int | tuple[int, ...] = 200
@@ -179,8 +183,31 @@ class Model(Section):
     """Width of the word vectors; that of the last layer unless given."""
     tied: bool = True
     """The softmax uses the word vectors as its weights (Inan et al. 2017; Press and Wolf 2017)."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of units dropped from the word vectors, between layers and before the softmax (Zaremba et al. 2014)."""
+    dropout: Share = 0.0
+    """Share of units dropped from the word vectors, between layers and before the softmax (Zaremba et al. 2014), in each of the three
+    places that has no share of its own."""
+    dropout_input: Share | None = None
+    """Share of units dropped from the word vectors (AWD-LSTM's dropouti)."""
+    dropout_hidden: Share | None = None
+    """Share of units dropped between layers (AWD-LSTM's dropouth)."""
+    dropout_output: Share | None = None
+    """Share of units dropped before the softmax (AWD-LSTM's dropout)."""
+    dropout_embedding: Share = 0.0
+    """Share of words whose vectors are dropped, wherever they occur in a step (Gal and Ghahramani 2016; AWD-LSTM's dropoute)."""
+    weight_drop: Share = 0.0
+    """Share of the recurrent weights dropped for a step (Merity et al. 2017; AWD-LSTM's wdrop)."""
+    locked: bool = False
+    """Variational dropout: a segment loses the same units at every time step (Gal and Ghahramani 2016; Merity et al. 2017)."""
+
+    def dropped_before(self, layer: int) -> float:
+        """Share of units dropped before a layer; `layer = layers` is the softmax."""
+        own = self.dropout_input if layer == 0 else self.dropout_output if layer == self.layers else self.dropout_hidden
+        return self.dropout if own is None else own
+
+    @property
+    def noisy(self) -> bool:
+        """Whether anything is dropped at all."""
+        return any((*map(self.dropped_before, range(self.layers + 1)), self.dropout_embedding, self.weight_drop))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -208,8 +235,9 @@ class Model(Section):
 class Train(Section):
     segments: Literal["sentences", "rows", "streams"] = "sentences"
     """What the state flows through: sentences and rows start from zero, streams carry their state from batch to batch."""
-    layout: Literal["auto", "packed", "rectangle"] = "auto"
-    """How a batch of segments runs: as a PackedSequence, or as dense rectangles. Both give the same numbers; auto takes the faster."""
+    layout: Literal["auto", "steps", "packed", "rectangle"] = "auto"
+    """How a batch of segments runs: through our own recurrence, as a PackedSequence, or as dense rectangles. All give the same numbers;
+    auto takes the fastest for each batch."""
     reset: Literal["document", "none"] = "document"
     """Streams: state is zeroed where a document begins, or never within an epoch (as is usual on Penn Treebank)."""
     streams: int = Field(20, ge=1)
@@ -228,6 +256,13 @@ class Train(Section):
     """Weight decay."""
     clip: float = Field(0.25, ge=0)
     """Largest norm of the gradient, scaled down to it where it is larger; 0 never scales."""
+    ar: float = Field(0.0, ge=0)
+    """Activation regularization: weight of the mean square of what the softmax gets (Merity et al. 2017; AWD-LSTM's alpha, 2 there)."""
+    tar: float = Field(0.0, ge=0)
+    """Temporal activation regularization: weight of the mean square of the last layer's change from one time step to the next (Merity
+    et al. 2017; AWD-LSTM's beta, 1 there)."""
+    logits_mb: int = Field(30, ge=1)
+    """Memory (MiB) that the logits of a batch may take up at a time."""
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     """Learning rate over time: constant; half a cosine down to `lr_floor`; or times `plateau_factor` after every validation
     that brought nothing better."""

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.errors import RequestError
 from train.model import Batch
-from train.noise import row_noise
+from train.noise import Noise
 from train.views import Array, Sentences, Stream
 
 
@@ -28,17 +28,22 @@ class Segments:
     """A number for each segment that is the same in any share: what its dropout is hashed from."""
     global_tokens: int
     """Targets of the global batch, over all ranks."""
+    global_segments: int
+    """Segments of the global batch."""
     take: list[int] = field(default_factory=list)
     """Streams: for each segment, the stream of this rank whose state it starts from, -1 to start from zero."""
     leave: list[int] = field(default_factory=list)
     """Streams: for each stream of this rank, the segment whose final state it takes over, -1 to keep what it has."""
 
-    def batch(self, seed: int, step: int, noisy: bool, device: torch.device) -> Batch:
-        """The segments as tensors on `device`; with the hashes for dropout if `noisy`."""
+    def batch(self, device: torch.device, noise: tuple[int, int, bool] | None = None) -> Batch:
+        """The segments as tensors on `device`; with the hashes for dropout of (seed, step, locked) if that is given."""
         lengths = np.array([len(targets) for targets in self.targets], np.int64)
-        inputs, targets = (torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device) for parts in (self.inputs, self.targets))
-        noise = row_noise(seed, step, np.array(self.keys), lengths).to(device) if noisy else None
-        return Batch(inputs, targets, lengths, noise, carry=bool(self.leave))
+        inputs, targets = (np.concatenate(parts).astype(np.int64) for parts in (self.inputs, self.targets))
+        drawn = None
+        if noise is not None:
+            seed, step, locked = noise
+            drawn = Noise.of(seed, step, np.array(self.keys), lengths, inputs, locked).to(device)
+        return Batch(torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device), lengths, drawn, carry=bool(self.leave))
 
 
 class Plan(Protocol):
@@ -99,7 +104,7 @@ class SentencePlan(_Stateless):
         indices = self.indices(epoch, step)
         lengths = self.sentences.lengths[indices].astype(np.int64)
         mine = indices[equal_shares(lengths, rank, world)]
-        segments = Segments([], [], mine.tolist(), int(lengths.sum()))
+        segments = Segments([], [], mine.tolist(), int(lengths.sum()), len(indices))
         for index in segments.keys:
             inputs, targets = self.sentences.read(index)
             segments.inputs.append(inputs)
@@ -123,8 +128,10 @@ class RowPlan(_Stateless):
             generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
             self._order, self._epoch = generator.permutation(self.stream.num_rows), epoch
         rows = [self.stream.row(int(number)) for number in self._order[step * self._rows : (step + 1) * self._rows]]
-        lengths = np.array([stop - start for start, stop in rows])
-        segments = Segments([], [], [], int(lengths.sum()))
+        starts, stops = np.array(rows).T
+        lengths = stops - starts
+        cuts = self.stream.cuts_within(starts, stops)
+        segments = Segments([], [], [], int(lengths.sum()), len(rows) + int(cuts.sum()))
         for start, stop in np.array(rows)[equal_shares(lengths, rank, world)].tolist():
             _append(segments, self.stream, self.stream.cuts(start, stop))
         return segments
@@ -166,7 +173,8 @@ class StreamPlan:
     def share(self, epoch: int, step: int, rank: int, world: int) -> Segments:
         starts = np.minimum(self.bounds[:-1] + step * self.window, self.bounds[1:])
         stops = np.minimum(starts + self.window, self.bounds[1:])
-        segments = Segments([], [], [], int((stops - starts).sum()))
+        cuts = self.stream.cuts_within(starts, stops) if self.reset else np.zeros(1)
+        segments = Segments([], [], [], int((stops - starts).sum()), int((stops > starts).sum() + cuts.sum()))
         for slot, number in enumerate(self.mine(rank, world)):
             start, stop = int(starts[number]), int(stops[number])
             if start == stop:  # this stream is one target shorter and has ended

@@ -116,7 +116,7 @@ def _sentence_nlls(model: LanguageModel, sentences: Sentences, batch_tokens: int
 def _sentence_batch(model: LanguageModel, sentences: Sentences, indices: np.ndarray) -> np.ndarray:
     """[P] nats in float64 of the tokens of the sentences, end to end."""
     inputs, targets = (list(parts) for parts in zip(*(sentences.read(index) for index in indices.tolist()), strict=True))
-    losses, _ = model.losses(Segments(inputs, targets, [], 0).batch(0, 0, noisy=False, device=_device(model)))
+    losses, _ = model.losses(Segments(inputs, targets, [], 0, 0).batch(_device(model)))
     return losses.double().cpu().numpy()
 
 
@@ -125,7 +125,7 @@ def _stream_nlls(model: LanguageModel, plan: StreamPlan, ranks: Ranks) -> Iterat
     for step in range(plan.num_steps):
         segments = plan.share(0, step, ranks.rank, ranks.world)
         if segments.targets:
-            batch = segments.batch(0, 0, noisy=False, device=_device(model))
+            batch = segments.batch(_device(model))
             losses, final = model.losses(batch, carry.start(model.recurrence, carried, segments))
             assert final is not None
             carried = carry.after(carried, final, segments)

@@ -4,6 +4,7 @@ Shapes: B segments, P tokens of all segments end to end, V vocabulary, D width i
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline import config
+from train import loss
+from train.noise import Noise
 from train.recurrence import Layout, Recurrence, State
+from train.regularization import activation, dropout, slowness
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,34 @@ class Batch:
     """[P] ids predicted."""
     lengths: np.ndarray
     """[B] tokens of each segment."""
-    noise: Tensor | None
-    """[P] int32 hashes for dropout (`noise.row_noise`)."""
+    noise: Noise | None
+    """The hashes that decide what is dropped; without them nothing is."""
     carry: bool
     """Whether final states are wanted."""
+
+
+class Sums(NamedTuple):
+    """What is summed over the tokens of a batch, as float64 scalars."""
+
+    nll: Tensor
+    """Negative log-likelihood of the targets, in nats."""
+    activation: Tensor
+    """AR: mean square of what the softmax gets (`regularization.activation`)."""
+    slowness: Tensor
+    """TAR: mean square of its change from one time step to the next (`regularization.slowness`)."""
 
 
 class LanguageModel(nn.Module):
     """P(next token | the tokens before it in its segment, and the state the segment started from)."""
 
-    def __init__(self, settings: config.Model, vocab_size: int, layout: Layout = "rectangle"):
+    def __init__(
+        self, settings: config.Model, vocab_size: int, layout: Layout = "auto", logits_bytes: int = loss.DEFAULT_BYTES
+    ):  # fmt: skip
+        """`layout`: how batches run (`recurrence`); `logits_bytes`: memory that the logits of a batch may take up at a time."""
         super().__init__()
-        self.settings, self.vocab_size, self.layout = settings, vocab_size, layout
+        self.settings, self.vocab_size, self.layout, self.logits_bytes = settings, vocab_size, layout, logits_bytes
         self.embedding = nn.Embedding(vocab_size, settings.embedding_width)
-        self.recurrence = Recurrence(settings.cell, settings.embedding_width, settings.widths)
+        self.recurrence = Recurrence(settings)
         self.projection = nn.Linear(settings.widths[-1], vocab_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         nn.init.uniform_(self.projection.weight, -0.1, 0.1)
@@ -46,22 +64,26 @@ class LanguageModel(nn.Module):
             self.projection.weight = self.embedding.weight
 
     def hidden(
-        self, ids: Tensor, lengths: np.ndarray, state: State | None = None, carry: bool = True, noise: Tensor | None = None
+        self, ids: Tensor, lengths: np.ndarray, state: State | None = None, carry: bool = True, noise: Noise | None = None
     ) -> tuple[Tensor, State | None]:
-        """Reads segments: ids [P], lengths [B] -> rows [P, D] that predict the ids after them, final state of each segment."""
-        dropout = self.settings.dropout if noise is not None else 0.0
-        return self.recurrence(self.embedding, ids, lengths, state, self.layout, carry, dropout, noise)
+        """Reads segments: ids [P], lengths [B] -> the last layer's rows [P, D], final state of each segment."""
+        return self.recurrence(self.embedding, ids, lengths, state, self.layout, carry, noise)
 
-    def forward(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
-        """The summed negative log-likelihood of the targets (nats, a scalar), and the final state of each segment."""
-        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry, batch.noise)
-        return F.cross_entropy(self.projection(rows), batch.targets, reduction="sum"), state
+    def forward(self, batch: Batch, state: State | None = None, penalties: bool = False) -> tuple[Sums, State | None]:
+        """What a batch adds to the loss of its step, and the final state of each segment; AR and TAR are 0 unless `penalties`."""
+        raw, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry, batch.noise)
+        rows = raw
+        if batch.noise is not None:
+            rows = dropout(raw, batch.noise.rows, self.settings.layers, self.settings.dropped_before(self.settings.layers))
+        nll = loss.summed_loss(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes)
+        nothing = nll.new_zeros(())
+        return Sums(nll, activation(rows) if penalties else nothing, slowness(raw, batch.lengths) if penalties else nothing), state
 
     @torch.inference_mode()
     def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
         """The negative log-likelihood of each target, [P] in nats, and the final state of each segment."""
         rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry)
-        return F.cross_entropy(self.projection(rows), batch.targets, reduction="none"), state
+        return loss.row_losses(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes), state
 
     @torch.inference_mode()
     def read(self, ids: Tensor, lengths: np.ndarray, state: State | None = None) -> tuple[Tensor, State]:
@@ -76,8 +98,10 @@ class LanguageModel(nn.Module):
         return self.read(ids, np.ones(len(ids), np.int64), state)
 
 
-def build(settings: config.Model, vocab_size: int, seed: int, layout: Layout = "rectangle") -> LanguageModel:
-    """A model with first weights that depend on the seed alone."""
+def build(
+    settings: config.Model, vocab_size: int, seed: int, layout: Layout = "auto", logits_bytes: int = loss.DEFAULT_BYTES
+) -> LanguageModel:  # fmt: skip
+    """A model with first weights that depend on the seed alone. Arguments as of `LanguageModel`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(settings, vocab_size, layout)
+        return LanguageModel(settings, vocab_size, layout, logits_bytes)

@@ -104,7 +104,7 @@ def read(folder: Path) -> About:
     return About(**values)
 
 
-def load(folder: Path, layout: Layout = "rectangle") -> tuple[LanguageModel, About]:
+def load(folder: Path, layout: Layout = "auto") -> tuple[LanguageModel, About]:
     """Opens a model folder for use (evaluation mode, CPU).
 
     Raises:

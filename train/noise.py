@@ -1,10 +1,10 @@
 """Random numbers that are a function of where they are used, not of how many were drawn before.
 
-A mask or a draw is a hash of (seed, step, layer, segment, time, unit), so it is the same on one process or eight, in whatever
-layout the batch runs, and after any restart; nothing has to be saved.
+A mask or a draw is a hash of where it falls (seed, step, layer, segment, time, unit), so it is the same on one process or eight, in
+whatever layout the batch runs, and after any restart; nothing has to be saved.
 """
 
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_LOCKED, _WORDS, _WEIGHTS = -1, -2, -3
+"""Stand where a time or a segment stands otherwise, and are none."""
 
 
 def scramble(*keys: Any) -> "np.ndarray[Any, np.dtype[np.uint64]]":
@@ -31,34 +33,41 @@ def uniform(*keys: Any) -> "np.ndarray[Any, np.dtype[np.float64]]":
     return ((scramble(*keys) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def row_noise(seed: int, step: int, segments: np.ndarray, lengths: np.ndarray) -> Tensor:
-    """[P] int32: a hash for each row (a segment's time step) of a batch, segment after segment.
-
-    Args:
-        segments: [B] a number for each segment that is the same wherever it runs (its place in the split).
-        lengths: [B] time steps of each segment.
-    """
-    times = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    hashes = scramble(seed, step, np.repeat(segments, lengths), times)
-    return torch.from_numpy((hashes >> np.uint64(32)).astype(np.uint32).view(np.int32))
+def hashes_of(numbers: np.ndarray) -> Tensor:
+    """The upper halves of uniform uint64, as int32."""
+    return torch.from_numpy((numbers >> np.uint64(32)).astype(np.uint32).view(np.int32))
 
 
-@lru_cache(maxsize=64)
-def _units(layer: int, width: int, device: torch.device) -> Tensor:
-    hashes = scramble(layer, np.arange(width)) >> np.uint64(32)
-    return torch.from_numpy(hashes.astype(np.uint32).view(np.int32)).to(device)
+@dataclass(frozen=True)
+class Noise:
+    """The hashes that decide what is dropped in one step."""
 
+    seed: int
+    step: int
+    rows: Tensor
+    """[P] int32 for each row of the batch, segment after segment: a hash of (seed, step, segment, time); of the segment alone where
+    dropout is locked."""
+    words: Tensor
+    """[P] int32 for the word that each row reads: a hash of (seed, step, word)."""
 
-def dropout(rows: Tensor, noise: Tensor, layer: int, share: float) -> Tensor:
-    """Zeroes a share of the units of each row and scales the others by 1 / (1 - share) (Srivastava et al. 2014).
+    @staticmethod
+    def of(seed: int, step: int, segments: np.ndarray, lengths: np.ndarray, ids: np.ndarray, locked: bool) -> "Noise":
+        """The hashes of a batch.
 
-    Args:
-        rows: [R, H] values.
-        noise: [R] int32 from `row_noise`, in the order of `rows`.
-        layer: tells the places of dropout in a model apart.
-    """
-    # Row and unit hashes are each uniform; two multiplications mix their exclusive or, modulo 2^32 (as in murmur3's finalizer).
-    bits = noise[:, None] ^ _units(layer, rows.shape[1], rows.device)
-    bits.mul_(-2048144789).bitwise_xor_((bits >> 13) & 0x7FFFF).mul_(-1028477387)
-    kept = bits >= int(share * 2**32) - 2**31
-    return rows * kept.to(rows.dtype).mul_(1 / (1 - share))
+        Args:
+            segments: [B] a number for each segment that is the same wherever it runs (its place in the split).
+            lengths: [B] time steps of each segment.
+            ids: [P] words read, segment after segment.
+            locked: a segment's rows share one hash.
+        """
+        times = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        rows = scramble(seed, step, np.repeat(segments, lengths), _LOCKED if locked else times)
+        return Noise(seed, step, hashes_of(rows), hashes_of(scramble(seed, step, _WORDS, ids)))
+
+    def to(self, device: torch.device) -> "Noise":
+        """The same on another device."""
+        return replace(self, rows=self.rows.to(device), words=self.words.to(device))
+
+    def weight_rows(self, layer: int, count: int) -> Tensor:
+        """[count] int32 for each row of a layer's recurrent weights: a hash of (seed, step, layer, row)."""
+        return hashes_of(scramble(self.seed, self.step, _WEIGHTS, layer, np.arange(count)))

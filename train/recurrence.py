@@ -3,30 +3,52 @@
 Shapes: B segments, P tokens (all segments end to end, 'segment order'), R rows as arranged, H units, C parts of a cell's state
 (LSTM: h and c; else h). A segment starts from a state of its own and nothing flows between segments.
 
-Both layouts arrange the tokens time step by time step, longest segment first, so that row t * n + b is step t of segment b:
+All layouts arrange the tokens time step by time step, longest segment first, so that row t * n + b is step t of segment b:
 
+    steps       exactly the tokens, through our own recurrence (`train.steps`)
     packed      exactly the tokens, as torch's PackedSequence: its kernels take the number of running segments of each step
-    rectangle   dense kernels over blocks of steps in which the number of segments stays the same. With states to hand back, a
+    rectangle   torch's dense kernels over blocks of steps in which the number of segments stays the same. With states to hand back, a
                 block ends where a segment ends; without, shorter segments are padded on their right up to one block, which is
                 exact because a causal model cannot see what follows.
+    auto        for each batch the fastest of them (`fastest`)
+
+torch has no kernel for the Mogrifier: in every layout it runs through ours, padded in the rectangle.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
-from train import noise as noises
+from pipeline import config
+from train import cells
+from train.cells import CELLS
+from train.noise import Noise
+from train.regularization import drop_weights, drop_words, dropout
 
-Layout = Literal["packed", "rectangle"]
+Layout = Literal["auto", "steps", "packed", "rectangle"]
 State = tuple[Tensor, ...]
 """For each layer [C, B, H]: the state of B segments."""
 
-CELLS: dict[str, Callable[[int, int], nn.Module]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+DENSE_ENOUGH = 0.8
+"""On CPUs, the share of a rectangle that has to be tokens for oneDNN's LSTM, which needs one, to be faster than ours, which does not:
+0.66 to 0.84 of our time for the same rows (benchmarks/2026-11-24-recurrence.md)."""
+
+
+def fastest(cell: str, lengths: np.ndarray, carry: bool, device: torch.device, dtype: torch.dtype) -> Layout:
+    """The fastest layout for segments of these lengths: they agree to rounding, so it is a matter of time alone.
+
+    GPUs: cuDNN's packed kernels. CPUs: ours, except where oneDNN can take over (an LSTM in float32 over dense blocks).
+    """
+    if cell == "mogrifier" or (device.type == "cpu" and (cell != "lstm" or dtype != torch.float32)):
+        return "steps"
+    if device.type != "cpu":
+        return "packed"
+    if carry:
+        return "rectangle" if lengths.min() == lengths.max() else "steps"
+    return "rectangle" if lengths.sum() >= DENSE_ENOUGH * lengths.max() * len(lengths) else "steps"
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,9 @@ class Arrangement:
 
     @staticmethod
     def of(lengths: np.ndarray, padded: bool, device: torch.device) -> "Arrangement":
-        """Arranges segments of these lengths ([B], each at least 1), padded to the longest or not."""
+        """Arranges segments of these lengths ([B]), padded to the longest or not; `ValueError` if one is shorter than 1."""
+        if lengths.min() < 1:
+            raise ValueError(f"segment {lengths.argmin()} has {lengths.min()} tokens; each needs at least 1")
         order = np.argsort(-lengths, kind="stable")
         own = lengths[order]
         shown = np.full_like(own, own[0]) if padded else own
@@ -68,21 +92,20 @@ class Arrangement:
 class Recurrence(nn.Module):
     """A stack of recurrent layers, each a module of its own, so that DDP can reduce one while the next is still at work."""
 
-    def __init__(self, cell: str, input_width: int, widths: tuple[int, ...]):
+    def __init__(self, settings: config.Model):
         super().__init__()
-        inputs = (input_width, *widths[:-1])
-        self.cell, self.widths = cell, widths
-        self.layers = nn.ModuleList(CELLS[cell](i, h) for i, h in zip(inputs, widths, strict=True))
+        self.settings, self.cell, self.widths = settings, settings.cell, settings.widths
+        inputs = (settings.embedding_width, *self.widths[:-1])
+        self.layers = nn.ModuleList(CELLS[self.cell](i, h) for i, h in zip(inputs, self.widths, strict=True))
 
     def zero_state(self, segments: int) -> State:
         """The state before anything was read: for each layer [C, segments, H] zeros."""
-        parts = 2 if self.cell == "lstm" else 1
         like = next(self.parameters())
-        return tuple(like.new_zeros(parts, segments, width) for width in self.widths)
+        return tuple(like.new_zeros(cells.num_parts(self.cell), segments, width) for width in self.widths)
 
     def forward(
         self, embedding: nn.Module, ids: Tensor, lengths: np.ndarray, state: State | None, layout: Layout,
-        carry: bool, dropout: float = 0.0, noise: Tensor | None = None,
+        carry: bool, noise: Noise | None = None,
     ) -> tuple[Tensor, State | None]:  # fmt: skip
         """Runs a batch of segments.
 
@@ -92,25 +115,35 @@ class Recurrence(nn.Module):
             lengths: [B] tokens of each segment, each at least 1; on the CPU.
             state: what each segment starts from, in segment order; zeros if None.
             carry: whether the final states are wanted.
-            dropout, noise: share of units dropped before the first layer, between layers and after the last, with the rows'
-                hashes [P] (`noise.row_noise`); nothing is dropped without them.
+            noise: the hashes for what the settings drop before and between the layers and in their recurrent weights; nothing is
+                dropped without them, and nothing behind the last layer.
 
         Returns:
             (hidden rows [P, H] in segment order, final state of each segment in segment order, None unless `carry`)
         """
+        settings = self.settings
+        if layout == "auto":
+            layout = fastest(self.cell, lengths, carry, ids.device, next(self.parameters()).dtype)
         arranged = Arrangement.of(lengths, padded=layout == "rectangle" and not carry, device=ids.device)
         rows = embedding(ids[arranged.rows])
-        noise = noise[arranged.rows] if noise is not None and dropout else None
+        if noise is not None:
+            rows = drop_words(rows, noise.words[arranged.rows], settings.dropout_embedding)
+            hashes = noise.rows[arranged.rows]
         state = tuple(part.index_select(1, arranged.segments) for part in state or self.zero_state(len(lengths)))
-        run = _run_packed if layout == "packed" else _run_blocks
         finals = []
         for number, (layer, start) in enumerate(zip(self.layers, state, strict=True)):
+            weights = cells.weights_of(layer)
             if noise is not None:
-                rows = noises.dropout(rows, noise, number, dropout)
-            rows, final = run(layer, rows, arranged, start)
+                rows = dropout(rows, hashes, number, settings.dropped_before(number))
+                w_ih, w_hh, b_ih, b_hh = weights
+                weights = (w_ih, drop_weights(w_hh, noise, number, settings.weight_drop), b_ih, b_hh)
+            if layout == "steps" or self.cell == "mogrifier":
+                rows, final = cells.run_steps(self.cell, layer, weights, rows, start, arranged.batch_sizes)
+            elif layout == "packed":
+                rows, final = cells.run_packed(self.cell, weights, rows, start, arranged.batch_sizes)
+            else:
+                rows, final = _run_blocks(self.cell, weights, rows, arranged, start)
             finals.append(final)
-        if noise is not None:
-            rows = noises.dropout(rows, noise, len(self.layers), dropout)
         hidden = rows.index_select(0, arranged.places)
         if not carry:
             return hidden, None
@@ -118,33 +151,17 @@ class Recurrence(nn.Module):
         return hidden, tuple(final.index_select(1, back) for final in finals)
 
 
-def _run_packed(layer: nn.Module, rows: Tensor, arranged: Arrangement, start: Tensor) -> tuple[Tensor, Tensor]:
-    """One layer over a PackedSequence: rows [R, I], start [C, B, H] -> rows [R, H], final state [C, B, H]."""
-    output, final = layer(PackedSequence(rows, arranged.batch_sizes), _split(start))
-    return output.data, _join(final)
-
-
-def _run_blocks(layer: nn.Module, rows: Tensor, arranged: Arrangement, start: Tensor) -> tuple[Tensor, Tensor]:
+def _run_blocks(cell: str, weights: cells.Weights, rows: Tensor, arranged: Arrangement, start: Tensor) -> tuple[Tensor, Tensor]:
     """One layer over dense blocks, each taking up the state the one before left: rows [R, I] -> rows [R, H], final state."""
     outputs, finished, state, offset = [], [], start, 0
     for steps, segments in arranged.blocks():
         finished.append(state[:, segments:])
         block = rows[offset : offset + steps * segments].view(steps, segments, -1)
-        output, final = layer(block, _split(state[:, :segments]))
+        output, state = cells.run_dense(cell, weights, block, state[:, :segments])
         outputs.append(output.reshape(steps * segments, -1))
-        state, offset = _join(final), offset + steps * segments
+        offset += steps * segments
     finished.append(state)  # the longest segments come first, so the last to finish go in front
     return _concatenate(outputs, 0), _concatenate(finished[::-1], 1)
-
-
-def _split(state: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-    """[C, B, H] as torch's layers take it: (h, c) or h, each [1, B, H]."""
-    parts = [part.contiguous() for part in state.split(1)]
-    return (parts[0], parts[1]) if len(parts) == 2 else parts[0]
-
-
-def _join(state: tuple[Tensor, Tensor] | Tensor) -> Tensor:
-    return torch.cat(state) if isinstance(state, tuple) else state
 
 
 def _concatenate(parts: list[Tensor], axis: int) -> Tensor:

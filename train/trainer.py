@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from train.distributed import Ranks, stop_signals
 from train.evaluation import Validation, chosen_context
 from train.metrics import Meter, MetricsWriter
 from train.model import build
-from train.recurrence import Layout
 from train.views import Sentences, Stream
 
 log = logging.getLogger("packlm")
@@ -81,9 +80,9 @@ class Trainer:
             self.validation = open_validation(config, manifest)
         self.total_steps = min(settings.epochs * self.plan.num_steps, settings.max_steps or 2**62)
 
-        layout: Layout = "rectangle" if settings.layout == "auto" else settings.layout
         dtype = torch.float64 if settings.precision == "float64" else torch.float32
-        self.model = build(config.model, manifest.vocab_size, config.run.seed, layout).to(ranks.device, dtype)
+        first = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
+        self.model = first.to(ranks.device, dtype)
         self.optimizer = optimizers.build(settings, self.model)
         self.schedule = optimizers.Schedule(settings, self.total_steps)
         self.parallel: nn.Module = self.model
@@ -100,7 +99,7 @@ class Trainer:
             log.info(
                 "%s %s: %s parameters, %s of %s in %s layout, %s steps an epoch, %d process(es) on %s",
                 f"step {self.position.step:,}: going on with" if self.resumed else "training", config.run.name, f"{self.num_parameters:,}",
-                settings.segments, config.dataset.dir, layout, f"{self.plan.num_steps:,}", ranks.world, ranks.device.type,
+                settings.segments, config.dataset.dir, settings.layout, f"{self.plan.num_steps:,}", ranks.world, ranks.device.type,
             )  # fmt: skip
 
     @property
@@ -164,22 +163,24 @@ class Trainer:
 
     def update(self, stop: bool) -> Update:
         """One step of gradient descent on one global batch; says `stop` on all ranks if one of them does."""
-        settings, position, ranks = self.config.train, self.position, self.ranks
+        settings, model, position, ranks = self.config.train, self.config.model, self.position, self.ranks
         segments = self.plan.share(position.epoch, position.step_in_epoch, ranks.rank, ranks.world)
-        # The loss of a token counts 1 / (tokens of the global batch), wherever it is: DDP averages over the ranks.
-        weight = ranks.world / segments.global_tokens if segments.targets else 0.0
+        # A token counts 1 / (tokens of the global batch), wherever it is, and a change from one to the next likewise: DDP averages.
+        part = ranks.world if segments.targets else 0.0
+        per_token, per_change = part / segments.global_tokens, part / max(1, segments.global_tokens - segments.global_segments)
         segments = segments if segments.targets else nothing(segments)
-        batch = segments.batch(self.config.run.seed, position.step, noisy=self.config.model.dropout > 0, device=ranks.device)
+        noise = (self.config.run.seed, position.step, model.locked) if model.noisy else None
+        batch = segments.batch(ranks.device, noise)
         start = carry.start(self.model.recurrence, self.carried, segments) if batch.carry else None
         lr = self.schedule.lr(position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
         self.optimizer.zero_grad()
-        nll, final = self.parallel(batch, start)
-        (nll * weight).backward()
+        sums, final = self.parallel(batch, start, penalties=bool(settings.ar or settings.tar))
+        ((sums.nll + settings.ar * sums.activation) * per_token + settings.tar * sums.slowness * per_change).backward()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf))
-        total, stops = ranks.sum(np.array([float(nll.detach()) if weight else 0.0, stop], np.float64))
+        total, stops = ranks.sum(np.array([float(sums.nll.detach()) if part else 0.0, stop], np.float64))
         if not math.isfinite(total) or not math.isfinite(norm):
             raise PacklmError(
                 f"step {position.step + 1:,} (epoch {position.epoch}, batch {position.step_in_epoch}): loss "
@@ -245,8 +246,8 @@ class Trainer:
         DDP orders its buckets anew after the first pass, and gradients are added up in that order: without this a resumed training
         differs from an undisturbed one in the last bit.
         """
-        nll, _ = self.parallel(nothing(Segments([], [], [], 1)).batch(0, 0, noisy=False, device=self.ranks.device))
-        (nll * 0.0).backward()
+        sums, _ = self.parallel(nothing(Segments([], [], [], 1, 1)).batch(self.ranks.device))
+        (sums.nll * 0.0).backward()
         self.optimizer.zero_grad()
 
     def finish(self) -> None:
@@ -297,7 +298,7 @@ def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | 
 def nothing(segments: Segments) -> Segments:
     """A segment to be weighted with 0, for a rank without any, so that it takes part in the reduction of the gradients."""
     take = [-1] if segments.leave else []
-    return Segments([np.zeros(1)], [np.zeros(1)], [0], segments.global_tokens, take, segments.leave)
+    return replace(segments, inputs=[np.zeros(1)], targets=[np.zeros(1)], keys=[0], take=take)
 
 
 def _figure(folder: Any) -> Any:

@@ -122,6 +122,10 @@ class Stream:
         low, high = np.searchsorted(self.opens, [start + 1, stop])
         return np.concatenate([[start], self.opens[low:high], [stop]])
 
+    def cuts_within(self, starts: Array, stops: Array) -> Array:
+        """How many documents begin after each of `starts` and before the end in `stops` beside it."""
+        return np.maximum(np.searchsorted(self.opens, stops) - np.searchsorted(self.opens, starts + 1), 0)
+
     def opens_at(self, position: int) -> bool:
         """Whether the target at `position` opens a document."""
         place = np.searchsorted(self.opens, position)

@@ -39,6 +39,7 @@ def test_an_epoch_holds_every_target_once_on_any_number_of_ranks(kind, sentences
             shares = [plan.share(0, step, rank, world) for rank in range(world)]
             tokens = [sum(map(len, share.targets)) for share in shares]
             assert all(share.global_tokens == sum(tokens) for share in shares)
+            assert all(share.global_segments == sum(len(share.targets) for share in shares) for share in shares)
             seen += [target for share in shares for target in share.targets]
         assert sorted(np.concatenate(seen).tolist()) == sorted(ids.tolist())
 

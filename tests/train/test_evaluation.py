@@ -28,7 +28,7 @@ def plain(model: LanguageModel, segments: list[np.ndarray]) -> float:
     """Each segment by itself from a zero state, after `<eos>`."""
     total = 0.0
     for targets in segments:
-        batch = Segments([np.concatenate([[0], targets[:-1]])], [targets], [0], 0).batch(0, 0, False, torch.device("cpu"))
+        batch = Segments([np.concatenate([[0], targets[:-1]])], [targets], [0], 0, 0).batch(torch.device("cpu"))
         total += one_by_one(model, batch, model.recurrence.zero_state(1))[0].item()
     return total
 
@@ -50,7 +50,7 @@ def expected(views, context: str, streams: int = 1) -> float:
     for part in range(streams):
         start, stop = part * len(ids) // streams, (part + 1) * len(ids) // streams
         inputs, targets = stream.read(start, stop)
-        batch = Segments([inputs], [targets], [0], 0).batch(0, 0, False, torch.device("cpu"))
+        batch = Segments([inputs], [targets], [0], 0, 0).batch(torch.device("cpu"))
         total += one_by_one(model(), batch, model().recurrence.zero_state(1))[0].item()
     return total
 

@@ -1,4 +1,6 @@
-"""Both layouts give what running the segments one by one gives: loss, every gradient, every final state."""
+"""Every layout gives what running the segments one by one gives: loss, every gradient, every final state."""
+
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -6,17 +8,16 @@ import torch
 
 from pipeline import config
 from tests.train.reference import one_by_one, random_batch
-from train import noise as noises
+from train.cells import CELLS
 from train.model import LanguageModel, build
-from train.recurrence import Arrangement
+from train.recurrence import Arrangement, Layout, fastest
 
 V = 11
 LENGTHS = {"unequal": [3, 1, 4, 4, 2], "equal": [3, 3, 3], "single": [1], "rising": [1, 2, 3, 4, 5]}
 
 
-def tiny(cell: str, layout: str, tied: bool = True, dropout: float = 0.0) -> LanguageModel:
-    settings = config.Model(cell=cell, layers=2, hidden=(5, 7), embedding=7 if tied else 4, tied=tied, dropout=dropout)
-    return build(settings, V, seed=1, layout=layout).double()
+def tiny(cell: str, layout: str, **settings) -> LanguageModel:
+    return build(config.Model(cell=cell, layers=2, hidden=(5, 7), **settings), V, seed=1, layout=layout).double()
 
 
 def gradients(model: LanguageModel, loss: torch.Tensor, state: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -25,8 +26,8 @@ def gradients(model: LanguageModel, loss: torch.Tensor, state: tuple[torch.Tenso
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 @pytest.mark.parametrize("carry", [True, False], ids=["carry", "no-carry"])
-@pytest.mark.parametrize("layout", ["packed", "rectangle"])
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_layout_equals_one_by_one(cell, layout, carry, lengths):
     model = tiny(cell, layout)
     torch.manual_seed(2)
@@ -34,10 +35,10 @@ def test_a_layout_equals_one_by_one(cell, layout, carry, lengths):
     batch = random_batch(3, lengths, V, carry)
 
     expected, expected_final = one_by_one(model, batch, state)
-    found, final = model(batch, state)
+    sums, final = model(batch, state)
 
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    for own, reference in zip(gradients(model, found, state), gradients(model, expected, state), strict=True):
+    torch.testing.assert_close(sums.nll, expected, rtol=1e-12, atol=1e-12)
+    for own, reference in zip(gradients(model, sums.nll, state), gradients(model, expected, state), strict=True):
         torch.testing.assert_close(own, reference, rtol=1e-10, atol=1e-12)
     if carry:
         for own, reference in zip(final, expected_final, strict=True):
@@ -46,22 +47,52 @@ def test_a_layout_equals_one_by_one(cell, layout, carry, lengths):
         assert final is None
 
 
-@pytest.mark.parametrize("layout", ["packed", "rectangle"])
-def test_dropout_falls_on_the_same_units_in_every_layout(layout):
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_flow_from_final_states_too(cell, layout):
+    """From every part of every layer's final state to the weights and to what the segments started from."""
+    model, lengths = tiny(cell, layout), LENGTHS["unequal"]
+    torch.manual_seed(2)
+    state = tuple(torch.randn_like(part).requires_grad_() for part in model.recurrence.zero_state(len(lengths)))
+    batch = random_batch(3, lengths, V)
+    towards = [torch.randn_like(part) for part in state]
+    found, expected = (
+        gradients(model, loss + sum((final * way).sum() for final, way in zip(finals, towards, strict=True)), state)
+        for loss, finals in ((model(batch, state)[0].nll, model(batch, state)[1]), one_by_one(model, batch, state))
+    )
+    for own, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_float32_agrees_to_its_rounding(cell, layout):
+    """float32 has kernels of its own (oneDNN's LSTM)."""
     lengths = LENGTHS["unequal"]
-    hashes = noises.row_noise(1, 5, np.arange(len(lengths)), np.array(lengths))
-    model = tiny("lstm", layout, tied=False, dropout=0.4)
-    batch = random_batch(3, lengths, V, noise=hashes)
-    masks = [noises.dropout(torch.ones(sum(lengths), width).double(), hashes, place, 0.4) for place, width in enumerate((4, 5, 7))]
-    state = model.recurrence.zero_state(len(lengths))
-    expected, _ = one_by_one(model, batch, state, masks)
-    plain, _ = one_by_one(model, batch, state)
-    found, _ = model(batch, state)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    assert abs(found - plain) > 1e-6
+    batch = random_batch(3, lengths, V, carry=False)
+    exact, rounded = tiny(cell, layout), tiny(cell, layout).float()
+    expected, found = (gradients(model, model(batch)[0].nll, ()) for model in (exact, rounded))
+    for own, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(own.double(), reference, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_auto_takes_torchs_dense_lstm_where_a_rectangle_is_full_and_ours_elsewhere():
+    cpu, equal, close, far = torch.device("cpu"), np.array([5, 5]), np.array([5, 4, 5]), np.array([9, 1, 1])
+    assert fastest("lstm", close, False, cpu, torch.float32) == fastest("lstm", equal, True, cpu, torch.float32) == "rectangle"
+    ours = [
+        fastest("lstm", far, False, cpu, torch.float32), fastest("lstm", close, True, cpu, torch.float32),
+        fastest("lstm", equal, False, cpu, torch.float64), fastest("gru", equal, False, cpu, torch.float32),
+    ]  # fmt: skip
+    assert set(ours) == {"steps"}
+    assert fastest("lstm", far, True, torch.device("cuda"), torch.float32) == "packed"
+
+
+def test_a_segment_without_tokens_is_refused_by_its_number():
+    with pytest.raises(ValueError, match="segment 1 has 0 tokens"):
+        Arrangement.of(np.array([2, 0, 1]), padded=False, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_state_taken_up_again_continues_the_segment(cell):
     model = tiny(cell, "rectangle")
     batch = random_batch(4, [6, 6], V)
@@ -79,8 +110,10 @@ def test_a_state_taken_up_again_continues_the_segment(cell):
         torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
 
 
-def test_the_last_output_is_the_final_hidden_state():
-    model = tiny("lstm", "packed")
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_last_output_is_the_final_hidden_state(cell, layout):
+    model = tiny(cell, layout)
     lengths = np.array(LENGTHS["unequal"])
     rows, final = model.hidden(random_batch(5, lengths.tolist(), V).inputs, lengths)
     torch.testing.assert_close(rows[np.cumsum(lengths) - 1], final[-1][0])
@@ -98,8 +131,10 @@ def test_an_arrangement_shows_every_token_once_and_pads_behind_the_end():
     assert padded.rows.view(5, 3)[:, 2].tolist() == [7] * 5
 
 
-def test_read_and_step_agree_with_whole_sequences():
-    model = tiny("gru", "rectangle")
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_read_and_step_agree_with_whole_sequences(cell, layout):
+    model = tiny(cell, layout)
     ids = torch.tensor([1, 2, 3, 4, 5])
     whole, _ = model.read(ids, np.array([2, 3]))
     state, log_probs = model.recurrence.zero_state(2), None

@@ -25,13 +25,15 @@ SEGMENTS = {
     "rows": {"segments": "rows", "layout": "rectangle", "global_batch_tokens": 25},
     "streams": {"segments": "streams", "streams": 4, "window": 9, "optimizer": "sgd", "momentum": 0.9, "lr": 0.5},
 }
+REGULARIZED = {"dropout": 0.2, "dropout_embedding": 0.1, "weight_drop": 0.3, "locked": True}
 
 
 def settings(data: Path, run: Path, kind: str, **train) -> config.Config:
     values = {"precision": "float64", "epochs": 3, "max_steps": 24, "validate_every": 10, "log_every": 1, "lr": 1e-2, "device": "cpu"}
+    values |= {"ar": 2.0, "tar": 1.0}
     return config.resolve({
         "run": {"dir": str(run)}, "dataset": {"dir": str(data)}, "tracking": {"uri": ""},
-        "model": {"hidden": 6, "dropout": 0.2, "cell": "lstm"}, "train": values | SEGMENTS[kind] | train,
+        "model": {"hidden": 6, "cell": "lstm"} | REGULARIZED, "train": values | SEGMENTS[kind] | train,
     })  # fmt: skip
 
 
@@ -138,8 +140,8 @@ def go_on_until(data: Path, run: Path, stop: int) -> None:
 def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made, tmp_path):
     """One step of plain gradient descent against sentences run one by one, summed, and divided by their tokens."""
     folder, manifest = made
-    made_up = settings(folder, tmp_path, "sentences", optimizer="sgd", lr=1.0, clip=0.0, schedule="constant", max_steps=1)
-    made_up = made_up.model_copy(update={"model": made_up.model.model_copy(update={"dropout": 0.0})})
+    made_up = settings(folder, tmp_path, "sentences", optimizer="sgd", lr=1.0, clip=0.0, schedule="constant", max_steps=1, ar=0.0, tar=0.0)
+    made_up = made_up.model_copy(update={"model": config.Model(hidden=6)})
     with distributed.start("cpu") as ranks:
         trainer = Trainer(made_up, manifest, ranks)
         indices = trainer.plan.indices(0, 0)
@@ -149,7 +151,7 @@ def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made
     total, tokens = 0.0, 0
     for index in indices:
         targets = sentences.targets(int(index))
-        batch = Segments([np.concatenate([[0], targets[:-1]])], [targets], [0], 0).batch(0, 0, False, torch.device("cpu"))
+        batch = Segments([np.concatenate([[0], targets[:-1]])], [targets], [0], 0, 0).batch(torch.device("cpu"))
         nll, _ = one_by_one(model, batch, model.recurrence.zero_state(1))
         total, tokens = total + nll, tokens + len(targets)
     gradients = torch.autograd.grad(total / tokens, list(model.parameters()))
@@ -171,7 +173,7 @@ def test_no_state_and_no_gradient_crosses_a_document(made, tmp_path):
             assert share.inputs[number][0] == plan.stream.eos
     # A segment is a row of its own: what precedes it in the window is not among its inputs.
     share = next(share for step in itertools.count() if len((share := plan.share(0, step, 0, 1)).targets) > 1)
-    batch = share.batch(0, 0, False, torch.device("cpu"))
+    batch = share.batch(torch.device("cpu"))
     rows = model.embedding(batch.inputs).detach().requires_grad_()
     hidden, _ = model.recurrence(lambda ids: rows[ids], torch.arange(len(rows)), batch.lengths, None, "rectangle", True)
     hidden[int(batch.lengths[0]) :].sum().backward()
