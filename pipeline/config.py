@@ -282,8 +282,9 @@ class Train(Section):
     """Updates between two checkpoints, besides the one at every validation."""
     log_every: int = Field(20, ge=1)
     """Updates between two lines of metrics."""
-    precision: Literal["float32", "float64", "medium"] = "float32"
-    """Arithmetic. medium: float32 tensors whose matrix products may round to bfloat16 (TF32 on GPUs)."""
+    precision: Literal["float32", "float64", "medium", "bf16", "fp16"] = "float32"
+    """Arithmetic. medium: float32 tensors whose matrix products may round to bfloat16 (TF32 on GPUs). bf16, fp16: products in that
+    type, all else in float32; fp16 leaves out the updates that overflow, and counts them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes GPUs where there are enough for all processes."""
     processes: int = Field(1, ge=1)

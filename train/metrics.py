@@ -12,12 +12,15 @@ class Meter:
     """Sums since it was last read."""
 
     def __init__(self) -> None:
-        self.nll, self.tokens, self.norm, self.steps = 0.0, 0, 0.0, 0
+        self.nll, self.tokens = 0.0, 0
+        self.norms: list[float] = []
         self.restart_clock()
 
-    def add(self, nll: float, tokens: int, norm: float) -> None:
-        """Adds an update: summed loss (nats) and tokens of its global batch, and its gradient's norm before clipping."""
-        self.nll, self.tokens, self.norm, self.steps = self.nll + nll, self.tokens + tokens, self.norm + norm, self.steps + 1
+    def add(self, nll: float, tokens: int, norm: float | None) -> None:
+        """Adds an update: summed loss (nats) and tokens of its global batch, and its gradient's norm before clipping, if it has one."""
+        self.nll, self.tokens = self.nll + nll, self.tokens + tokens
+        if norm is not None:
+            self.norms.append(norm)
         self.timed_tokens += tokens
 
     def restart_clock(self) -> None:
@@ -25,13 +28,14 @@ class Meter:
         self.timed_tokens, self.since = 0, time.monotonic()
 
     def read(self) -> dict[str, float]:
-        """Loss per token, mean gradient norm and speed since the last reading; starts anew."""
+        """Loss per token, mean gradient norm (if there was one) and speed since the last reading; starts anew."""
         seconds = time.monotonic() - self.since
         values = {
             "train/loss": self.nll / self.tokens,
-            "train/gradient_norm": self.norm / self.steps,
             "train/tokens_per_second": self.timed_tokens / seconds,
         }
+        if self.norms:
+            values["train/gradient_norm"] = sum(self.norms) / len(self.norms)
         self.__init__()  # type: ignore[misc]
         return values
 

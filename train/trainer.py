@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +20,7 @@ from train.distributed import Ranks, stop_signals
 from train.evaluation import Validation, chosen_context
 from train.metrics import Meter, MetricsWriter
 from train.model import build
+from train.precision import Precision
 from train.views import Sentences, Stream
 
 log = logging.getLogger("packlm")
@@ -39,9 +39,12 @@ class Position:
     step_in_epoch: int = 0
     tokens: int = 0
     """Targets trained on."""
+    skipped: int = 0
+    """Updates left out because fp16 overflowed."""
     seconds: float = 0.0
     """Time spent, over all restarts."""
     schedule: dict[str, Any] = field(default_factory=dict)
+    precision: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
     """Results `before` training, the `best` since, and the `last`."""
 
@@ -53,8 +56,8 @@ class Update:
     nll: float
     """Summed loss of the global batch, in nats."""
     tokens: int
-    norm: float
-    """Norm of the gradient before clipping."""
+    norm: float | None
+    """Norm of the gradient before clipping; None where fp16 overflowed and nothing was updated."""
     lr: float
     stop: bool
     """Whether a rank was told to stop."""
@@ -70,7 +73,6 @@ class Trainer:
             RequestError: the settings cannot work with this dataset or number of processes.
         """
         settings = config.train
-        torch.set_float32_matmul_precision("medium" if settings.precision == "medium" else "highest")
         self.config, self.manifest, self.ranks = config, manifest, ranks
         self.folder = config.run.dir / "train"
         self.checkpoints = self.folder / "checkpoints"
@@ -80,9 +82,9 @@ class Trainer:
             self.validation = open_validation(config, manifest)
         self.total_steps = min(settings.epochs * self.plan.num_steps, settings.max_steps or 2**62)
 
-        dtype = torch.float64 if settings.precision == "float64" else torch.float32
+        self.precision = Precision(settings.precision, ranks.device)
         first = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
-        self.model = first.to(ranks.device, dtype)
+        self.model = first.to(ranks.device, self.precision.weights)
         self.optimizer = optimizers.build(settings, self.model)
         self.schedule = optimizers.Schedule(settings, self.total_steps)
         self.parallel: nn.Module = self.model
@@ -141,6 +143,7 @@ class Trainer:
                 last = position.step == self.total_steps
                 if self.metrics and (position.step % settings.log_every == 0 or last):
                     values = meter.read() | {"train/lr": update.lr, "train/epoch": position.tokens / self.manifest.split("train").tokens}
+                    values |= {"train/skipped_steps": position.skipped} if self.precision.may_skip else {}
                     self.metrics.write(position.step, position.tokens, values)
                     state = f"loss {values['train/loss']:.3f}, {values['train/tokens_per_second']:,.0f} tokens/s"
                     bar.set_postfix_str(state)
@@ -177,26 +180,30 @@ class Trainer:
             group["lr"] = lr
 
         self.optimizer.zero_grad()
-        sums, final = self.parallel(batch, start, penalties=bool(settings.ar or settings.tar))
-        ((sums.nll + settings.ar * sums.activation) * per_token + settings.tar * sums.slowness * per_change).backward()
+        with self.precision.autocast():
+            sums, final = self.parallel(batch, start, penalties=bool(settings.ar or settings.tar))
+        loss = (sums.nll + settings.ar * sums.activation) * per_token + settings.tar * sums.slowness * per_change
+        self.precision.backward(loss, self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf))
         total, stops = ranks.sum(np.array([float(sums.nll.detach()) if part else 0.0, stop], np.float64))
-        if not math.isfinite(total) or not math.isfinite(norm):
+        skipped = self.precision.may_skip and not math.isfinite(norm)
+        if not math.isfinite(total) or not (math.isfinite(norm) or skipped):
             raise PacklmError(
                 f"step {position.step + 1:,} (epoch {position.epoch}, batch {position.step_in_epoch}): loss "
                 f"{total / segments.global_tokens}, gradient norm {norm}; nothing was updated. Lower train.lr or train.clip, "
                 "with --rebuild or another --run.name"
             )
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
 
         if final is not None:
             self.carried = carry.after(self.carried, final, segments)
         position.step += 1
         position.tokens += segments.global_tokens
+        position.skipped += skipped
         position.step_in_epoch += 1
         if position.step_in_epoch == self.plan.num_steps:
             position.epoch, position.step_in_epoch = position.epoch + 1, 0
-        return Update(float(total), segments.global_tokens, norm, lr, stops > 0)
+        return Update(float(total), segments.global_tokens, None if skipped else norm, lr, stops > 0)
 
     def validate(self) -> bool:
         """Measures the validation split and says whether the model is the best so far."""
@@ -222,7 +229,7 @@ class Trainer:
         sizes = [len(self.plan.mine(rank, self.ranks.world)) for rank in range(self.ranks.world)]
         carried = [self.ranks.gather(part, 1, sizes) for part in self.carried] if self.plan.streams else []
         if self.ranks.first:
-            self.position.schedule = self.schedule.state()
+            self.position.schedule, self.position.precision = self.schedule.state(), self.precision.state()
             tensors = checkpoint.with_prefix("model", model_folder.weights_of(self.model))
             tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(self.optimizer))
             tensors |= {f"carried.{layer}": part for layer, part in enumerate(carried) if part is not None}
@@ -233,6 +240,7 @@ class Trainer:
         tensors, state = checkpoint.load_checkpoint(self.checkpoints, "latest")
         self.position = Position(**state)
         self.schedule.restore(self.position.schedule)
+        self.precision.restore(self.position.precision)
         model_folder.restore_weights(self.model, checkpoint.under_prefix("model", tensors), self.checkpoints)
         checkpoint.restore_optimizer(self.optimizer, checkpoint.under_prefix("optimizer", tensors))
         if self.plan.streams:
@@ -255,8 +263,8 @@ class Trainer:
         config, position = self.config, self.position
         tensors, _ = checkpoint.load_checkpoint(self.checkpoints, "best")
         summary = {
-            "steps": position.step, "epochs": position.step / self.plan.num_steps, "tokens": position.tokens,
-            "seconds": position.seconds, "validation": position.validation,
+            "steps": position.step, "skipped_steps": position.skipped, "epochs": position.step / self.plan.num_steps,
+            "tokens": position.tokens, "seconds": position.seconds, "validation": position.validation,
         }  # fmt: skip
         about = {
             "name": config.run.name, "model": config.model.model_dump(mode="json"), "vocab_size": self.manifest.vocab_size,

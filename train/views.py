@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import dataset
 from pipeline.errors import PacklmError
@@ -36,7 +37,12 @@ class Sentences:
         """The sentences view of a split of a dataset."""
         column = _table(folder, manifest, "sentences", split).column("ids")
         sentences = Sentences([(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks if len(chunk)])
-        _check_tokens(sentences.tokens, folder, manifest, "sentences", split)
+        if len(sentences) and sentences.lengths.min() < 1:
+            raise PacklmError(
+                f"{folder}: sentence {int(sentences.lengths.argmin())} of {split} has no tokens, not even its <eos>; "
+                f"`python -m preprocess verify {folder}` names the damaged file"
+            )
+        _check(sentences.tokens, folder, manifest, "sentences", split)
         return sentences
 
     def __len__(self) -> int:
@@ -88,7 +94,7 @@ class Stream:
         rows = np.repeat(np.arange(len(begins)), np.diff(begins.offsets.to_numpy()))
         firsts = np.concatenate([[0], np.cumsum(num_targets, dtype=np.int64)])
         stream = Stream(chunks, num_targets, firsts[rows] + begins.flatten().to_numpy())
-        _check_tokens(len(stream), folder, manifest, "fixed", split)
+        _check(len(stream), folder, manifest, "fixed", split)
         return stream
 
     def __len__(self) -> int:
@@ -136,14 +142,24 @@ def _joined(parts: list[Array]) -> Array:
     return (np.concatenate(parts) if len(parts) != 1 else parts[0]).astype(np.int64)
 
 
-def _check_tokens(found: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:
-    """Whoever trains or measures on a view has as many targets as the manifest says; `PacklmError` otherwise."""
+def _check(found: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:
+    """Whoever trains or measures on a view has as many targets as the manifest says, and none beyond the vocabulary (which the files'
+    own statistics tell without reading them); `PacklmError` otherwise."""
     expected = manifest.split(split).tokens
     if found != expected:
         raise PacklmError(
             f"{folder}: the {view} view of {split} has {found:,} tokens, the manifest says {expected:,}; "
             f"`python -m preprocess verify {folder}` names the damaged file"
         )
+    for path in dataset.paths(folder, manifest, view, split):
+        groups = pq.ParquetFile(path).metadata
+        for group in range(groups.num_row_groups):
+            statistics = groups.row_group(group).column(0).statistics  # `ids` stands first in both views
+            if statistics is not None and statistics.has_min_max and statistics.max >= manifest.vocab_size:
+                raise PacklmError(
+                    f"{path}: holds the id {statistics.max}, but the vocabulary has {manifest.vocab_size:,}; "
+                    f"`python -m preprocess verify {folder}` names what is damaged"
+                )
 
 
 def _table(folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> pa.Table:

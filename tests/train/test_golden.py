@@ -1,0 +1,51 @@
+"""Twenty steps of a recipe as they have always been: a change that should not alter numbers does not.
+
+`python -m tests.train.test_golden` writes the file anew, for a change that should.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from tests import made_up
+from train import distributed
+from train.trainer import Trainer
+
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+RECIPES = Path(__file__).resolve().parents[2] / "configs"
+SETTINGS = (
+    "--train.max_steps", "20", "--train.log_every", "1", "--train.precision", "float64", "--train.device", "cpu", "--model.hidden", "32",
+    "--tracking.uri=",
+)  # fmt: skip
+
+
+def losses(recipe: str, folder: Path) -> list[float]:
+    """The loss of each of the first 20 steps of a recipe with 32 units, in float64, on made-up documents of 300 words."""
+    manifest = made_up.write(folder / "data", counts=(400, 8), vocab_size=300)
+    made = config.load(RECIPES / recipe, [*SETTINGS, "--dataset.dir", str(folder / "data"), "--run.dir", str(folder / "run")], {})
+    with distributed.start("cpu") as ranks:
+        Trainer(made, manifest, ranks).run()
+    lines = map(json.loads, (folder / "run" / "train" / "metrics.jsonl").read_text().splitlines())
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+@pytest.mark.parametrize("recipe", ["quickstart.toml", "ptb-small.toml"])
+def test_the_losses_are_those_kept(recipe, tmp_path):
+    kept = json.loads(GOLDEN.read_text())[recipe]
+    assert len(kept) == 20
+    assert losses(recipe, tmp_path) == pytest.approx(kept, rel=1e-9)
+
+
+def main() -> None:
+    found = {}
+    for recipe in ("quickstart.toml", "ptb-small.toml"):
+        with tempfile.TemporaryDirectory() as folder:
+            found[recipe] = losses(recipe, Path(folder))
+    GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Reduced types change the last digits, not the training; what fp16 cannot hold is left out and counted."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from tests.train.test_training import settings
+from train import distributed
+from train.precision import Precision
+from train.trainer import Trainer
+
+
+def trained(made, run, **train) -> Trainer:
+    with distributed.start("cpu") as ranks:
+        trainer = Trainer(settings(made[0], run, "sentences", max_steps=12, **train), made[1], ranks)
+        trainer.run()
+    return trainer
+
+
+def losses(trainer: Trainer) -> list[float]:
+    lines = [json.loads(line) for line in (trainer.folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+@pytest.mark.parametrize("layout", ["auto", "steps", "packed", "rectangle"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "medium"])
+def test_a_reduced_type_trains_as_float32_does_to_its_rounding(made, tmp_path, precision, layout):
+    reduced, whole = (trained(made, tmp_path / name, layout=layout, precision=name) for name in (precision, "float32"))
+    assert losses(reduced) == pytest.approx(losses(whole), rel=0.01)
+    if precision != "medium":
+        assert losses(reduced) != losses(whole)
+    assert all(parameter.dtype == torch.float32 for parameter in reduced.model.parameters())
+
+
+def test_float32_differs_from_float64_in_rounding_alone(made, tmp_path):
+    single, double = (trained(made, tmp_path / name, precision=name) for name in ("float32", "float64"))
+    assert losses(single) == pytest.approx(losses(double), rel=1e-5) and losses(single) != losses(double)
+
+
+def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made, tmp_path):
+    made_up = settings(made[0], tmp_path, "rows", precision="fp16", max_steps=3, checkpoint_every=1)
+    with distributed.start("cpu") as ranks:
+        trainer = Trainer(made_up, made[1], ranks)
+        trainer.metrics = None
+        before, scale = trainer.model.projection.bias.detach().clone(), trainer.precision.scaler.get_scale()
+        overflow = trainer.model.projection.bias.register_hook(lambda gradient: gradient * math.inf)
+        assert trainer.update(stop=False).norm is None
+        assert torch.equal(trainer.model.projection.bias, before)
+        assert (trainer.position.skipped, trainer.position.step) == (1, 1)
+        assert trainer.precision.scaler.get_scale() == scale / 2
+        overflow.remove()
+        assert trainer.update(stop=False).norm > 0
+        assert not torch.equal(trainer.model.projection.bias, before)
+        trainer.save(best=True)
+
+        again = Trainer(made_up, made[1], ranks)
+        assert again.resumed and (again.position.skipped, again.position.step) == (1, 2)
+        assert again.precision.state() == trainer.precision.state()
+
+
+def test_float32_has_no_scale_to_keep():
+    assert Precision("float32", torch.device("cpu")).state() == {}

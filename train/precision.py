@@ -1,0 +1,54 @@
+"""The arithmetic of a training: `train.precision`.
+
+    float32, float64    everything in that type
+    medium              float32, whose matrix products may round their factors to bfloat16 (TF32 on GPUs)
+    bf16, fp16          products in that type (autocast), weights, sums and the softmax in float32; fp16 scales the loss so that small
+                        gradients do not vanish, and skips the steps in which large ones overflow (Micikevicius et al. 2018)
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """How losses are computed and gradients scaled."""
+
+    def __init__(self, name: str, device: torch.device):
+        """Also sets, for this process, how float32 products may round."""
+        torch.set_float32_matmul_precision("medium" if name == "medium" else "highest")
+        self.device, self.reduced = device, _REDUCED.get(name)
+        self.weights = torch.float64 if name == "float64" else torch.float32
+        """The type of the weights."""
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, self.reduced) if self.reduced else nullcontext()
+
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Puts the gradients of a loss where the optimizer finds them, unscaled; infinite or NaN where they overflowed."""
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer's step, left out by fp16 where a gradient overflowed; the next one is scaled less."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether gradients that are not finite are part of the method."""
+        return self.scaler.is_enabled()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return self.scaler.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        self.scaler.load_state_dict(state)
