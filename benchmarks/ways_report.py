@@ -91,7 +91,7 @@ def _draw_bars(axes: Axes, ways: list[dict[str, Any]]) -> None:
     for place, row in zip(places, ways, strict=True):
         last = row["points"][-1]
         early = "" if row["whole"] else f" (after {_short(last['tokens'])} tokens)"
-        text = f"{row['tokens_per_second']:,.0f}   fill {row['fill']:.0%}   perplexity {last['perplexity']:,.0f}{early}"
+        text = f"{row['tokens_per_second']:,.0f}   fill {row['fill']:.1%}   perplexity {last['perplexity']:,.0f}{early}"
         axes.annotate(
             text, (row["tokens_per_second"], place), (4, 0), textcoords="offset points", va="center", fontsize=9,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
