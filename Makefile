@@ -13,7 +13,7 @@ READY := .venv/.ready
 STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 SETTINGS = --config $(CONFIG) $(ARGS)
 
-.PHONY: run preprocess train evaluate generate ui test lint help clean
+.PHONY: run preprocess train evaluate generate ui compare-batching test lint help clean
 
 run: $(READY)
 	@$(BIN)/python -m pipeline run $(SETTINGS)
@@ -35,6 +35,9 @@ ui: $(READY)
 	     $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --host 127.0.0.1 --port $(PORT) ;; \
 	esac
 
+compare-batching: $(READY)
+	@$(BIN)/python benchmarks/compare_batching.py $(SETTINGS)
+
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -43,15 +46,16 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 help:
-	@echo "make              set up .venv, run the whole pipeline, say where everything is"
-	@echo "make test         set up .venv, run the tests"
-	@echo "make preprocess   documents -> dataset"
-	@echo "make train        dataset -> model, with torchrun"
-	@echo "make evaluate     perplexity of the model"
-	@echo "make generate     text from prompts"
-	@echo "make ui           the record of all runs, in MLflow, at http://127.0.0.1:$(PORT)"
-	@echo "make lint         ruff and mypy"
-	@echo "make clean        remove .venv and caches; data/, runs/ and mlflow.db stay"
+	@echo "make                   set up .venv, run the whole pipeline, say where everything is"
+	@echo "make test              set up .venv, run the tests"
+	@echo "make preprocess        documents -> dataset"
+	@echo "make train             dataset -> model, with torchrun"
+	@echo "make evaluate          perplexity of the model"
+	@echo "make generate          text from prompts"
+	@echo "make ui                the record of all runs, in MLflow, at http://127.0.0.1:$(PORT)"
+	@echo "make compare-batching  ways to batch sentences side by side, on a recipe"
+	@echo "make lint              ruff and mypy"
+	@echo "make clean             remove .venv and caches; data/, runs/ and mlflow.db stay"
 	@echo
 	@echo "CONFIG=$(CONFIG)   NPROC=$(NPROC) processes of make train   PYTHON=$(PYTHON)   PORT=$(PORT)"
 	@echo 'ARGS="--train.lr 0.5"   further arguments; make train ARGS=--rebuild starts it over'

@@ -1,0 +1,131 @@
+"""The comparison of ways to batch as a table, a report and a picture."""
+
+from itertools import cycle
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from ways import YARDSTICK
+
+COLUMNS = ("way", "tokens/s", "of fixed", "fill", "memory", "perplexity", "tokens seen", "off by")
+COLOURS = {
+    "one-by-one": "#7f7f7f",
+    "equal-lengths": "#bcbd22",
+    "padded": "#d62728",
+    "padded-masked": "#ff7f0e",
+    "cell-by-step": "#8c564b",
+    "packed-as-usual": "#9467bd",
+    YARDSTICK: "#222222",
+}
+"""Of the plain ways and the yardstick; our layouts take blues and greens."""
+OURS = ("#08519c", "#3182bd", "#2ca25f", "#66c2a4")
+
+
+def table(ways: list[dict[str, Any]]) -> str:
+    """Aligned columns: the first to the left, numbers to the right."""
+    lines = [COLUMNS, *(cells(row, ways) for row in ways)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    pads = [str.ljust, *[str.rjust] * (len(COLUMNS) - 1)]
+    return "\n".join("  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)).rstrip() for line in lines)
+
+
+def cells(row: dict[str, Any], ways: list[dict[str, Any]]) -> tuple[str, ...]:
+    """A way's line of the table."""
+    fixed, last = _yardstick(ways), row["points"][-1]
+    return (
+        row["label"],
+        f"{row['tokens_per_second']:,.0f}",
+        f"{row['tokens_per_second'] / fixed['tokens_per_second']:.2f}",
+        f"{row['fill']:.1%}",
+        f"{row['memory_bytes'] / 1e6:,.0f} MB",
+        f"{last['perplexity']:,.2f}",
+        f"{last['tokens']:,}{'' if row['whole'] else '*'}",
+        f"{row['difference']:.0e}" if row["difference"] < 1e-6 else f"{row['difference']:,.0%}",
+    )
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The report."""
+    about, ways = results["about"], results["ways"]
+    lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(cells(row, ways) for row in ways)]
+    rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"""# Ways to batch, on {about["recipe"]}
+
+    python {" ".join(results["command"])}
+
+{about["model"]}; {about["training"]}; no dropout, learning rate constant. {about["machine"]}.
+
+{rows}
+
+- tokens/s: median over the steps, of tokens to be predicted; *of fixed*: as a share of what fixed rows of {about["row_length"]} reach.
+- fill: tokens to be predicted as a share of the positions that run through the model, padding included.
+- memory: peak of training beyond what the process held before its first step: activations, gradients, state of the optimizer.
+- perplexity: of {about["validation_tokens"]:,} tokens of validation sentences, each from a zero state, after *tokens seen*; a star: its
+  {about["seconds"]:g} seconds were up before it had seen {about["tokens"]:,}.
+- off by: the largest difference of loss and gradients from those of the sentences one by one in our model, in float64, as a share.
+
+![The table as bars, and perplexity against seconds](compare-batching.png)
+"""
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """Bars of tokens/s with fill and perplexity beside them; perplexity against seconds of training in the same colours."""
+    about, ways = results["about"], results["ways"]
+    drawn = Figure(figsize=(13, 0.4 * len(ways) + 2), layout="constrained")
+    bars, curves = drawn.subplots(1, 2, width_ratios=(3, 2))
+    drawn.suptitle(f"{about['recipe']}: {about['model']}; {about['training']}\n{about['machine']}", fontsize=10)
+    _draw_bars(bars, ways)
+    _draw_curves(curves, ways)
+    return drawn
+
+
+def _draw_bars(axes: Axes, ways: list[dict[str, Any]]) -> None:
+    speeds = [row["tokens_per_second"] for row in ways]
+    places = range(len(ways))
+    axes.barh(places, speeds, color=_colours(ways), height=0.7)
+    axes.set_yticks(places, [row["label"] for row in ways])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(speeds) * 1.6)
+    axes.axvline(_yardstick(ways)["tokens_per_second"], color=COLOURS[YARDSTICK], linewidth=0.8, linestyle=":", zorder=0)
+    for place, row in zip(places, ways, strict=True):
+        last = row["points"][-1]
+        early = "" if row["whole"] else f" (after {_short(last['tokens'])} tokens)"
+        text = f"{row['tokens_per_second']:,.0f}   fill {row['fill']:.1%}   perplexity {last['perplexity']:,.0f}{early}"
+        axes.annotate(
+            text, (row["tokens_per_second"], place), (4, 0), textcoords="offset points", va="center", fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+    axes.set_xlabel("tokens to be predicted a second (median over the steps)")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_curves(axes: Axes, ways: list[dict[str, Any]]) -> None:
+    for row, colour in zip(ways, _colours(ways), strict=True):
+        seconds, perplexities = ([point[key] for point in row["points"]] for key in ("seconds", "perplexity"))
+        style = "--" if row["key"] == YARDSTICK else "-"
+        axes.plot(seconds, perplexities, style, color=colour, marker="o", markersize=3, linewidth=1.2)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        ticks = [factor * 10.0**power for power in range(-2, 8) for factor in (1, 2, 5)]
+        ticks = [value for value in ticks if limits[0] <= value <= limits[1]]
+        axis.set_ticks(ticks, [f"{value:,.10g}" for value in ticks])
+        axis.set_minor_locator(NullLocator())
+    axes.set_xlabel("seconds of training")
+    axes.set_ylabel("perplexity of validation sentences")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _yardstick(ways: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(row for row in ways if row["key"] == YARDSTICK)
+
+
+def _colours(ways: list[dict[str, Any]]) -> list[str]:
+    ours = cycle(OURS)
+    return [COLOURS.get(row["key"]) or next(ours) for row in ways]
+
+
+def _short(number: int) -> str:
+    return f"{number / 1000:,.0f}k" if number >= 10_000 else f"{number:,}"

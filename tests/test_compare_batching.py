@@ -1,0 +1,187 @@
+"""The ways of batching that are compared: each gives what it is said to give, and the program yields a row for each."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import config, dataset, files
+from pipeline.errors import RequestError
+from tests import made_up
+from train.distributed import Ranks
+from train.recurrence import Layout
+from train.views import Sentences
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import compare_batching
+import ways
+import ways_data
+import ways_measured
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+CELLS = ["rnn", "gru", "lstm"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`datasets` keeps its cache with the test's files, in this process and those it starts."""
+    import datasets
+
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("HF_DATASETS_CACHE", str(cache))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    made_up.write(folder, counts=(60, 8))
+    return folder
+
+
+def recipe(folder: Path, **model: object) -> config.Config:
+    shape = {"cell": "lstm", "layers": 2, "hidden": (5, 7), "embedding": 7}
+    return config.resolve({"model": shape | model, "train": {"global_batch_tokens": 40, "device": "cpu"}, "dataset": {"dir": folder}})
+
+
+def opened(settings: config.Config) -> ways_data.Data:
+    return ways_data.Data.open(settings, dataset.read_manifest(settings.dataset.dir), 50)
+
+
+def group_of(*lengths: int) -> ways.Group:
+    """Random sentences of these lengths, of ids 1 to 16, each ending in 0."""
+    drawn = np.random.default_rng(5)
+    targets = [np.append(drawn.integers(1, 17, length - 1), 0) for length in lengths]
+    return ways.Group([np.append(0, sentence[:-1]) for sentence in targets], targets)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("way", ways.WAYS.values(), ids=ways.WAYS)
+def test_loss_and_gradients_are_those_of_one_by_one(folder: Path, way: ways.Way, cell: str, tied: bool) -> None:
+    settings = recipe(folder, cell=cell, tied=tied, embedding=7 if tied else 4)
+    model = ways_measured.first_model(settings, 17, CPU, torch.float64)
+    group = group_of(6, 6, 6) if way.batches == "equal" else group_of(3, 1, 6, 6, 2)
+    found = ways_measured.difference(way, model, group)
+    if way.exact:
+        assert found < 1e-12
+    else:
+        assert found > 1e-2
+
+
+def test_padding_without_a_mask_is_exact_only_where_there_is_none(folder: Path) -> None:
+    model = ways_measured.first_model(recipe(folder), 17, CPU, torch.float64)
+    assert ways_measured.difference(ways.WAYS["padded"], model, group_of(4, 4)) < 1e-12
+
+
+def test_the_plain_relu_cell_is_torchs() -> None:
+    layer, cell = (module(2, 3) for module in ways.plain_modules("rnn_relu"))
+    assert layer.mode == "RNN_RELU" and cell.nonlinearity == "relu"
+    with pytest.raises(RequestError, match=r"model\.cell: torch has no module for 'mogrifier'"):
+        ways.plain_modules("mogrifier")
+
+
+@pytest.mark.parametrize(
+    ("key", "positions"),
+    [
+        ("one-by-one", 12), ("padded", 20), ("padded-masked", 20), ("cell-by-step", 12), ("packed-as-usual", 20),
+        ("ours-packed", 12), ("ours-rectangle", 20),
+    ],
+)  # fmt: skip
+def test_positions_are_counted_with_their_padding(folder: Path, key: str, positions: int) -> None:
+    """Lengths 5, 1, 4, 2: twelve tokens in a rectangle of twenty."""
+    way = ways.WAYS[key]
+    model = way.make(ways_measured.first_model(recipe(folder), 17, CPU, torch.float32))
+    counted = ways_measured.Positions(model)
+    way.gradients(model, group_of(5, 1, 4, 2))
+    assert counted.count == positions
+
+
+def test_batches_of_equal_lengths_hold_every_sentence_once_an_epoch(folder: Path) -> None:
+    sentences = opened(recipe(folder)).sentences
+    plan = ways_data.EqualLengths(sentences, 20, seed=1)
+    epochs = []
+    for epoch in (0, 1):
+        groups = [plan.share(epoch, step, 0, 1) for step in range(plan.num_steps)]
+        assert all(len({*map(len, group.targets)}) == 1 and group.tokens <= 20 for group in groups)
+        epochs.append([tuple(target.tolist()) for group in groups for target in group.targets])
+    every = sorted(tuple(sentences.targets(index).tolist()) for index in range(len(sentences)))
+    assert sorted(epochs[0]) == sorted(epochs[1]) == every and epochs[0] != epochs[1]
+
+
+def test_a_step_has_the_tokens_of_the_recipe_and_rows_are_cut_nowhere(folder: Path) -> None:
+    data = opened(recipe(folder))
+    assert data.budget == 40
+    group = next(data.groups(ways.WAYS["fixed-rows"]))
+    assert {*map(len, group.targets)} <= {6, data.stream.row(data.stream.num_rows - 1)[1] % 6}
+    streams = recipe(folder)
+    streams = streams.model_copy(update={"train": streams.train.model_copy(update={"segments": "streams", "streams": 2, "window": 3})})
+    assert opened(streams).budget == max(6, data.sentences.lengths.max())
+
+
+def test_validation_can_be_its_first_sentences(folder: Path) -> None:
+    whole = Sentences.open(folder, dataset.read_manifest(folder), "validation")
+    part = ways_data.first_sentences(whole, 30)
+    assert part.tokens <= 30 < part.tokens + whole.lengths[len(part)]
+    assert [part.targets(index).tolist() for index in range(len(part))] == [whole.targets(index).tolist() for index in range(len(part))]
+    assert ways_data.first_sentences(whole, 0).tokens == whole.tokens
+
+
+def options(folder: Path, out: Path) -> list[str]:
+    settings = {
+        "dataset.dir": folder, "model.hidden": 8, "train.global_batch_tokens": 40, "train.precision": "float64", "train.device": "cpu",
+        "tokens": 300, "validation-tokens": 60, "out": out,
+    }  # fmt: skip
+    return [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
+
+
+def test_the_program_yields_a_row_for_each_way(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first way in a process of its own, as the program does it; the others in this one, which takes less time."""
+    alone = compare_batching.alone
+
+    def sometimes_alone(way: ways.Way, arguments: list[str]) -> dict[str, object]:
+        if way.key == "one-by-one":
+            return alone(way, arguments)
+        settings = config.load(None, options(folder, tmp_path)[:10])
+        ranks = Ranks(0, 1, CPU)
+        found = ways_measured.measure(way, settings, 17, ways_data.Data.open(settings, dataset.read_manifest(folder), 60), ranks, 300, 60)
+        return json.loads(json.dumps(asdict(found)))
+
+    monkeypatch.setattr(compare_batching, "alone", sometimes_alone)
+    monkeypatch.setattr(sys, "argv", ["compare_batching.py", *options(folder, tmp_path)])
+    compare_batching.main()
+    lines = capsys.readouterr().out.splitlines()
+    labels = [way.label for way in ways.WAYS.values()]
+    assert [line[: len(label)] for line, label in zip(lines[1:], labels, strict=True)] == labels
+    assert {f"ours-{layout}" for layout in get_args(Layout)} <= ways.WAYS.keys()
+    rows = {row["key"]: row for row in files.read_json(tmp_path / "compare-batching.json")["ways"]}
+    assert rows.keys() == ways.WAYS.keys()
+    assert all(row["whole"] and row["points"][-1]["tokens"] >= 300 and row["tokens_per_second"] > 0 for row in rows.values())
+    # The same steps on the same sentences, in float64: the exact ways are one training.
+    same = [row["points"][-1]["perplexity"] for key, row in rows.items() if ways.WAYS[key].batches == "close" and ways.WAYS[key].exact]
+    assert same == pytest.approx([same[0]] * len(same), rel=1e-9) and len(same) >= 6
+    assert rows["padded"]["points"][-1]["perplexity"] != pytest.approx(same[0], rel=1e-6)
+    assert rows["padded"]["fill"] == rows["padded-masked"]["fill"] < rows["ours-packed"]["fill"] == rows["fixed-rows"]["fill"] == 1
+    assert (tmp_path / "compare-batching.png").read_bytes()[:4] == b"\x89PNG"
+    assert all(f"| {label} |" in (tmp_path / "compare-batching.md").read_text() for label in labels)
+
+
+def test_a_recipe_without_a_dataset_is_told_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--config", str(ROOT / "configs" / "ptb-small.toml"), "--dataset.dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["compare_batching.py", *arguments])
+    with pytest.raises(RequestError, match=r"no dataset here .*make preprocess CONFIG=.*configs/ptb-small\.toml"):
+        compare_batching.main()
