@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.errors import PacklmError, RequestError
 
-VERSION = 2
+VERSION = 3
 VIEWS: tuple["View", ...] = ("fixed", "sentences")
 SPLITS = ("train", "validation", "test")
 EOS, UNK = "<eos>", "<unk>"
