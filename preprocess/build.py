@@ -104,7 +104,7 @@ class _Making:
         self.settings, self.crew = settings, crew
         found = survey.find(settings, _building(settings.dataset.dir) / "spool")
         if likely:
-            crew.expect(collect.make, survey.num_tasks(found))
+            crew.expect(collect.make, survey.num_tasks(found, settings.corpus))
         self.ready = given.load_given(settings.tokenizer)
         self.surveyed = survey.survey(found, settings.corpus)
         self.origin = Origin.of(settings, self.ready, self.surveyed.corpus)

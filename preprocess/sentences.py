@@ -175,8 +175,19 @@ def _sentencex(data: np.ndarray, language: str) -> np.ndarray:
         text = str(data[start:end].data, "utf-8")
         starts = np.fromiter(_boundaries(text, language), np.int64)
         if not text.isascii():
-            starts = np.flatnonzero((data[start:end] & 0xC0) != 0x80)[starts]
+            starts = _bytes_of(starts, data[start:end])
         found.append(starts + start)
+    return np.concatenate(found)
+
+
+def _bytes_of(characters: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """The byte at which each of some characters of UTF-8 text begins; given by their numbers, rising."""
+    found, before = [np.empty(0, np.int64)], 0
+    for start, end in _windows(data):
+        begins = np.flatnonzero((data[start:end] & 0xC0) != 0x80)
+        low, high = np.searchsorted(characters, [before, before + len(begins)])
+        found.append(begins[characters[low:high] - before] + start)
+        before += len(begins)
     return np.concatenate(found)
 
 

@@ -227,10 +227,15 @@ def _digest(source: Source, cuts: Sequence[int]) -> tuple[str, int, list[int]]:
     return content.hexdigest(), position, numbers
 
 
+def has_cuts(source: Source, rules: Corpus) -> bool:
+    """Whether the bytes of a source can be cut where a document begins; Parquet is cut at row groups instead."""
+    whole_files = source.kind == "text" and rules.document == "file"
+    return not (source.kind in ("csv", "parquet") or whole_files or source.compression) and cuts_at_line_feeds(source.encoding)
+
+
 def _cuts(source: Source, rules: Corpus, part_bytes: int) -> list[int]:
     """Bytes at which the parts after the first begin."""
-    whole_files = source.kind == "text" and rules.document == "file"
-    if source.kind in ("csv", "parquet") or whole_files or source.compression or not cuts_at_line_feeds(source.encoding):
+    if not has_cuts(source, rules):
         return []
     cuts = [0]
     size = source.state()[0]

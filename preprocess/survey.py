@@ -50,9 +50,10 @@ def find(config: Config, spool: Path) -> list[tuple[str, Source]]:
     return [(split, source) for split, listed in found.items() for source in listed]
 
 
-def num_tasks(found: list[tuple[str, Source]]) -> int:
+def num_tasks(found: list[tuple[str, Source]], rules: Corpus) -> int:
     """About how many collect tasks there will be."""
-    return -(-sum(source.state()[0] for _, source in found) // TASK_BYTES)
+    sizes = [(source.state()[0], source.kind == "parquet" or sources.has_cuts(source, rules)) for _, source in found]
+    return -(-sum(size if has_cuts else min(size, TASK_BYTES) for size, has_cuts in sizes) // TASK_BYTES)
 
 
 def survey(found: list[tuple[str, Source]], rules: Corpus) -> Survey:
