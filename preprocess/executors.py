@@ -11,7 +11,7 @@ from typing import TypeVar
 from pipeline import config
 from pipeline.log import progress
 from preprocess import clusters
-from preprocess.workers import Died, Sized, Worker, killed_twice
+from preprocess.workers import Died, Sized, Worker, keep_memory, killed_twice
 
 log = logging.getLogger("packlm")
 
@@ -66,6 +66,8 @@ class Crew:
             if self._settings.executor != "processes":
                 clusters.run(function, ordered, self._settings, what, records, finished)
             elif min(self._workers, len(tasks)) <= 1:
+                if len(tasks) > 1:  # a single one may be large, and takes no more memory than it must
+                    keep_memory()
                 for task in ordered:
                     function(task)
                     finished(task)

@@ -6,6 +6,7 @@ however it dies (kill -9 too), and the worker ends in the middle of whatever it 
 """
 
 import contextlib
+import ctypes
 import os
 import pickle
 import queue
@@ -43,10 +44,20 @@ ONE_CORE = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 """A worker is one of as many as there are processors: no library may start threads for each of them again."""
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+_KEPT = 1 << 30
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(_KEPT), "MALLOC_TRIM_THRESHOLD_": str(_KEPT)}
 """glibc: block after block asks for memory of the same size, which costs much time where it is given back to the system in between."""
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from preprocess.workers import serve; serve(int(sys.argv[1]))"
+
+
+def keep_memory() -> None:
+    """What `KEEP_MEMORY` does, for this process; nothing where the C library knows no such thing."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        mallopt(m_trim_threshold, _KEPT)
+        mallopt(m_mmap_threshold, _KEPT)
 
 
 class Died(Exception):
