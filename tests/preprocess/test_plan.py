@@ -105,3 +105,13 @@ def test_sentences_are_found_where_they_were_cut(tmp_path):
         bounds = [*starts.tolist(), len(texts.data)]
         pieces += [bytes(texts.data[start:end]).decode().strip() for start, end in pairwise(bounds)]
     assert pieces == ["Ein Bär.", "Noch einer.", "Über Nacht kam er.", "Ja.", "Zwei."]
+
+
+@pytest.mark.parametrize(("rules", "expected"), [({"document": "line"}, 5), ({"document": "file"}, 2), ({"format": "csv"}, 2)])
+def test_how_many_collect_tasks_to_expect(tmp_path, monkeypatch, rules, expected):
+    monkeypatch.setattr(survey, "TASK_BYTES", 1000)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "long.txt").write_text("text\n" * 800)
+    (tmp_path / "corpus" / "short.txt").write_text("text\n" * 100)
+    settings = config.resolve({"corpus": {"train": str(tmp_path / "corpus"), "format": "text", **rules}})
+    assert survey.num_tasks(survey.find(settings, tmp_path), settings.corpus) == expected
