@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 
-def make_corpus(path: Path, size: int, end: str = "\n") -> None:
-    """Writes at least `size` bytes: sentences of 5 to 39 words, `end` after each.
+def make_corpus(path: Path, size: int, end: str = "\n", repeat: int | None = None) -> None:
+    """Writes at least `size` bytes: sentences of 5 to 39 words, `end` after each; from `repeat` bytes on, the same again and again.
 
     The words are 200,000 made-up ones with Zipf's frequencies; three in a thousand are made for the occasion.
     """
@@ -16,7 +16,7 @@ def make_corpus(path: Path, size: int, end: str = "\n") -> None:
     share = 1 / np.arange(1, len(words) + 1)
     share /= share.sum()
     with open(path, "w", encoding="ascii") as stream:
-        while stream.tell() < size:
+        while stream.tell() < min(size, repeat or size):
             lengths = generator.integers(5, 40, 20_000)
             drawn = generator.choice(len(words), lengths.sum(), p=share)
             rare = generator.random(len(drawn)) < 0.003
@@ -27,3 +27,7 @@ def make_corpus(path: Path, size: int, end: str = "\n") -> None:
             for length in lengths.tolist():
                 stream.write(" ".join(spelled[start : start + length]).capitalize() + "." + end)
                 start += length
+    first = path.read_bytes()
+    with open(path, "ab") as more:
+        while more.tell() < size:
+            more.write(first)

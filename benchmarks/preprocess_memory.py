@@ -17,8 +17,6 @@ from pathlib import Path
 from made_up_text import make_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
-_MADE_UP = 200
-"""Megabytes that are made up; a larger corpus is these again and again."""
 
 
 def main() -> None:
@@ -26,17 +24,16 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--one-document", action="store_true", help="the file is a document; otherwise each line")
     parser.add_argument("--one-line", action="store_true", help="without a line feed anywhere")
+    parser.add_argument("--wide", action="store_true", help="ends in U+1F600: text that has it takes Python four bytes a character")
     parser.add_argument("--sentences", choices=["line", "sentencex", "none"], default="line")
     parser.add_argument("--kind", choices=["word", "bpe", "character"], default="word")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "corpus.txt"
-        make_corpus(path, min(given.megabytes, _MADE_UP) * 1_000_000, " " if given.one_line else "\n")
-        with open(path, "r+b") as stream:
-            first = stream.read()
-            for _ in range(given.megabytes // _MADE_UP - 1):
-                stream.write(first)
+        make_corpus(path, given.megabytes * 1_000_000, " " if given.one_line else "\n", repeat=200_000_000)
+        with open(path, "ab") as stream:
+            stream.write("The end \U0001f600.".encode() if given.wide else b"")
         settings = {
             "corpus.format": "auto", "corpus.train": path, "corpus.document": "file" if given.one_document else "line",
             "corpus.validation_fraction": 0, "corpus.test_fraction": 0, "corpus.sentences": given.sentences, "tokenizer.kind": given.kind,

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pipeline import files
 from pipeline.errors import PacklmError, RequestError
 
-VERSION = 2
+VERSION = 3
 VIEWS: tuple["View", ...] = ("fixed", "sentences")
 SPLITS = ("train", "validation", "test")
 EOS, UNK = "<eos>", "<unk>"
@@ -166,9 +166,13 @@ def fixed_table(ids: np.ndarray, opens: np.ndarray, starts: np.ndarray, stops: n
     row is filled up with its own last id, which `num_targets` leaves out); `begins`, each p where target ids[p + 1] opens a
     document; `num_targets`.
     """
-    padded = np.empty(len(ids) + 1, id_type(like.vocab_size))
-    padded[0], padded[1:] = before, ids
-    rows = padded[np.minimum(starts[:, None] + np.arange(like.length + 1), stops[:, None])]
+    width = like.length + 1
+    padded = np.zeros(len(ids) + width, id_type(like.vocab_size))
+    padded[0], padded[1 : len(ids) + 1] = before, ids
+    # Row by row: an index of every id would take four times the memory of the ids, or more.
+    rows = np.lib.stride_tricks.sliding_window_view(padded, width)[starts]
+    short = np.flatnonzero(stops - starts < like.length)
+    rows[short] = np.where(np.arange(width) > (stops - starts)[short, None], padded[stops[short], None], rows[short])
     low, high = np.searchsorted(opens, starts), np.searchsorted(opens, stops)
     begins = opens[low[0] : high[-1]] - np.repeat(starts, high - low) if len(starts) else opens[:0]
     offsets = np.concatenate([low, high[-1:]]) - low[:1] if len(starts) else np.zeros(1)

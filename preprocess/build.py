@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +25,10 @@ from pipeline import dataset, files
 from pipeline.config import Config
 from pipeline.dataset import Manifest
 from pipeline.errors import PacklmError, RequestError
-from preprocess import collect, executors, learn, plan, report, shards, survey, tokenizer
+from preprocess import collect, given, learn, plan, report, shards, survey, tokenizer
 from preprocess.encoding import Encoder
+from preprocess.executors import Crew
 from preprocess.origin import Origin, difference
-from preprocess.survey import Survey
 
 log = logging.getLogger("packlm")
 
@@ -52,20 +53,18 @@ def build(settings: Config, rebuild: bool = False) -> Built:
     began = time.monotonic()
     folder = settings.dataset.dir
     tokenizer.check(settings.tokenizer)
-    executors.check(settings.dataset)
-    with _held(folder):
+    with Crew(settings.dataset) as crew, _held(folder):
         there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         if there and not (folder / "manifest.json").exists():
             raise RequestError(f"{folder}: there is something here that is no dataset, and stays as it is; give another --dataset.dir")
-        surveyed = survey.survey(settings, _building(folder) / "spool")
-        origin = Origin.of(settings, surveyed.corpus)
+        making = _Making(settings, crew, likely=rebuild or not there)
         if there and not rebuild:
             manifest = dataset.read_manifest(folder)
-            _refuse_difference(folder, manifest, origin)
+            _refuse_difference(folder, manifest, making.origin)
             log.info("%s: up to date (%s)", folder, ", ".join(f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items()))
             shutil.rmtree(_building(folder), ignore_errors=True)
             return Built(manifest, None)
-        manifest = _Making(settings, origin, surveyed).whole()
+        manifest = making.whole()
         return Built(manifest, time.monotonic() - began)
 
 
@@ -77,16 +76,15 @@ def repair(settings: Config, folder: Path) -> list[str]:
         PacklmError: what was made anew differs from what the manifest tells (another version of a library).
     """
     settings = settings.model_copy(update={"dataset": settings.dataset.model_copy(update={"dir": folder})})
-    with _held(folder):
+    with Crew(settings.dataset) as crew, _held(folder):
         manifest = dataset.read_manifest(folder)
         damaged = list(dataset.damaged(folder, manifest))
         if not damaged:
             return []
         if "tokenizer.json" in damaged or any(name.endswith(".parquet") for name in damaged):
-            surveyed = survey.survey(settings, _building(folder) / "spool")
-            origin = Origin.of(settings, surveyed.corpus)
-            _refuse_difference(folder, manifest, origin)
-            _Making(settings, origin, surveyed).again(damaged, manifest)
+            making = _Making(settings, crew, likely=True)
+            _refuse_difference(folder, manifest, making.origin)
+            making.again(damaged, manifest)
         if "tokenizer_config.json" in damaged:
             tokenizer.save((folder / tokenizer.NAME).read_text(encoding="utf-8"), folder)
         if any(name.startswith("report/") for name in damaged):
@@ -99,15 +97,30 @@ def repair(settings: Config, folder: Path) -> list[str]:
 
 
 class _Making:
-    """The steps that make a dataset, in its work folder."""
+    """The steps that make a dataset, in its work folder. What it is made from is known once this is there."""
 
-    def __init__(self, settings: Config, origin: Origin, surveyed: Survey):
-        self.settings, self.origin, self.surveyed = settings, origin, surveyed
-        versions = [dataset.VERSION, version("tokenizers"), version("pyarrow"), version("sentencex"), version("matplotlib")]
-        key = files.digest([origin.settings, list(origin.corpus.items()), versions])
-        self.work = _work_folder(settings.dataset.dir, key)
-        self.making = self.work / "dataset"
+    def __init__(self, settings: Config, crew: Crew, likely: bool):
+        """`likely`: whether there will be something to make, once the corpus is surveyed."""
+        self.settings, self.crew = settings, crew
+        found = survey.find(settings, _building(settings.dataset.dir) / "spool")
+        if likely:
+            crew.expect(collect.make, survey.num_tasks(found, settings.corpus))
+        self.ready = given.load_given(settings.tokenizer)
+        self.surveyed = survey.survey(found, settings.corpus)
+        self.origin = Origin.of(settings, self.ready, self.surveyed.corpus)
         self.counts: Counter[str] = Counter()
+
+    @cached_property
+    def work(self) -> Path:
+        """The work folder of what is made from this."""
+        versions = [dataset.VERSION, version("tokenizers"), version("pyarrow"), version("sentencex"), version("matplotlib")]
+        key = files.digest([self.origin.settings, list(self.origin.corpus.items()), versions])
+        return _work_folder(self.settings.dataset.dir, key)
+
+    @property
+    def making(self) -> Path:
+        """The dataset in the making."""
+        return self.work / "dataset"
 
     def whole(self) -> Manifest:
         """Makes all of it, and puts it in its place."""
@@ -172,7 +185,8 @@ class _Making:
     def collect(self) -> tuple[list[plan.Found], list[plan.Task]]:
         """Collects the text, counting what was cleaned, and plans the shards."""
         rules = self.settings.corpus
-        jobs = survey.jobs(self.surveyed, self.settings, learn.takes_spelled_eos(self.settings.tokenizer), self._folder("texts"))
+        spelled_eos = learn.takes_spelled_eos(self.settings.tokenizer, self.ready)
+        jobs = survey.jobs(self.surveyed, self.settings, spelled_eos, self._folder("texts"))
         self._run(collect.make, jobs, collect.Job.finished, "collecting text")
         if changed := self.surveyed.changed():
             raise PacklmError(f"{changed[0].path}: changed while it was being read ({len(changed)} files did); run the same command again")
@@ -195,7 +209,9 @@ class _Making:
         marker, path = folder / "tokenizer.done.json", self.making / tokenizer.NAME
         if marker.exists() and path.is_file() and files.read_json(marker) == files.sha256(path):
             return
-        text = learn.learn(self.settings, found, folder, lambda jobs: self._run(learn.count, jobs, learn.Job.finished, "counting"))
+        text = self.ready
+        if text is None:
+            text = learn.learn(self.settings, found, folder, lambda jobs: self._run(learn.count, jobs, learn.Job.finished, "counting"))
         tokenizer.save(text, self.making)
         files.write_json(marker, files.sha256(path))
 
@@ -212,7 +228,7 @@ class _Making:
         missing = [job for job in jobs if not finished(job)]
         if len(missing) < len(jobs):
             log.info("%s: %d of %d tasks are done from an interrupted run", what, len(jobs) - len(missing), len(jobs))
-        executors.run(function, missing, self.settings.dataset, what, self.work / "records")
+        self.crew.run(function, missing, what, self.work / "records")
 
     def _folder(self, name: str) -> Path:
         (self.work / name).mkdir(exist_ok=True)

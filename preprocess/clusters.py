@@ -94,7 +94,7 @@ def run(
     records: Path,
     finished: Callable[[Task], object],
 ) -> None:
-    """Calls `function` on every task through datatrove; `finished` is told of each as it ends. See `executors.run`.
+    """Calls `function` on every task through datatrove; `finished` is told of each as it ends. See `executors.Crew.run`.
 
     Raises:
         PacklmError: the ranks ended or were lost before all was done; names tasks, and the log to read.

@@ -99,7 +99,7 @@ def read(path: Path, first: int, split: int, kept: np.ndarray | None = None) -> 
     with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
         for number in range(first, file.num_record_batches):
             batch = file.get_batch(number)
-            chosen = batch.column("split").to_numpy() == split
+            chosen = split_column(batch) == split
             if kept is not None:
                 chosen, kept = chosen & kept[: len(chosen)], kept[len(chosen) :]
             yield _texts(batch if chosen.all() else batch.filter(pa.array(chosen)))
@@ -110,6 +110,13 @@ def batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
         for number in range(file.num_record_batches):
             yield file.get_batch(number)
+
+
+def split_column(batch: pa.RecordBatch) -> np.ndarray:
+    """[D] uint8: the split of each document of a block."""
+    column = batch.column("split")
+    # Not to_numpy: that imports pandas, for which the process that plans would make everybody wait.
+    return np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset : column.offset + len(column)]
 
 
 def lengths(batch: pa.RecordBatch) -> np.ndarray:

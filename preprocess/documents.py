@@ -91,6 +91,7 @@ def _file(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
             raise streams.too_long(part.source, "the whole file", rules)
     offsets = None if offset is None else np.array([offset])
     data = np.frombuffer(b"".join(pieces), np.uint8)
+    del pieces  # a long document is there once while others look at it
     yield Found(part.source, data, np.array([len(data)]), np.array([1]), offsets, numbered=False)
 
 
@@ -154,7 +155,8 @@ def _runs(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
             known = block.offset is not None
     if open_ is not None:
         place = np.array([open_.offset]) if known else None
-        yield Found(source, np.concatenate(open_.pieces), np.array([open_.size]), np.array([open_.number]), place)
+        data, number, open_ = np.concatenate(open_.pieces), open_.number, None
+        yield Found(source, data, np.array([len(data)]), np.array([number]), place)
 
 
 def _refuse_long(source: Source, sizes: np.ndarray, numbers: np.ndarray, rules: Corpus) -> None:

@@ -19,13 +19,15 @@ from preprocess import sentencepieces
 HUB = "hub:"
 
 
-def load_given(settings: config.Tokenizer) -> str:
-    """The JSON of the tokenizer that `settings.file` names, as the dataset will have it.
+def load_given(settings: config.Tokenizer) -> str | None:
+    """The JSON of the tokenizer that `settings.file` names, as the dataset will have it; None where one is to be trained.
 
     Raises:
         RequestError: there is none, it is no tokenizer, the token that `settings.eos` names is not in it, or it breaks the contract in
             a way that renaming cannot mend; the message says which.
     """
+    if settings.kind != "file":
+        return None
     name = settings.file or ""
     if name.startswith(HUB):
         text = _read(_download(name.removeprefix(HUB)), name)
@@ -43,9 +45,9 @@ def load_given(settings: config.Tokenizer) -> str:
     return _fitted(json.loads(read.to_str()), settings.eos, name)
 
 
-def identity(settings: config.Tokenizer) -> str | None:
-    """SHA-256 of the tokenizer that `settings.file` names, as the dataset will have it; None where one is to be trained."""
-    return hashlib.sha256(load_given(settings).encode()).hexdigest() if settings.kind == "file" else None
+def identity(ready: str | None) -> str | None:
+    """SHA-256 of what `load_given` found; None where a tokenizer is to be trained."""
+    return None if ready is None else hashlib.sha256(ready.encode()).hexdigest()
 
 
 def _read(path: Path, name: str) -> str:

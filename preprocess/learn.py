@@ -9,7 +9,6 @@ from pipeline.config import Config, Corpus
 from pipeline.dataset import SPLITS
 from preprocess import chunks, plan, sentences, tokenizer, vocabulary
 from preprocess.encoding import Encoder
-from preprocess.given import load_given
 from preprocess.leaves import LeavesTable
 
 _TASK_BYTES = 1 << 26  # text a task counts: what is distinct in it fits in memory
@@ -50,15 +49,15 @@ def count(job: Job) -> None:
     job.finish({})
 
 
-def takes_spelled_eos(settings: config.Tokenizer) -> bool:
-    """Whether words spelled `<eos>` would become the special token; of a tokenizer to be trained, its kind tells."""
-    if settings.kind == "file":
-        return Encoder(tokenizer.parse(load_given(settings), str(settings.file)), "").spelled_eos
+def takes_spelled_eos(settings: config.Tokenizer, ready: str | None) -> bool:
+    """Whether words spelled `<eos>` would become the special token; of a tokenizer to be trained (`ready` is None), its kind tells."""
+    if ready is not None:
+        return Encoder(tokenizer.parse(ready, str(settings.file)), "").spelled_eos
     return settings.kind == "word"
 
 
 def learn(settings: Config, found: Sequence[plan.Found], folder: Path, run: Callable[[Sequence[Job]], None]) -> str:
-    """The JSON of the tokenizer that the settings and the training split give.
+    """The JSON of the tokenizer that the training split and the settings, which name no ready one, give.
 
     Args:
         found: the collected text.
@@ -66,8 +65,6 @@ def learn(settings: Config, found: Sequence[plan.Found], folder: Path, run: Call
         run: runs the counting of those jobs that are not done.
     """
     chosen = settings.tokenizer
-    if chosen.kind == "file":
-        return load_given(chosen)
     size = sum(int(item.bytes[:, SPLITS.index("train")].sum()) for item in found)
     share = chosen.sample_bytes / max(size, 1) if chosen.kind == "bpe" else 1.0
     training = [task for task in plan.tasks(found, -(-size // _TASK_BYTES)) if task.split == "train"]

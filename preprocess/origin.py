@@ -26,13 +26,13 @@ class Origin:
     corpus: dict[str, str]
 
     @staticmethod
-    def of(config: Config, corpus: dict[str, str]) -> "Origin":
-        """The origin of the dataset that a configuration and a surveyed corpus give."""
+    def of(config: Config, ready: str | None, corpus: dict[str, str]) -> "Origin":
+        """The origin of the dataset that a configuration, its ready tokenizer (see `given.load_given`) and a surveyed corpus give."""
         tokenizer = config.tokenizer.model_dump(mode="json", include=_USED[config.tokenizer.kind])
         return Origin(
             {
                 "corpus": config.corpus.model_dump(mode="json", exclude=set(SPLITS)),
-                "tokenizer": {**tokenizer, "file": given.identity(config.tokenizer)},
+                "tokenizer": {**tokenizer, "file": given.identity(ready)},
                 "dataset": config.dataset.model_dump(mode="json", exclude={"dir", "executor", "workers", "slurm"}),
             },
             corpus,

@@ -108,7 +108,7 @@ def without_duplicates(jobs: Sequence[collect.Job], listed: list[Found]) -> tupl
 
 def _splits(item: Found) -> np.ndarray:
     """[D] the split of every document of a collected file, in order."""
-    parts = [np.empty(0, np.uint8), *(batch.column("split").to_numpy() for batch in collect.batches(item.path))]
+    parts = [np.empty(0, np.uint8), *(collect.split_column(batch) for batch in collect.batches(item.path))]
     return np.concatenate(parts)
 
 
@@ -120,7 +120,7 @@ def _filtered(item: Found, kept: np.ndarray) -> Found:
     for number, batch in enumerate(collect.batches(item.path)):
         gone = ~kept[before : before + batch.num_rows]
         before += batch.num_rows
-        splits, lengths = batch.column("split").to_numpy()[gone], collect.lengths(batch)[gone]
+        splits, lengths = collect.split_column(batch)[gone], collect.lengths(batch)[gone]
         documents[number] -= np.bincount(splits, minlength=len(SPLITS))
         np.subtract.at(sizes[number], splits, lengths)
     return Found(item.path, documents, sizes, item.all_documents, path)

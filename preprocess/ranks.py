@@ -61,7 +61,7 @@ def do(folder: Path, rank: int, ranks: int) -> None:
                 if done.exists():  # by this rank before datatrove or Slurm had to start it again
                     break
                 worker = worker or Worker(job.function, job.folder)
-                worker.begin(job.tasks[index])
+                worker.begin(job.function, job.tasks[index])
                 while True:
                     beat.write_text(str(beats := beats + 1))
                     if (folder / "stop").exists() or not (folder / "job").exists() or os.getppid() != starter:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NAME = "report"
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 COVERAGES = (0.5, 0.9, 0.95, 0.99)
+_COUNTED = 1 << 22  # ids counted at a time: to be counted each becomes eight bytes
 _COLORS = {"train": "#3b6ea8", "validation": "#d9822b", "test": "#4b9560"}
 
 
@@ -85,7 +86,10 @@ class Measures:
     @staticmethod
     def of(ids: np.ndarray, sentences: np.ndarray, documents: np.ndarray, vocab_size: int) -> "Measures":
         """Measures ids [N] of sentences and documents of these lengths."""
-        return Measures(Lengths.of(sentences), Lengths.of(documents), np.bincount(ids, minlength=vocab_size))
+        frequencies = np.zeros(vocab_size, np.int64)
+        for start in range(0, len(ids), _COUNTED):
+            frequencies += np.bincount(ids[start : start + _COUNTED], minlength=vocab_size)
+        return Measures(Lengths.of(sentences), Lengths.of(documents), frequencies)
 
     @staticmethod
     def none(vocab_size: int) -> "Measures":
@@ -232,14 +236,21 @@ def _ranks(count: int) -> np.ndarray:
     return np.unique(np.append(np.minimum(np.floor(10 ** (np.arange(steps + 1) / 50)), count).astype(np.int64), count))
 
 
-def _figure(panels: int) -> "tuple[Figure, list[Axes]]":
+def _figure(panels: int, left: float, above: float) -> "tuple[Figure, list[Axes]]":
+    """Panels one below the other, with so many inches for what stands left of and above each.
+
+    Margins are said, not found: matplotlib's layouts draw everything once more to find them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(8, 4.4 * panels), layout="constrained")
+    width, height, below = 8.0, 4.4, 0.6
+    figure = Figure(figsize=(width, height * panels))
     FigureCanvasAgg(figure)
-    drawn = list(figure.subplots(panels, squeeze=False)[:, 0])
+    margins = {"left": left / width, "right": 0.99, "bottom": below / height / panels, "top": 1 - above / height / panels}
+    between = (above + below) / (height - above - below)
+    drawn = list(figure.subplots(panels, squeeze=False, gridspec_kw={**margins, "hspace": between})[:, 0])
     for axes in drawn:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(_thousands)
@@ -259,7 +270,7 @@ def _percent(value: float, position: float) -> str:
 
 
 def _lengths_figure(splits: Mapping[str, Measures]) -> "Figure":
-    figure, panels = _figure(2)
+    figure, panels = _figure(2, left=0.75, above=1.0)
     for axes, what in zip(panels, ("sentences", "documents"), strict=True):
         of_split: dict[str, Lengths] = {name: getattr(measures, what) for name, measures in splits.items()}
         for name, lengths in of_split.items():
@@ -293,7 +304,7 @@ def _label(name: str, lengths: Lengths, what: str) -> str:
 def _frequency_figure(frequencies: np.ndarray, encoder: Encoder) -> "Figure":
     from matplotlib.ticker import NullFormatter
 
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = _figure(1, left=1.2, above=0.4)
     order = _by_rank(frequencies)
     counts, ranks = frequencies[order], _ranks(len(order))
     axes.set_yscale("log")

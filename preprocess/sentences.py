@@ -166,18 +166,28 @@ def _sentencex(data: np.ndarray, language: str) -> np.ndarray:
 
     It takes what lies between blank lines by itself, so that a long document is given to it in parts.
     """
-    raw = data.tobytes()
     cuts = [0]
-    for blank in _BLANK_LINE.finditer(raw) if len(raw) > _PART else ():
+    for blank in _BLANK_LINE.finditer(data.data) if len(data) > _PART else ():
         if blank.end() - cuts[-1] >= _PART:
             cuts.append(blank.end())
     found = []
-    for start, end in pairwise([*cuts, len(raw)]):
-        part = raw[start:end]
-        starts = np.fromiter(_boundaries(part.decode(), language), np.int64)
-        if not part.isascii():
-            starts = np.flatnonzero((data[start:end] & 0xC0) != 0x80)[starts]
+    for start, end in pairwise([*cuts, len(data)]):
+        text = str(data[start:end].data, "utf-8")
+        starts = np.fromiter(_boundaries(text, language), np.int64)
+        if not text.isascii():
+            starts = _bytes_of(starts, data[start:end])
         found.append(starts + start)
+    return np.concatenate(found)
+
+
+def _bytes_of(characters: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """The byte at which each of some characters of UTF-8 text begins; given by their numbers, rising."""
+    found, before = [np.empty(0, np.int64)], 0
+    for start, end in _windows(data):
+        begins = np.flatnonzero((data[start:end] & 0xC0) != 0x80)
+        low, high = np.searchsorted(characters, [before, before + len(begins)])
+        found.append(begins[characters[low:high] - before] + start)
+        before += len(begins)
     return np.concatenate(found)
 
 
@@ -196,6 +206,6 @@ def _unguarded_boundaries(text: str, language: str) -> list[int]:
     segments = segment(language, text)
     starts = [0, *accumulate(map(len, segments))][:-1]
     # On some texts the segments leave characters out between them; where they don't, they cost half as much as the boundaries.
-    if "".join(segments) == text and all(segments):
+    if sum(map(len, segments)) == len(text) and all(segments) and all(map(text.startswith, segments, starts)):
         return starts
     return sorted({0, *(boundary["start_index"] for boundary in get_sentence_boundaries(language, text))} - {len(text)})

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config import Config, Corpus
 from pipeline.dataset import SPLITS
 from pipeline.errors import RequestError
 from pipeline.log import progress
@@ -36,26 +36,39 @@ class Survey:
         return [source for source, state in self.states.items() if source.state() != state]
 
 
-def survey(config: Config, spool: Path) -> Survey:
-    """Finds and reads all sources; what comes from the hub or through standard input is kept in `spool` first.
+def find(config: Config, spool: Path) -> list[tuple[str, Source]]:
+    """All sources, each with the split it was given for; what comes from the hub or through standard input is kept in `spool` first.
 
     Raises:
         RequestError: no sources, a source that is no regular file, or two of one name.
-        PacklmError: a source that cannot be read.
     """
     rules = config.corpus
     if not rules.train:
         raise RequestError("corpus.train is not set: name a file, a folder or a glob of files, hub:NAME, or - (--corpus.train PATH)")
     found = {split: sources.find(getattr(rules, split), rules, split, spool) for split in SPLITS if getattr(rules, split)}
     sources.refuse_repeats(found)
-    given = [(split, source) for split, listed in found.items() for source in listed]
-    states = {source: source.state() for _, source in given}
+    return [(split, source) for split, listed in found.items() for source in listed]
+
+
+def num_tasks(found: list[tuple[str, Source]], rules: Corpus) -> int:
+    """About how many collect tasks there will be."""
+    sizes = [(source.state()[0], source.kind == "parquet" or sources.has_cuts(source, rules)) for _, source in found]
+    return -(-sum(size if has_cuts else min(size, TASK_BYTES) for size, has_cuts in sizes) // TASK_BYTES)
+
+
+def survey(found: list[tuple[str, Source]], rules: Corpus) -> Survey:
+    """Reads all sources.
+
+    Raises:
+        PacklmError: a source that cannot be read.
+    """
+    states = {source: source.state() for _, source in found}
     corpus, parts = {}, []
     # Hashing lets go of the interpreter's lock, so threads read several files at a time.
     size = sum(size for size, _ in states.values())
     with progress(total=size, desc="reading", unit="B", unit_scale=True) as bar, ThreadPoolExecutor(_THREADS) as pool:
-        surveyed = pool.map(lambda item: sources.survey(item[1], rules, TASK_BYTES), given)
-        for (split, source), read in zip(given, surveyed, strict=True):
+        surveyed = pool.map(lambda item: sources.survey(item[1], rules, TASK_BYTES), found)
+        for (split, source), read in zip(found, surveyed, strict=True):
             corpus[f"{split}: {source.name}"] = read.sha256
             parts += [(split, part) for part in read.parts]
             bar.update(read.size_bytes)

@@ -6,6 +6,7 @@ however it dies (kill -9 too), and the worker ends in the middle of whatever it 
 """
 
 import contextlib
+import ctypes
 import os
 import pickle
 import queue
@@ -43,10 +44,20 @@ ONE_CORE = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 """A worker is one of as many as there are processors: no library may start threads for each of them again."""
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+_KEPT = 1 << 30
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(_KEPT), "MALLOC_TRIM_THRESHOLD_": str(_KEPT)}
 """glibc: block after block asks for memory of the same size, which costs much time where it is given back to the system in between."""
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from preprocess.workers import serve; serve(int(sys.argv[1]))"
+
+
+def keep_memory() -> None:
+    """What `KEEP_MEMORY` does, for this process; nothing where the C library knows no such thing."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        mallopt(m_trim_threshold, _KEPT)
+        mallopt(m_mmap_threshold, _KEPT)
 
 
 class Died(Exception):
@@ -60,7 +71,10 @@ def killed_twice(name: str, how: Died) -> PacklmError:
 
 
 class Worker:
-    """A process that calls `function`, importable by name, on the tasks it is given, in the folder `folder` (else the current one)."""
+    """A process that calls functions on tasks, in the folder `folder` (else the current one).
+
+    `function` is the first it will be asked for: what that needs is imported before there is a task.
+    """
 
     def __init__(self, function: Callable[[Any], None], folder: str | None = None):
         self.connection, theirs = Pipe()
@@ -82,9 +96,9 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def begin(self, task: Sized) -> None:
-        """Starts a task; at most one at a time."""
-        self._send(task)
+    def begin(self, function: Callable[[Any], None], task: Sized) -> None:
+        """Starts a task: calls `function`, importable by name, on it. At most one at a time."""
+        self._send((function, task))
 
     def result(self) -> None:
         """Waits for the end of the task, and raises what it raised.
@@ -122,9 +136,10 @@ def serve(descriptor: int) -> None:
     connection, messages = Connection(descriptor), queue.SimpleQueue[bytes]()
     threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
     log.setup()
-    function = messages.get()
+    with contextlib.suppress(Exception):  # what fails here does so again with the first task, and is told then
+        pickle.loads(messages.get())
     while True:
-        connection.send_bytes(_outcome(function, messages.get()))
+        connection.send_bytes(_outcome(messages.get()))
 
 
 def _listen(connection: Connection, messages: "queue.SimpleQueue[bytes]") -> None:
@@ -134,21 +149,22 @@ def _listen(connection: Connection, messages: "queue.SimpleQueue[bytes]") -> Non
     os._exit(1)
 
 
-def _outcome(function: bytes, task: bytes) -> bytes:
+def _outcome(message: bytes) -> bytes:
     """What a task raised, pickled; None pickled if it went well."""
     error: BaseException | None = None
     try:
-        pickle.loads(function)(pickle.loads(task))
+        function, task = pickle.loads(message)
+        function(task)
     except MemoryError:
-        name = getattr(pickle.loads(task), "name", "a task")
+        name = pickle.loads(message)[1].name
         error = PacklmError(f"{name}: out of memory; run it again to go on, with fewer --dataset.workers")
     except BaseException as caught:
         error = caught
         if not isinstance(caught, PacklmError):
             caught.add_note("in a worker process:\n" + traceback.format_exc().rstrip())
     try:
-        message = pickle.dumps(error)
-        pickle.loads(message)
+        outcome = pickle.dumps(error)
+        pickle.loads(outcome)
     except Exception:  # some libraries' errors cannot travel
-        message = pickle.dumps(RuntimeError("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])))
-    return message
+        outcome = pickle.dumps(RuntimeError("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])))
+    return outcome

@@ -11,8 +11,9 @@ from pipeline import dataset, files
 from pipeline.errors import PacklmError, RequestError
 from preprocess import __main__ as command
 from preprocess import build as stage
-from preprocess import executors, shards, survey
+from preprocess import shards, survey
 from preprocess.build import build
+from preprocess.executors import Crew
 from tests.preprocess.conftest import TEXTS, tree
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
@@ -54,11 +55,11 @@ def test_an_interrupted_run_goes_on_where_it_was(settings, made, monkeypatch):
     model.write_text(model.read_text()[:-9])
     redone = []
 
-    def note(function, jobs, *others, real=executors.run):
+    def note(crew, function, jobs, *others, real=Crew.run):
         redone.extend(job.name for job in jobs)
-        real(function, jobs, *others)
+        real(crew, function, jobs, *others)
 
-    monkeypatch.setattr(executors, "run", note)
+    monkeypatch.setattr(Crew, "run", note)
     assert tree(made()[0]) == whole
     assert sorted(redone) == sorted({"train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003"} - {done[1].stem})
     assert [path.name for path in folder.parent.iterdir() if path.name != ".small.lock"] == ["small"]
@@ -114,7 +115,7 @@ def test_a_rerun_does_nothing_and_a_change_is_named(settings, corpus, monkeypatc
     folder = settings().dataset.dir
     whole = tree(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_Making", None)
+        patch.setattr(stage._Making, "whole", None)
         assert build(settings(dataset__workers=2)).seconds is None
     with pytest.raises(RequestError, match=r"dataset\.length: 7 -> 9(.|\n)*--rebuild"):
         build(settings(dataset__length=9))
@@ -202,11 +203,11 @@ def test_the_tokenizer_learns_from_the_training_split_alone(made, tmp_path, kind
 
 @pytest.mark.parametrize("text", ["Somebody else writes here.", TEXTS["a.txt"].swapcase()])
 def test_a_file_written_to_while_it_is_read(settings, corpus, monkeypatch, text):
-    def meddle(function, jobs, *others, real=executors.run):
+    def meddle(crew, function, jobs, *others, real=Crew.run):
         (corpus / "a.txt").write_text(text)
-        real(function, jobs, *others)
+        real(crew, function, jobs, *others)
 
-    monkeypatch.setattr(executors, "run", meddle)
+    monkeypatch.setattr(Crew, "run", meddle)
     with pytest.raises(PacklmError, match=r"a\.txt: .*changed while"):
         build(settings())
     assert not settings().dataset.dir.exists()

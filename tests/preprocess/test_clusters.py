@@ -12,7 +12,8 @@ import pytest
 
 from pipeline import config
 from pipeline.errors import PacklmError, RequestError
-from preprocess import clusters, executors, ranks
+from preprocess import clusters, ranks
+from preprocess.executors import Crew
 from tests.preprocess.jobs import Task, alive, tried, until, work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,8 @@ SLURM = {"partition": "main", "time": "10", "mem_per_cpu_gb": 1}
 
 
 def run(tasks: list[Task], folder: Path, executor: str = "datatrove", workers: int = 2, **slurm: str | int) -> None:
-    executors.run(work, tasks, config.Dataset(executor=executor, workers=workers, slurm=slurm), "tasks", folder / "records")
+    with Crew(config.Dataset(executor=executor, workers=workers, slurm=slurm)) as crew:
+        crew.run(work, tasks, "tasks", folder / "records")
 
 
 def jobs(folder: Path, **of_two: object) -> list[Task]:
@@ -36,7 +38,7 @@ def made(folder: Path) -> dict[str, str]:
 def test_the_same_files_come_out_though_a_process_is_killed(tmp_path, executor, slurm):
     pytest.importorskip("datatrove")
     run(jobs(tmp_path / "there", deaths=1), tmp_path / "there", executor, **SLURM)
-    executors.run(work, jobs(tmp_path / "here"), config.Dataset(workers=1), "tasks", tmp_path)
+    Crew(config.Dataset(workers=1)).run(work, jobs(tmp_path / "here"), "tasks", tmp_path)
     assert made(tmp_path / "there") == made(tmp_path / "here") and len(made(tmp_path / "here")) == 3
     assert [len(tried(job)) for job in jobs(tmp_path / "there")] == [1, 2, 1]
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline import config
 from pipeline.errors import PacklmError, RequestError
 from preprocess import executors
-from preprocess.executors import Task
+from preprocess.executors import Crew, Task
 from tests.preprocess.jobs import Task as Job
 from tests.preprocess.jobs import alive, cores, tried, until, work
 
@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(function, tasks: list[Task], folder: Path, workers: int = 2) -> None:
-    executors.run(function, tasks, config.Dataset(workers=workers), "tasks", folder / "records")
+    with Crew(config.Dataset(workers=workers)) as crew:
+        crew.run(function, tasks, "tasks", folder / "records")
 
 
 def test_a_killed_process_costs_its_own_task_one_more_try(tmp_path, caplog):
@@ -47,9 +48,9 @@ def test_suspects_are_tried_again_one_at_a_time(tmp_path, monkeypatch):
     together, begin = [], executors.Worker.begin
     living: list[executors.Worker] = []
 
-    def counted(worker, task):
+    def counted(worker, function, task):
         living.append(worker)
-        begin(worker, task)
+        begin(worker, function, task)
         together.append(len({other.pid for other in living if alive(other.pid)}))
 
     monkeypatch.setattr(executors.Worker, "begin", counted)
@@ -74,6 +75,23 @@ def test_unexpected_errors_keep_their_story(tmp_path):
         run(work, [Job("big", tmp_path, raises="memory", size=2), Job("f", tmp_path)], tmp_path)
 
 
+def test_workers_stay_from_step_to_step_and_end_with_the_crew(tmp_path):
+    with Crew(config.Dataset(workers=2)) as crew:
+        crew.expect(work, 5)
+        steps = [[Job(name, tmp_path, seconds=0.2) for name in names] for names in ("abc", "de")]
+        for jobs in steps:
+            crew.run(work, jobs, "tasks", tmp_path)
+        pids = [{pid for job in jobs for pid in tried(job)} for jobs in steps]
+        assert len(pids[0]) == 2 and pids[0] == pids[1] and all(alive(pid) for pid in pids[0])
+        for pid in pids[0]:
+            os.kill(pid, signal.SIGKILL)  # between two steps
+        until(lambda: not any(alive(pid) for pid in pids[0]))
+        crew.run(work, [Job("f", tmp_path), Job("g", tmp_path)], "tasks", tmp_path)
+        assert {len(tried(Job(name, tmp_path))) for name in "fg"} == {1}
+        last = tried(Job("g", tmp_path))
+    assert not any(alive(pid) for pid in last)
+
+
 def test_the_largest_task_begins_first(tmp_path):
     begun = []
     jobs = [Job(str(size), tmp_path, size=size) for size in (2, 5, 1, 4)]
@@ -90,10 +108,11 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from pipeline import config
-from preprocess import executors
+from preprocess.executors import Crew
 from tests.preprocess.jobs import Task, work
 folder = Path(sys.argv[1])
-executors.run(work, [Task(name, folder, seconds=60) for name in "ab"], config.Dataset(workers=2), "tasks", folder)
+with Crew(config.Dataset(workers=2)) as crew:
+    crew.run(work, [Task(name, folder, seconds=60) for name in "ab"], "tasks", folder)
 """
 
 

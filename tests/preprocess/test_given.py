@@ -70,14 +70,14 @@ def test_the_end_of_a_sentence_gets_our_name(ready):
     assert ours.encode_open(plain).tolist() == theirs.encode(plain, add_special_tokens=False).ids
     assert ours.decode(ours.encode_open(plain)) == plain
     assert Tokenizer.from_str(text).encode(" a").ids == theirs.encode(" a").ids  # the post-processor still adds the same id
-    assert given.identity(settings(ready, eos="</s>")) == hashlib.sha256(text.encode()).hexdigest()
-    assert given.identity(config.Tokenizer()) is None
+    assert given.identity(text) == hashlib.sha256(text.encode()).hexdigest()
+    assert given.load_given(config.Tokenizer()) is given.identity(None) is None
 
 
 def test_identity_is_that_of_the_tokenizer_and_not_of_its_file(ready):
-    before = given.identity(settings(ready, eos="</s>"))
+    before = given.identity(load(ready, eos="</s>"))
     ready.write_text(json.dumps(json.loads(ready.read_text()), indent=7))
-    assert given.identity(settings(ready, eos="</s>")) == before != given.identity(settings(ready, eos="<pad>"))
+    assert given.identity(load(ready, eos="</s>")) == before != given.identity(load(ready, eos="<pad>"))
 
 
 @pytest.mark.parametrize("listed", ["absent", "plain"])

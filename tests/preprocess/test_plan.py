@@ -22,7 +22,7 @@ def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey, "TASK_BYTES", task_bytes)
         patch.setattr(streams, "BLOCK", block)
-        surveyed = survey.survey(settings, folder / "spool")
+        surveyed = survey.survey(survey.find(settings, folder / "spool"), settings.corpus)
         jobs = survey.jobs(surveyed, settings, False, folder / "texts")
         for job in jobs:
             collect.make(job)
@@ -82,9 +82,7 @@ def test_a_fraction_is_the_share_it_says_and_follows_the_seed(other):
     assert set(drawn("test")) == {SPLITS.index("test")}
 
 
-@given(
-    texts=TEXTS.filter(lambda drawn: "train" in dict(drawn)), task_bytes=st.sampled_from([1, 4, 1 << 25]), block=st.sampled_from([1, 6])
-)
+@given(texts=TEXTS.filter(lambda drawn: "train" in dict(drawn)), task_bytes=st.sampled_from([1, 4, 1 << 25]), block=st.sampled_from([1, 6]))
 def test_one_of_each_text_is_left_and_the_held_out_one_if_there_is_one(tmp_path_factory, texts, task_bytes, block):
     folder = tmp_path_factory.mktemp("again")
     for number, (split, text) in enumerate(texts):
@@ -107,3 +105,13 @@ def test_sentences_are_found_where_they_were_cut(tmp_path):
         bounds = [*starts.tolist(), len(texts.data)]
         pieces += [bytes(texts.data[start:end]).decode().strip() for start, end in pairwise(bounds)]
     assert pieces == ["Ein Bär.", "Noch einer.", "Über Nacht kam er.", "Ja.", "Zwei."]
+
+
+@pytest.mark.parametrize(("rules", "expected"), [({"document": "line"}, 5), ({"document": "file"}, 2), ({"format": "csv"}, 2)])
+def test_how_many_collect_tasks_to_expect(tmp_path, monkeypatch, rules, expected):
+    monkeypatch.setattr(survey, "TASK_BYTES", 1000)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "long.txt").write_text("text\n" * 800)
+    (tmp_path / "corpus" / "short.txt").write_text("text\n" * 100)
+    settings = config.resolve({"corpus": {"train": str(tmp_path / "corpus"), "format": "text", **rules}})
+    assert survey.num_tasks(survey.find(settings, tmp_path), settings.corpus) == expected

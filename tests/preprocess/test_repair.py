@@ -7,8 +7,8 @@ import pytest
 from pipeline import dataset
 from pipeline.errors import PacklmError, RequestError
 from preprocess import __main__ as command
-from preprocess import executors
 from preprocess.build import repair
+from preprocess.executors import Crew
 from tests.preprocess.conftest import tree
 
 FIXED, SENTENCES = "fixed/train-00001-of-00003.parquet", "sentences/train-00002-of-00003.parquet"
@@ -43,11 +43,11 @@ def test_only_what_is_damaged_is_made_anew(made, settings, monkeypatch, damage, 
     others = {name: (folder / name).stat().st_mtime_ns for name in shards}
     made_anew = []
 
-    def note(function, jobs, *others, real=executors.run):
+    def note(crew, function, jobs, *others, real=Crew.run):
         made_anew.extend(job.name for job in jobs if job.name.startswith("train"))
-        real(function, jobs, *others)
+        real(crew, function, jobs, *others)
 
-    monkeypatch.setattr(executors, "run", note)
+    monkeypatch.setattr(Crew, "run", note)
     assert sorted(repair(settings(**rules), folder)) == sorted(names)
     assert tree(folder) == whole and made_anew == ["train-00001-of-00003", "train-00002-of-00003"]
     assert {name: (folder / name).stat().st_mtime_ns for name in others} == others
