@@ -86,7 +86,7 @@ def _draw_bars(axes: Axes, ways: list[dict[str, Any]]) -> None:
     axes.barh(places, speeds, color=_colours(ways), height=0.7)
     axes.set_yticks(places, [row["label"] for row in ways])
     axes.invert_yaxis()
-    axes.set_xlim(0, max(speeds) * 1.6)
+    axes.set_xlim(0, max(speeds) * 1.9)
     axes.axvline(_yardstick(ways)["tokens_per_second"], color=COLOURS[YARDSTICK], linewidth=0.8, linestyle=":", zorder=0)
     for place, row in zip(places, ways, strict=True):
         last = row["points"][-1]
@@ -108,7 +108,7 @@ def _draw_curves(axes: Axes, ways: list[dict[str, Any]]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        ticks = [factor * 10.0**power for power in range(-2, 8) for factor in (1, 2, 5)]
+        ticks = [factor * 10.0**power for power in range(-2, 8) for factor in (1, 2, 3, 5, 7)]
         ticks = [value for value in ticks if limits[0] <= value <= limits[1]]
         axis.set_ticks(ticks, [f"{value:,.10g}" for value in ticks])
         axis.set_minor_locator(NullLocator())

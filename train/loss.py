@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from train.products import aligned
+
 DEFAULT_BYTES = 30 << 20
 """Memory for the logits of a chunk, where nobody says otherwise. From 32 MiB on, glibc asks the system for fresh pages each time."""
 
@@ -55,11 +57,12 @@ class _SummedLoss(torch.autograd.Function):
         ctx: Any, rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, most_bytes: int, product_type: torch.dtype
     ) -> Tensor:  # fmt: skip
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
-        row_gradient, weight_gradient, bias_gradient = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
+        row_gradient, bias_gradient = torch.empty_like(rows), torch.zeros_like(bias)
         with torch.autocast(rows.device.type, enabled=False):
-            weight_ = weight.to(product_type)
-            parts = _chunks(most_bytes, weight, rows.to(product_type), targets, row_gradient)
-            for some, wanted, gradient in zip(*parts, strict=True):
+            weight_, rows_ = weight.to(product_type), rows.to(product_type)
+            wide = aligned(rows_)
+            weight_gradient = weight.new_zeros(len(weight), wide.shape[1])
+            for some, wide_some, wanted, gradient in zip(*_chunks(most_bytes, weight, rows_, wide, targets, row_gradient), strict=True):
                 losses, probabilities = _chunk(some, wanted, weight_, bias)
                 total += losses.sum(dtype=torch.float64)
                 # The gradient of the logits: probabilities, less one at the target.
@@ -68,11 +71,11 @@ class _SummedLoss(torch.autograd.Function):
                 slopes = probabilities.to(product_type)
                 if product_type == weight.dtype:
                     torch.mm(slopes, weight_, out=gradient)
-                    weight_gradient.addmm_(slopes.T, some)
+                    weight_gradient.addmm_(slopes.T, wide_some)
                 else:  # sums over chunks stay in the weights' own type
                     gradient.copy_(slopes @ weight_)
-                    weight_gradient += slopes.T @ some
-        ctx.save_for_backward(row_gradient, weight_gradient, bias_gradient)
+                    weight_gradient += slopes.T @ wide_some
+        ctx.save_for_backward(row_gradient, weight_gradient[:, : rows.shape[1]], bias_gradient)
         return total
 
     @staticmethod

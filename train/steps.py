@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from train.products import summed_outer
+
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
 """weight_ih [G * H, I], weight_hh [G * H, H], bias_ih [G * H], bias_hh [G * H], as torch's layers hold them."""
 
@@ -117,7 +119,8 @@ class _Rnn(torch.autograd.Function):
         for back, total, factor in zip(steps.backwards(inside, start), reversed(steps.of(inside)), reversed(steps.of(slope)), strict=True):
             back.addmm_(total.mul_(factor), w_hh)
         bias = inside.sum(0)
-        return inside @ w_ih, start, inside.T @ rows, inside.T @ steps.all_before(states), bias, bias, None, None
+        inputs, recurrent = summed_outer(inside, rows), summed_outer(inside, steps.all_before(states))
+        return inside @ w_ih, start, inputs, recurrent, bias, bias, None, None
 
 
 class _Gru(torch.autograd.Function):
@@ -165,10 +168,10 @@ class _Gru(torch.autograd.Function):
             factor.mul_(total[:, None])
             back.addmm_(share, w_hh).addcmul_(total, keep)
         shares = factors.flatten(1)
-        recurrent, recurrent_bias = shares.T @ before, shares.sum(0)
+        recurrent, recurrent_bias = summed_outer(shares, before), shares.sum(0)
         # The inputs' shares have the same gradients, but for the new value, whose recurrent share alone passes through r.
         inputs = torch.cat([shares[:, : 2 * z.shape[1]], totals * to_new], 1)
-        return inputs @ w_ih, start, inputs.T @ rows, recurrent, inputs.sum(0), recurrent_bias, None
+        return inputs @ w_ih, start, summed_outer(inputs, rows), recurrent, inputs.sum(0), recurrent_bias, None
 
 
 class _Lstm(torch.autograd.Function):
@@ -236,4 +239,4 @@ class _Lstm(torch.autograd.Function):
             own.mul_(keep)
             back.addmm_(all_factors, w_hh)
         inside, bias = factors.flatten(1), factors.flatten(1).sum(0)
-        return inside @ w_ih, start, cell, inside.T @ rows, inside.T @ before, bias, bias, None
+        return inside @ w_ih, start, cell, summed_outer(inside, rows), summed_outer(inside, before), bias, bias, None

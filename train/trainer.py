@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline import dataset, files, tracking
+from pipeline import dataset, files, memory, tracking
 from pipeline.config import Config
 from pipeline.errors import PacklmError, RequestError, Stopped
 from pipeline.log import progress
@@ -73,6 +73,7 @@ class Trainer:
             RequestError: the settings cannot work with this dataset or number of processes.
         """
         settings = config.train
+        memory.keep_freed()
         self.config, self.manifest, self.ranks = config, manifest, ranks
         self.folder = config.run.dir / "train"
         self.checkpoints = self.folder / "checkpoints"

@@ -1,0 +1,239 @@
+"""How fast training is, beside what people would write without this project, both in one run.
+
+    python benchmarks/recurrence_speed.py layers    --config C    a layer forward and backward over sentences of unequal length
+    python benchmarks/recurrence_speed.py sentences --config C    whole steps on sentences, beside fixed rows
+    python benchmarks/recurrence_speed.py step      --config C    whole steps beside PyTorch's word-language-model loop
+    python benchmarks/recurrence_speed.py ranks     --config C    one process of one thread, beside two of one thread each
+                                          [--rounds 7] [--seconds 2] [--section.key value ...]
+
+The recipe's dataset has to be there (`make preprocess CONFIG=C`). Sides run in processes of their own and take turns; every figure is the
+median over the rounds, every ratio the median of the rounds' ratios. `of limit`: floating-point operations a second as a share of
+what a product of two matrices of 1,024 x 1,024 reaches on the same machine in the same run.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from side_by_side import Side, Step, medians, ratio, tokens_per_second
+from torch import nn
+from torch.nn import functional as F
+
+from pipeline import config as configuration
+from pipeline import dataset, errors
+from pipeline.config import Config
+from train import steps
+from train.distributed import Ranks
+from train.recurrence import Arrangement
+from train.trainer import Trainer
+from train.views import Sentences
+
+WINDOW, VOCABULARY = 35, 10_000
+
+
+def main() -> None:
+    """Runs one of the comparisons and prints its table."""
+    file, settings, others = configuration.split_arguments(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["layers", "sentences", "step", "ranks"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    given = parser.parse_args(others)
+    arguments = (file or configuration.DEFAULT_CONFIG, settings)
+    print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
+    {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks}[given.part](arguments, given.rounds, given.seconds)
+
+
+Arguments = tuple[Path, list[str]]
+"""Configuration file and settings, as from a command line."""
+
+
+def layers(arguments: Arguments, rounds: int, seconds: float) -> None:
+    """nn.LSTM and the like on a PackedSequence, on the batch padded to a rectangle, and ours, on 64 sentences drawn at random."""
+    for cell in ("lstm", "gru", "rnn"):
+        for units in (200, 650):
+            names = ("packed", "padded", "ours", "limit")
+            sides = [Side(name, layer_side, (arguments, name, cell, units)) for name in names]
+            found = tokens_per_second(sides, rounds, seconds)
+            speed = medians(found)
+            # Forward and backward of a layer as wide as its input: three products of 2 x gates x units x (units + units).
+            operations = 12 * {"lstm": 4, "gru": 3, "rnn": 1}[cell] * units * units
+            print(
+                f"{cell:5}{units:4}  packed {speed['packed']:9,.0f}  padded {speed['padded']:9,.0f}  ours {speed['ours']:9,.0f} tokens/s  "
+                f"ours/packed {ratio(found, 'ours', 'packed'):.2f}  ours/padded {ratio(found, 'ours', 'padded'):.2f}  "
+                f"of limit {operations * speed['ours'] / speed['limit']:.0%} (packed {operations * speed['packed'] / speed['limit']:.0%})",
+                flush=True,
+            )
+
+
+def sentences(arguments: Arguments, rounds: int, seconds: float) -> None:
+    """Our trainer on sentences, in every layout, and on fixed rows that are cut nowhere, with as many tokens a step."""
+    for units in (200, 650):
+        shape = ["--model.hidden", str(units), "--train.window", str(WINDOW)]
+        sides = [Side("rows", trainer_side, (arguments, [*shape, "--train.segments", "rows"]))]
+        for layout in ("auto", "steps", "packed", "rectangle"):
+            sides.append(Side(layout, trainer_side, (arguments, [*shape, "--train.segments", "sentences", "--train.layout", layout])))
+        found = tokens_per_second(sides, rounds, seconds)
+        speed = medians(found)
+        shares = "  ".join(f"{side.name} {speed[side.name]:,.0f} ({ratio(found, side.name, 'rows'):.2f})" for side in sides[1:])
+        print(f"{units:4} units  rows {speed['rows']:,.0f} tokens/s  sentences: {shares}", flush=True)
+
+
+def step(arguments: Arguments, rounds: int, seconds: float) -> None:
+    """Our trainer on streams of the recipe's text, and the loop of PyTorch's word-language-model example, in float32."""
+    for units in (200, 650):
+        for streams in (20, 64):
+            wanted = {
+                "model.cell": "lstm", "model.layers": 2, "model.hidden": units, "model.tied": "true", "model.dropout": 0.2,
+                "train.segments": "streams", "train.reset": "none", "train.streams": streams, "train.window": WINDOW,
+                "train.optimizer": "sgd", "train.lr": 1, "train.clip": 0.25,
+            }  # fmt: skip
+            options = [word for key, value in wanted.items() for word in (f"--{key}", str(value))]
+            sides = [
+                Side("plain", plain_side, (units, streams)),
+                Side("ours", trainer_side, (arguments, options)),
+                Side("limit", limit_side, ()),
+            ]
+            found = tokens_per_second(sides, rounds, seconds)
+            speed = medians(found)
+            operations = 48 * units * 2 * units + 6 * units * VOCABULARY
+            limit = speed["limit"] / operations
+            print(
+                f"2x{units} {streams} streams  plain {speed['plain']:,.0f}  ours {speed['ours']:,.0f} tokens/s  "
+                f"ours/plain {ratio(found, 'ours', 'plain'):.2f}  of limit {speed['ours'] / limit:.0%} (plain {speed['plain'] / limit:.0%}, "
+                f"so no more than {limit / speed['plain']:.2f} times it)",
+                flush=True,
+            )
+
+
+def ranks(arguments: Arguments, rounds: int, seconds: float) -> None:
+    """The command, with one process and with two, one thread each."""
+    found: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for world, speeds in found.items():
+            speeds.append(command_speed(arguments, world))
+    share = median(two / one for one, two in zip(found[1], found[2], strict=True)) / 2
+    print(f"one {median(found[1]):,.0f}  two {median(found[2]):,.0f} tokens/s: {share:.2f} of twice one", flush=True)
+
+
+def layer_side(arguments: Arguments, name: str, cell: str, units: int) -> Step:
+    """A layer over 64 sentences of the recipe's training split, or the product that bounds it."""
+    if name == "limit":
+        return limit_side()
+    config, manifest = _opened(arguments)
+    lengths = Sentences.open(config.dataset.dir, manifest, "train").lengths
+    lengths = np.sort(np.random.default_rng(1).choice(lengths, 64, replace=False))[::-1].astype(np.int64)
+    arranged = Arrangement.of(lengths.copy(), padded=name == "padded", device=torch.device("cpu"))
+    torch.manual_seed(1)
+    module = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](units, units)
+    rows = torch.randn(len(arranged.rows), units, requires_grad=True)
+    gradient = torch.randn(len(rows), units)
+    start = torch.zeros(2 if cell == "lstm" else 1, len(lengths), units)
+
+    def forward() -> torch.Tensor:
+        if name == "padded":
+            return module(rows.view(-1, len(lengths), units))[0].flatten(0, 1)
+        if name == "packed":
+            return module(nn.utils.rnn.PackedSequence(rows, arranged.batch_sizes))[0].data
+        return steps.run(cell, rows, start, tuple(module.parameters()), arranged.batch_sizes)[0]
+
+    def run() -> int:
+        module.zero_grad()
+        forward().backward(gradient)
+        return int(lengths.sum())
+
+    return run
+
+
+def trainer_side(arguments: Arguments, options: list[str]) -> Step:
+    """Our trainer, as the command runs it, with what the recipe says but for `options`."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = [*options, "--run.dir", folder, "--tracking.uri=", "--train.epochs", "99"]
+        config, manifest = _opened((arguments[0], [*arguments[1], *options]))
+        trainer = Trainer(config, manifest, Ranks(0, 1, torch.device("cpu")))
+    if config.train.segments == "rows":
+        trainer.plan.stream.opens = trainer.plan.stream.opens[:0]  # type: ignore[attr-defined]  # fixed lengths, cut nowhere
+    return lambda: trainer.update(stop=False).tokens
+
+
+def plain_side(units: int, streams: int) -> Step:
+    """The loop of PyTorch's word-language-model example: nn.LSTM of two layers with dropout 0.2, tied nn.Linear, log_softmax and
+    nll_loss, clipping, `p.data.add_(p.grad, alpha=-lr)`; on random ids."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop, self.encoder = nn.Dropout(0.2), nn.Embedding(VOCABULARY, units)
+            self.rnn, self.decoder = nn.LSTM(units, units, 2, dropout=0.2), nn.Linear(units, VOCABULARY)
+            self.decoder.weight = self.encoder.weight
+
+        def forward(self, ids: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+            output, state = self.rnn(self.drop(self.encoder(ids)), state)
+            return F.log_softmax(self.decoder(self.drop(output)).view(-1, VOCABULARY), dim=1), state
+
+    torch.manual_seed(1)
+    model = Model()
+    state = (torch.zeros(2, streams, units), torch.zeros(2, streams, units))
+    ids, targets = torch.randint(VOCABULARY, (WINDOW, streams)), torch.randint(VOCABULARY, (WINDOW * streams,))
+
+    def run() -> int:
+        nonlocal state
+        model.zero_grad()
+        output, state = model(ids, tuple(part.detach() for part in state))
+        loss = F.nll_loss(output, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.25)
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.data.add_(parameter.grad, alpha=-1)
+        loss.item()
+        return len(targets)
+
+    return run
+
+
+def limit_side() -> Step:
+    """A product of two matrices in float32: its `tokens` are floating-point operations."""
+    one, other, out = (torch.randn(1024, 1024) for _ in range(3))
+
+    def run() -> int:
+        torch.mm(one, other, out=out)
+        return 2 * 1024**3
+
+    return run
+
+
+def command_speed(arguments: Arguments, world: int) -> float:
+    """Median tokens/s of a hundred steps of `torchrun --nproc-per-node WORLD train` with one thread a process."""
+    file, settings = arguments
+    with tempfile.TemporaryDirectory() as folder:
+        options = [*settings, "--run.dir", folder, "--tracking.uri=", "--train.max_steps", "100", "--train.log_every", "10"]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), str(ROOT / "train")]
+        subprocess.run(
+            [*command, "--config", str(file), *options, "--evaluate.batch_tokens", "20000"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+        lines = map(json.loads, (Path(folder) / "train" / "metrics.jsonl").read_text().splitlines())
+        return median([line["train/tokens_per_second"] for line in lines if "train/loss" in line][1:])
+
+
+def _opened(arguments: Arguments) -> tuple[Config, dataset.Manifest]:
+    config = configuration.load(*arguments)
+    return config, dataset.read_manifest(config.dataset.dir)
+
+
+if __name__ == "__main__":
+    errors.run(main)
