@@ -51,6 +51,14 @@ def fastest(cell: str, lengths: np.ndarray, carry: bool, device: torch.device, d
     return "rectangle" if lengths.sum() >= DENSE_ENOUGH * lengths.max() * len(lengths) else "steps"
 
 
+def spoken(layout: Layout, cell: str, device: torch.device, dtype: torch.dtype) -> str:
+    """A layout as a log names it: of auto, what it takes here."""
+    if layout != "auto":
+        return layout
+    full, ragged = (fastest(cell, np.array(lengths), False, device, dtype) for lengths in ([2, 2], [9, 1]))
+    return f"auto ({full})" if full == ragged else f"auto ({full} where it is full enough, else {ragged})"
+
+
 @dataclass(frozen=True)
 class Arrangement:
     """Where the tokens of a batch stand, time step by time step."""

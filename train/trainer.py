@@ -21,6 +21,7 @@ from train.evaluation import Validation, chosen_context
 from train.metrics import Meter, MetricsWriter
 from train.model import build
 from train.precision import Precision
+from train.recurrence import spoken
 from train.views import Sentences, Stream
 
 log = logging.getLogger("packlm")
@@ -99,10 +100,11 @@ class Trainer:
         if self.resumed:
             self.resume()
         if ranks.first:
+            layout = spoken(settings.layout, config.model.cell, ranks.device, self.precision.weights)
             log.info(
                 "%s %s: %s parameters, %s of %s in %s layout, %s steps an epoch, %d process(es) on %s",
                 f"step {self.position.step:,}: going on with" if self.resumed else "training", config.run.name, f"{self.num_parameters:,}",
-                settings.segments, config.dataset.dir, settings.layout, f"{self.plan.num_steps:,}", ranks.world, ranks.device.type,
+                settings.segments, config.dataset.dir, layout, f"{self.plan.num_steps:,}", ranks.world, ranks.device.type,
             )  # fmt: skip
 
     @property

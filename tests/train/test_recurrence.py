@@ -10,7 +10,7 @@ from pipeline import config
 from tests.train.reference import one_by_one, random_batch
 from train.cells import CELLS
 from train.model import LanguageModel, build
-from train.recurrence import Arrangement, Layout, fastest
+from train.recurrence import Arrangement, Layout, fastest, spoken
 
 V = 11
 LENGTHS = {"unequal": [3, 1, 4, 4, 2], "equal": [3, 3, 3], "single": [1], "rising": [1, 2, 3, 4, 5]}
@@ -85,6 +85,8 @@ def test_auto_takes_torchs_dense_lstm_where_a_rectangle_is_full_and_ours_elsewhe
     ]  # fmt: skip
     assert set(ours) == {"steps"}
     assert fastest("lstm", far, True, torch.device("cuda"), torch.float32) == "packed"
+    assert spoken("auto", "lstm", cpu, torch.float32) == "auto (rectangle where it is full enough, else steps)"
+    assert spoken("auto", "gru", cpu, torch.float32) == "auto (steps)" and spoken("packed", "gru", cpu, torch.float32) == "packed"
 
 
 def test_a_segment_without_tokens_is_refused_by_its_number():
