@@ -15,7 +15,7 @@
 
 All start from the recipe's first weights and take its optimizer, learning rate (constant), clipping and tokens a step; nothing is
 dropped. Whatever the recipe trains on itself, it is sentences here. 1, 3, 4, 5, 5b and ours get the same batches in the same order, so
-but for rounding the exact ones end at the same perplexity. First, loss and gradients of each way on a few sentences are compared in
+but for rounding the exact ones end at the same perplexity (a high learning rate makes much of rounding). First, loss and gradients of each way on a few sentences are compared in
 float64 with those of our model running them one by one. Then each trains in a process of its own, one after the other, until it
 has seen `--tokens` targets, or for `--seconds`. Perplexity is that of the first `--validation-tokens` of the validation sentences (0:
 all), each from a zero state. Memory is measured on Linux. Prints the table, and leaves it as compare-batching.{json,md,png} in

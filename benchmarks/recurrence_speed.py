@@ -114,7 +114,8 @@ def step(arguments: Arguments, rounds: int, seconds: float) -> None:
             print(
                 f"2x{units} {streams} streams  plain {speed['plain']:,.0f}  ours {speed['ours']:,.0f} tokens/s  "
                 f"ours/plain {ratio(found, 'ours', 'plain'):.2f}  "
-                f"of limit {speed['ours'] / limit:.0%} (plain {speed['plain'] / limit:.0%}, so no more than {limit / speed['plain']:.2f} times it)",
+                f"of limit {speed['ours'] / limit:.0%} (plain {speed['plain'] / limit:.0%}, "
+                f"so no more than {limit / speed['plain']:.2f} times it)",
                 flush=True,
             )
 

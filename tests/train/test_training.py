@@ -137,10 +137,12 @@ def go_on_until(data: Path, run: Path, stop: int) -> None:
             trainer.run()
 
 
-def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made, tmp_path):
-    """One step of plain gradient descent against sentences run one by one, summed, and divided by their tokens."""
+@pytest.mark.parametrize(("ar", "tar"), [(0.0, 0.0), (2.0, 3.0)])
+def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made, tmp_path, ar, tar):
+    """One step of plain gradient descent against sentences run one by one, summed, and divided by their tokens; AR's squares by their
+    tokens too, TAR's by the number of pairs of neighbours."""
     folder, manifest = made
-    made_up = settings(folder, tmp_path, "sentences", optimizer="sgd", lr=1.0, clip=0.0, schedule="constant", max_steps=1, ar=0.0, tar=0.0)
+    made_up = settings(folder, tmp_path, "sentences", optimizer="sgd", lr=1.0, clip=0.0, schedule="constant", max_steps=1, ar=ar, tar=tar)
     made_up = made_up.model_copy(update={"model": config.Model(hidden=6)})
     with distributed.start("cpu") as ranks:
         trainer = Trainer(made_up, manifest, ranks)
@@ -148,13 +150,15 @@ def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made
         trainer.run()
     model = build(made_up.model, manifest.vocab_size, made_up.run.seed).double()
     sentences = Sentences.open(folder, manifest, "train")
-    total, tokens = 0.0, 0
+    total, squares, changes = 0.0, [], []
     for index in indices:
         targets = sentences.targets(int(index))
         batch = Segments([np.concatenate([[0], targets[:-1]])], [targets], [0], 0, 0).batch(torch.device("cpu"))
-        nll, _ = one_by_one(model, batch, model.recurrence.zero_state(1))
-        total, tokens = total + nll, tokens + len(targets)
-    gradients = torch.autograd.grad(total / tokens, list(model.parameters()))
+        nll, _ = one_by_one(model, batch, model.recurrence.zero_state(1), ar=squares, tar=changes)
+        total = total + nll
+    assert len(squares) == len(changes) + len(indices)
+    loss = (total + ar * sum(squares)) / len(squares) + tar * sum(changes) / len(changes)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
     for before, gradient, after in zip(model.parameters(), gradients, trainer.model.parameters(), strict=True):
         torch.testing.assert_close(before - gradient, after, rtol=1e-10, atol=1e-12)
 
