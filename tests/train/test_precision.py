@@ -19,9 +19,9 @@ def trained(made, run, **train) -> Trainer:
     return trainer
 
 
-def losses(trainer: Trainer) -> list[float]:
+def losses(trainer: Trainer, key: str = "train/loss") -> list[float]:
     lines = [json.loads(line) for line in (trainer.folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["train/loss"] for line in lines if "train/loss" in line]
+    return [line[key] for line in lines if key in line]
 
 
 @pytest.mark.parametrize("layout", ["auto", "steps", "packed", "rectangle"])
@@ -29,6 +29,8 @@ def losses(trainer: Trainer) -> list[float]:
 def test_a_reduced_type_trains_as_float32_does_to_its_rounding(made, tmp_path, precision, layout):
     reduced, whole = (trained(made, tmp_path / name, layout=layout, precision=name) for name in (precision, "float32"))
     assert losses(reduced) == pytest.approx(losses(whole), rel=0.01)
+    norms = [losses(trainer, "train/gradient_norm") for trainer in (reduced, whole)]
+    assert norms[0] == pytest.approx(norms[1], rel=0.05)  # fp16's scale is taken out of them
     if precision != "medium":
         assert losses(reduced) != losses(whole)
     assert all(parameter.dtype == torch.float32 for parameter in reduced.model.parameters())
