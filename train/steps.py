@@ -62,19 +62,19 @@ class Steps:
         begins = [0, self.sizes[0], *(self._sizes.cumsum(0)[:-1] + self.sizes[0]).tolist()]
         return [states[begin : begin + size] for begin, size in zip(begins, self.sizes, strict=False)]
 
-    def backwards(self, rows: Tensor, start: Tensor) -> list[Tensor]:
-        """For each step, the last one first: those of the rows [R, H] before it, or of the start [B, H], that it goes on from."""
-        back = [start, *self.of(rows)[:-1]]
-        return [before[:size] for before, size in zip(back, self.sizes, strict=True)][::-1]
-
     def all_before(self, states: Tensor) -> Tensor:
-        """The same for all rows [R, H], as one tensor."""
+        """What `before` gives, of all rows as one tensor [R, H]."""
         count = len(states) - self.sizes[0]
         if self.same:
             return states[:count]
         earlier = torch.cat([self._sizes[:1], self._sizes[:-1]])  # rows of the step before, which lie between
         back = torch.repeat_interleave(earlier, self._sizes)
         return states.index_select(0, (torch.arange(self.sizes[0], self.sizes[0] + count) - back).to(self.device))
+
+    def backwards(self, rows: Tensor, start: Tensor) -> list[Tensor]:
+        """For each step, the last one first: those of the rows [R, H] before it, or of the start [B, H], that it goes on from."""
+        back = [start, *self.of(rows)[:-1]]
+        return [before[:size] for before, size in zip(back, self.sizes, strict=True)][::-1]
 
     def last_of(self, rows: Tensor) -> Tensor:
         """The last row of each segment, [B, H]."""
