@@ -18,6 +18,7 @@ from train import optimizers
 from train.distributed import Ranks
 from train.evaluation import evaluate
 from train.model import LanguageModel, build
+from train.precision import Precision
 from train.views import Stream
 
 TOLERANCE = 1e-9
@@ -141,8 +142,7 @@ def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks,
         PacklmError: the loss is not finite.
     """
     settings = config.train
-    torch.set_float32_matmul_precision("medium" if settings.precision == "medium" else "highest")
-    model = first_model(config, vocab_size, ranks.device, torch.float64 if settings.precision == "float64" else torch.float32)
+    model = first_model(config, vocab_size, ranks.device, Precision(settings.precision, ranks.device).weights)
     trained = way.make(model)
     optimizer = optimizers.build(settings, trained)
     positions = Positions(trained)
