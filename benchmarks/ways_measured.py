@@ -144,7 +144,7 @@ def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks,
     settings = config.train
     model = first_model(config, vocab_size, ranks.device, Precision(settings.precision, ranks.device).weights)
     trained = way.make(model)
-    optimizer = optimizers.build(settings, trained)
+    used = optimizers.build(settings, trained)
     positions = Positions(trained)
     # Made before, so that keeping the weights of a moment takes neither time nor memory that would count as the way's.
     kept = [make_ours(model, model.layout) for _ in MARKS]
@@ -152,7 +152,7 @@ def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks,
 
     first = next(data.groups(way))
     way.gradients(trained, Group(first.inputs[:1], first.targets[:1]))  # libraries set themselves up in the first pass
-    optimizer.zero_grad()
+    trained.zero_grad()
     _synchronize(ranks.device)
     positions.count = 0
     memory = Memory(ranks.device)
@@ -163,10 +163,11 @@ def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks,
     while len(marks) < len(MARKS):
         began = time.perf_counter()
         group = next(groups)
-        optimizer.zero_grad()
+        trained.zero_grad()
         loss = way.gradients(trained, group)
         nn.utils.clip_grad_norm_(trained.parameters(), settings.clip or math.inf)
-        optimizer.step()
+        for optimizer in used:
+            optimizer.step()
         _synchronize(ranks.device)
         step_seconds = time.perf_counter() - began
         if not math.isfinite(float(loss)):

@@ -246,14 +246,19 @@ class Train(Section):
     """Streams: time steps between two updates (truncated back-propagation through time)."""
     global_batch_tokens: int = Field(2048, ge=1)
     """Sentences and rows: tokens in a batch, over all processes, to within a segment."""
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    """Stochastic gradient descent, or Adam with decoupled weight decay."""
+    optimizer: Literal["sgd", "nt-asgd", "adamw", "rmsprop", "muon"] = "adamw"
+    """Stochastic gradient descent; the same, averaged from when validation stops improving (Merity et al. 2017); Adam with decoupled weight
+    decay; RMSprop; or Muon for the layers' matrices and Adam for everything else (Jordan et al. 2024)."""
     lr: float = Field(2e-3, gt=0)
     """Learning rate."""
     momentum: float = Field(0.0, ge=0, lt=1)
-    """Momentum of sgd."""
+    """Momentum of sgd and rmsprop."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay."""
+    nt_interval: int = Field(5, ge=1)
+    """nt-asgd: averaging begins at a validation worse than the best of all but the so many before it (the paper's n)."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Validates and keeps an exponential moving average of the weights with this decay; 0 keeps the weights themselves."""
     clip: float = Field(0.25, ge=0)
     """Largest norm of the gradient, scaled down to it where it is larger; 0 never scales."""
     ar: float = Field(0.0, ge=0)
@@ -263,15 +268,22 @@ class Train(Section):
     et al. 2017; AWD-LSTM's beta, 1 there)."""
     logits_mb: int = Field(30, ge=1)
     """Memory (MiB) that the logits of a batch may take up at a time."""
-    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    """Learning rate over time: constant; half a cosine down to `lr_floor`; or times `plateau_factor` after every validation
-    that brought nothing better."""
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd", "plateau", "zaremba"] = "cosine"
+    """Learning rate over time, after the warm-up: constant; a line or half a cosine down to `lr_floor`; as 1 over the root of the steps;
+    stable until the last `decay_share`, then a line down to `lr_floor`; times `lr_factor` after every validation that brought nothing
+    better; or times `lr_factor` after every epoch from `flat_epochs` on (Zaremba et al. 2014)."""
     warmup_steps: int = Field(0, ge=0)
     """Steps in which the learning rate rises from 0, before the schedule begins."""
     lr_floor: float = Field(0.01, ge=0, le=1)
-    """The share of `lr` at which the cosine ends."""
-    plateau_factor: float = Field(0.25, gt=0, lt=1)
-    """What plateau multiplies the learning rate by."""
+    """linear, cosine, wsd: the share of `lr` at which they end."""
+    lr_factor: float = Field(0.25, gt=0, lt=1)
+    """plateau, zaremba: what the learning rate is multiplied by."""
+    flat_epochs: int = Field(4, ge=0)
+    """zaremba: epochs before the learning rate falls."""
+    decay_share: float = Field(0.2, gt=0, le=1)
+    """wsd: share of all steps in which the learning rate falls."""
+    patience: int = Field(0, ge=0)
+    """Stops after so many validations without a new best (early stopping); 0 never does."""
     epochs: int = Field(1, ge=1)
     """Passes over the training split."""
     max_steps: int | None = Field(None, ge=1)

@@ -18,7 +18,7 @@ RECIPES = sorted((ROOT / "configs").glob("*.toml"))
 def test_recipe_loads_and_is_named_after_its_file(path: Path) -> None:
     config = configuration.load(path, environment={})
     assert config.run.name == path.stem
-    assert (config.run.dir, config.dataset.dir) == (Path("runs") / path.stem, Path("data") / path.stem)
+    assert config.run.dir == Path("runs") / path.stem
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

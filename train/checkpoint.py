@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.optim import Optimizer
 
 from pipeline import files
 from pipeline.errors import PacklmError
@@ -60,23 +61,25 @@ def load_checkpoint(folder: Path, which: str) -> tuple[dict[str, Tensor], dict[s
     return load_file(tensors), state
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors, `parameter number.entry`."""
+def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """The optimizers' state as named tensors, `optimizer number.parameter number.entry`."""
     return {
-        f"{number}.{key}": torch.as_tensor(value)
+        f"{place}.{number}.{key}": torch.as_tensor(value)
+        for place, optimizer in enumerate(optimizers)
         for number, entries in optimizer.state_dict()["state"].items()
         for key, value in entries.items()
         if value is not None
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Gives the optimizer back what `optimizer_tensors` took."""
-    state: dict[int, dict[str, Tensor]] = {}
+def restore_optimizers(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Gives the optimizers back what `optimizer_tensors` took."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for name, tensor in tensors.items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        place, number, key = name.split(".", 2)
+        states[int(place)].setdefault(int(number), {})[key] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

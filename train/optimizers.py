@@ -1,52 +1,32 @@
-"""Optimizers, and how the learning rate moves."""
-
-import math
-from typing import Any
+"""Optimizers: one for all weights, or two that share them."""
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from pipeline import config
 
 
-def build(settings: config.Train, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `train.optimizer`; its learning rate is set before every step."""
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=settings.weight_decay)
+def build(settings: config.Train, model: nn.Module) -> list[Optimizer]:
+    """The optimizers of `train.optimizer`, each weight in one of them; their learning rate is set before every step."""
+    weights, lr, decay = list(model.parameters()), settings.lr, settings.weight_decay
+    match settings.optimizer:
+        case "adamw":
+            return [torch.optim.AdamW(weights, lr, weight_decay=decay)]
+        case "rmsprop":
+            return [torch.optim.RMSprop(weights, lr, momentum=settings.momentum, weight_decay=decay)]
+        case "muon":
+            return _muon(model, lr, decay)
+        case _:
+            return [torch.optim.SGD(weights, lr, momentum=settings.momentum, weight_decay=decay)]
 
 
-class Schedule:
-    """The learning rate of each step: a linear warm-up, then `train.schedule`.
-
-    constant: `lr`. cosine: half a cosine from `lr` to `lr * lr_floor` at the last step (Loshchilov and Hutter 2017, without restarts).
-    plateau: `lr` times `plateau_factor` for each validation that brought no new best.
-    """
-
-    def __init__(self, settings: config.Train, total_steps: int):
-        self.settings, self.total_steps = settings, total_steps
-        self.best: float | None = None
-        self.reductions = 0
-
-    def lr(self, step: int) -> float:
-        """The learning rate of the update after `step` others."""
-        settings = self.settings
-        if step < settings.warmup_steps:
-            return settings.lr * (step + 1) / (settings.warmup_steps + 1)
-        if settings.schedule == "cosine":
-            done = (step - settings.warmup_steps) / max(1, self.total_steps - settings.warmup_steps)
-            return settings.lr * (settings.lr_floor + (1 - settings.lr_floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
-        return settings.lr * settings.plateau_factor**self.reductions
-
-    def validated(self, loss: float) -> None:
-        """Takes note of a validation."""
-        if self.best is None or loss < self.best:
-            self.best = loss
-        elif self.settings.schedule == "plateau":
-            self.reductions += 1
-
-    def state(self) -> dict[str, Any]:
-        return {"best": self.best, "reductions": self.reductions}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.best, self.reductions = state["best"], state["reductions"]
+def _muon(model: nn.Module, lr: float, decay: float) -> list[Optimizer]:
+    """Muon for the matrices of the recurrent layers, AdamW for word vectors, softmax and biases, as its authors advise. Steps of both
+    have the same root mean square (Liu et al. 2025, section 2.2), so that one learning rate serves both."""
+    matrices = [weight for name, weight in model.named_parameters() if name.startswith("recurrence.") and weight.ndim == 2]
+    others = [weight for weight in model.parameters() if all(weight is not matrix for matrix in matrices)]
+    return [
+        torch.optim.Muon(matrices, lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr, weight_decay=decay),
+    ]

@@ -1,9 +1,9 @@
 """The arithmetic of a training: `train.precision`.
 
-    float32, float64    everything in that type
-    medium              float32, whose matrix products may round their factors to bfloat16 (TF32 on GPUs)
-    bf16, fp16          products in that type (autocast), weights, sums and the softmax in float32; fp16 scales the loss so that small
-                        gradients do not vanish, and skips the steps in which large ones overflow (Micikevicius et al. 2018)
+float32, float64    everything in that type
+medium              float32, whose matrix products may round their factors to bfloat16 (TF32 on GPUs)
+bf16, fp16          products in that type (autocast), weights, sums and the softmax in float32; fp16 scales the loss so that small
+                    gradients do not vanish, and skips the steps in which large ones overflow (Micikevicius et al. 2018)
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 _REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,14 +31,19 @@ class Precision:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, self.reduced) if self.reduced else nullcontext()
 
-    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Puts the gradients of a loss where the optimizer finds them, unscaled; infinite or NaN where they overflowed."""
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss to those there are."""
         self.scaler.scale(loss).backward()
-        self.scaler.unscale_(optimizer)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer's step, left out by fp16 where a gradient overflowed; the next one is scaled less."""
-        self.scaler.step(optimizer)
+    def unscale(self, optimizers: list[Optimizer]) -> None:
+        """Gives the gradients their true size; they are infinite or NaN where they overflowed."""
+        for optimizer in optimizers:
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizers: list[Optimizer]) -> None:
+        """The optimizers' step, left out by fp16 where a gradient overflowed; the next one is scaled less."""
+        for optimizer in optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
 
     @property

@@ -1,5 +1,6 @@
 """A training, in the order in which it happens: open, build, resume, then update, validate and save until the last step."""
 
+import itertools
 import logging
 import math
 import time
@@ -22,6 +23,7 @@ from train.metrics import Meter, MetricsWriter
 from train.model import build
 from train.precision import Precision
 from train.recurrence import spoken
+from train.schedule import Schedule
 from train.views import Sentences, Stream
 
 log = logging.getLogger("packlm")
@@ -87,8 +89,8 @@ class Trainer:
         self.precision = Precision(settings.precision, ranks.device)
         first = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
         self.model = first.to(ranks.device, self.precision.weights)
-        self.optimizer = optimizers.build(settings, self.model)
-        self.schedule = optimizers.Schedule(settings, self.total_steps)
+        self.optimizers = optimizers.build(settings, self.model)
+        self.schedule = Schedule(settings, self.total_steps)
         self.parallel: nn.Module = self.model
         if ranks.world > 1:
             self.parallel = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
@@ -178,15 +180,16 @@ class Trainer:
         noise = (self.config.run.seed, position.step, model.locked) if model.noisy else None
         batch = segments.batch(ranks.device, noise)
         start = carry.start(self.model.recurrence, self.carried, segments) if batch.carry else None
-        lr = self.schedule.lr(position.step)
-        for group in self.optimizer.param_groups:
+        lr = self.schedule.lr(position.step, position.epoch)
+        for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
             group["lr"] = lr
 
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         with self.precision.autocast():
             sums, final = self.parallel(batch, start, penalties=bool(settings.ar or settings.tar))
         loss = (sums.nll + settings.ar * sums.activation) * per_token + settings.tar * sums.slowness * per_change
-        self.precision.backward(loss, self.optimizer)
+        self.precision.backward(loss)
+        self.precision.unscale(self.optimizers)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf))
         total, stops = ranks.sum(np.array([float(sums.nll.detach()) if part else 0.0, stop], np.float64))
         skipped = self.precision.may_skip and not math.isfinite(norm)
@@ -196,7 +199,7 @@ class Trainer:
                 f"{total / segments.global_tokens}, gradient norm {norm}; nothing was updated. Lower train.lr or train.clip, "
                 "with --rebuild or another --run.name"
             )
-        self.precision.step(self.optimizer)
+        self.precision.step(self.optimizers)
 
         if final is not None:
             self.carried = carry.after(self.carried, final, segments)
@@ -234,7 +237,7 @@ class Trainer:
         if self.ranks.first:
             self.position.schedule, self.position.precision = self.schedule.state(), self.precision.state()
             tensors = checkpoint.with_prefix("model", model_folder.weights_of(self.model))
-            tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(self.optimizer))
+            tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(self.optimizers))
             tensors |= {f"carried.{layer}": part for layer, part in enumerate(carried) if part is not None}
             checkpoint.save_checkpoint(self.checkpoints, self.position.step, tensors, asdict(self.position), best)
 
@@ -245,7 +248,7 @@ class Trainer:
         self.schedule.restore(self.position.schedule)
         self.precision.restore(self.position.precision)
         model_folder.restore_weights(self.model, checkpoint.under_prefix("model", tensors), self.checkpoints)
-        checkpoint.restore_optimizer(self.optimizer, checkpoint.under_prefix("optimizer", tensors))
+        checkpoint.restore_optimizers(self.optimizers, checkpoint.under_prefix("optimizer", tensors))
         if self.plan.streams:
             mine, carried = self.plan.mine(self.ranks.rank, self.ranks.world), checkpoint.under_prefix("carried", tensors)
             parts = (carried[str(layer)] for layer in range(len(carried)))
@@ -259,7 +262,7 @@ class Trainer:
         """
         sums, _ = self.parallel(nothing(Segments([], [], [], 1, 1)).batch(self.ranks.device))
         (sums.nll * 0.0).backward()
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
 
     def finish(self) -> None:
         """Rank 0 writes the model folder from the best checkpoint, then the summary that says the training is complete."""

@@ -1,17 +1,20 @@
 """What a training leaves on the disk: checkpoints, metrics, the model folder."""
 
+import itertools
 import json
+from typing import get_args
 
 import pytest
 import torch
 
 from pipeline import config, files
 from pipeline.errors import PacklmError, RequestError
+from tests.train.reference import random_batch
 from train import checkpoint, model_folder
 from train.metrics import Meter, MetricsWriter
 from train.model import build
-from train.optimizers import Schedule
-from train.optimizers import build as build_optimizer
+from train.optimizers import build as build_optimizers
+from train.schedule import Schedule
 
 
 def save(folder, step, best=False, value=0.0):
@@ -63,29 +66,37 @@ def _damage(path, how):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", get_args(config.Train.model_fields["optimizer"].annotation))
 def test_an_optimizer_is_restored_to_the_bit(name):
     settings = config.Train(optimizer=name, momentum=0.9, lr=0.1)
     twins = []
     for _ in range(2):
-        torch.manual_seed(1)
-        layer = torch.nn.Linear(3, 2)
-        twins.append((layer, build_optimizer(settings, layer)))
+        model = build(config.Model(hidden=4), 9, seed=1)
+        twins.append((model, build_optimizers(settings, model)))
 
-    def step(layer, optimizer, seed):
-        torch.manual_seed(seed)
-        optimizer.zero_grad()
-        layer(torch.randn(4, 3)).square().sum().backward()
-        optimizer.step()
+    def step(model, optimizers, seed):
+        model.zero_grad()
+        model(random_batch(seed, [3, 2], 9))[0].nll.backward()
+        for optimizer in optimizers:
+            optimizer.step()
 
-    for layer, optimizer in twins:
-        step(layer, optimizer, 5)
+    for model, optimizers in twins:
+        step(model, optimizers, 5)
     (first, _), (second, old) = twins
-    new = build_optimizer(settings, second)
-    checkpoint.restore_optimizer(new, checkpoint.optimizer_tensors(old))
+    assert not torch.equal(first.embedding.weight, build(config.Model(hidden=4), 9, seed=1).embedding.weight)
+    new = build_optimizers(settings, second)
+    checkpoint.restore_optimizers(new, checkpoint.optimizer_tensors(old))
     step(*twins[0], 6)
     step(second, new, 6)
-    assert torch.equal(first.weight, second.weight)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_weight_belongs_to_one_optimizer():
+    model = build(config.Model(hidden=4, tied=True), 9, seed=1)
+    for name in get_args(config.Train.model_fields["optimizer"].annotation):
+        groups = [optimizer.param_groups[0]["params"] for optimizer in build_optimizers(config.Train(optimizer=name), model)]
+        assert sorted(map(id, itertools.chain(*groups))) == sorted(map(id, model.parameters()))
 
 
 def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
@@ -112,19 +123,30 @@ def test_a_meter_weighs_losses_by_tokens():
     assert meter.read()["train/loss"] == 1.0
 
 
+def lrs(steps, total=100, epoch=0, **settings):
+    schedule = Schedule(config.Train(lr=2.0, **settings), total)
+    return [schedule.lr(step, epoch) for step in steps]
+
+
 def test_schedules():
-    constant = Schedule(config.Train(schedule="constant", lr=2.0), 100)
-    assert constant.lr(0) == constant.lr(99) == 2.0
-    cosine = Schedule(config.Train(schedule="cosine", lr=2.0, lr_floor=0.1, warmup_steps=9), 109)
-    assert [cosine.lr(step) for step in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
-    assert cosine.lr(59) == pytest.approx(1.1) and cosine.lr(109) == pytest.approx(0.2)
-    plateau = Schedule(config.Train(schedule="plateau", lr=2.0, plateau_factor=0.5), 100)
-    for loss in (5.0, 4.0, 4.5, 3.0, 3.0):
-        plateau.validated(loss)
-    assert plateau.lr(50) == 0.5
-    again = Schedule(config.Train(schedule="plateau", lr=2.0, plateau_factor=0.5), 100)
+    assert lrs([0, 99], schedule="constant") == [2.0, 2.0]
+    assert lrs([0, 4, 9, 59, 109], 109, schedule="cosine", lr_floor=0.1, warmup_steps=9) == pytest.approx([0.2, 1.0, 2.0, 1.1, 0.2])
+    assert lrs([0, 50, 100], schedule="linear", lr_floor=0.5) == pytest.approx([2.0, 1.5, 1.0])
+    assert lrs([3, 4, 16, 100], schedule="inverse_sqrt", warmup_steps=4) == pytest.approx([1.6, 2.0, 1.0, 0.4])
+    assert lrs([0, 60, 80, 100], schedule="wsd", decay_share=0.4, lr_floor=0.0) == pytest.approx([2.0, 2.0, 1.0, 0.0])
+    # Zaremba et al. 2014, section 4.1: "we train the model for 13 epochs with a learning rate of 1 and after 4 epochs we decrease it by 2".
+    by_epoch = [lrs([0], epoch=epoch, schedule="zaremba", lr_factor=0.5, flat_epochs=4)[0] for epoch in range(6)]
+    assert by_epoch == [2.0, 2.0, 2.0, 2.0, 1.0, 0.5]
+
+
+def test_what_validations_change_is_restored():
+    settings = config.Train(schedule="plateau", lr=2.0, lr_factor=0.5, patience=3)
+    plateau, again = Schedule(settings, 100), Schedule(settings, 100)
+    assert [plateau.validated(loss) for loss in (5.0, 4.0, 4.5, 3.0, 3.0)] == [True, True, False, True, False]
     again.restore(plateau.state())
-    assert again.lr(50) == 0.5 and again.best == 3.0
+    assert again.lr(50, 0) == plateau.lr(50, 0) == 0.5
+    assert [again.exhausted for loss in (3.5, 3.0) if not again.validated(loss)] == [False, True]
+    assert not Schedule(config.Train(), 100).exhausted
 
 
 @pytest.fixture
