@@ -9,7 +9,7 @@ from ways import Group, Way
 
 from pipeline import dataset
 from pipeline.config import Config
-from train.batches import RowPlan, SentencePlan
+from train.plans import RowPlan, SentencePlan
 from train.views import Sentences, Stream
 
 
@@ -46,17 +46,18 @@ class Data:
         elif way.batches == "equal":
             plan = EqualLengths(self.sentences, self.budget, self.seed)
         else:
-            plan = RowPlan(self.stream, self.stream.row(0)[1], self.budget, self.seed)
+            plan = RowPlan(self.stream, int(self.stream.rows(np.zeros(1, int))[1][0]), self.budget, self.seed)
         for epoch in count():
-            for step in range(plan.num_steps):
+            for step in range(plan.steps(epoch)):
                 share = plan.share(epoch, step, 0, 1)
-                yield Group(share.inputs, share.targets)
+                yield share if isinstance(share, Group) else _group(share.inputs, share.targets, share.lengths)
 
     def sample(self, way: Way) -> Group:
         """A few sequences to compare gradients on: the same for all ways, but for those that cannot run them."""
         by_length = np.argsort(self.sentences.lengths, kind="stable")
         if way.batches == "rows":
-            return Group(*_pairs([self.stream.read(*self.stream.row(row)) for row in range(min(2, self.stream.num_rows))]))
+            starts, stops = self.stream.rows(np.arange(min(2, self.stream.num_rows)))
+            return _group(*self.stream.read(starts, stops), stops - starts)
         if way.batches == "close":
             chosen = by_length[np.linspace(0, 0.95 * (len(by_length) - 1), 8).astype(int)]
         else:
@@ -74,8 +75,11 @@ class EqualLengths:
         starts = np.cumsum(counts) - counts
         cuts = [np.arange(s, s + c, max(1, tokens // m)) for s, c, m in zip(starts, counts, lengths, strict=True)]
         self._bounds = np.append(np.concatenate(cuts), len(sentences))
-        self.num_steps = len(self._bounds) - 1
         self._epoch = -1
+
+    def steps(self, epoch: int) -> int:
+        """Groups in an epoch."""
+        return len(self._bounds) - 1
 
     def share(self, epoch: int, step: int, rank: int, world: int) -> Group:
         """A step, which is not shared: one process does all."""
@@ -83,7 +87,7 @@ class EqualLengths:
             drawn = np.random.default_rng([self.seed, epoch])
             order = drawn.permutation(len(self.sentences))
             self._order = order[np.argsort(self.sentences.lengths[order], kind="stable")]
-            self._batches, self._epoch = drawn.permutation(self.num_steps), epoch
+            self._batches, self._epoch = drawn.permutation(self.steps(epoch)), epoch
         batch = self._batches[step]
         return _read(self.sentences, self._order[self._bounds[batch] : self._bounds[batch + 1]])
 
@@ -96,9 +100,9 @@ def first_sentences(sentences: Sentences, tokens: int) -> Sentences:
 
 
 def _read(sentences: Sentences, indices: np.ndarray) -> Group:
-    return Group(*_pairs([sentences.read(index) for index in indices.tolist()]))
+    return _group(*sentences.read(indices), sentences.lengths[indices])
 
 
-def _pairs(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(inputs, targets) of each -> inputs of all, targets of all."""
-    return [inputs for inputs, _ in pairs], [targets for _, targets in pairs]
+def _group(inputs: np.ndarray, targets: np.ndarray, lengths: np.ndarray) -> Group:
+    ends = np.cumsum(lengths)[:-1]
+    return Group(np.split(inputs, ends), np.split(targets, ends))

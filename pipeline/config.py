@@ -244,8 +244,21 @@ class Train(Section):
     """Streams: how many run side by side, over all processes."""
     window: int = Field(35, ge=1)
     """Streams: time steps between two updates (truncated back-propagation through time)."""
+    window_drawn: bool = False
+    """Streams: windows are drawn around `window`, now and then around half of it, and the learning rate goes with their length (Merity et
+    al. 2017)."""
     global_batch_tokens: int = Field(2048, ge=1)
     """Sentences and rows: tokens in a batch, over all processes, to within a segment."""
+    on_overlong: Literal["error", "cut"] = "error"
+    """Sentences: what to do with those longer than `global_batch_tokens`: stop before the first step, or cut them into pieces that start
+    from zero; counted."""
+    accumulate: int = Field(1, ge=1)
+    """Passes that each process makes for an update, one after the other; a batch may be so many times larger than fits in memory."""
+    bitwise: int = Field(0, ge=0)
+    """Fixed parts of each batch whose gradients are added up in order, so that any number of processes that divides it trains the same to
+    the last bit, each on one thread of a processor; slower. 0: the same to rounding."""
+    init: str = ""
+    """Model folder or registry address (`models:/NAME@champion`) whose weights to start from; from random ones unless given."""
     optimizer: Literal["sgd", "nt-asgd", "adamw", "rmsprop", "muon"] = "adamw"
     """Stochastic gradient descent; the same, averaged from when validation stops improving (Merity et al. 2017); Adam with decoupled weight
     decay; RMSprop; or Muon for the layers' matrices and Adam for everything else (Jordan et al. 2024)."""
@@ -292,6 +305,10 @@ class Train(Section):
     """Updates between two validations; at the end of every epoch unless given."""
     checkpoint_every: int | None = Field(None, ge=1)
     """Updates between two checkpoints, besides the one at every validation."""
+    keep: int = Field(2, ge=1)
+    """Checkpoints kept, the latest ones, besides the best."""
+    samples: int = Field(3, ge=0)
+    """Texts generated at every validation, from nothing, with the same random numbers each time."""
     log_every: int = Field(20, ge=1)
     """Updates between two lines of metrics."""
     precision: Literal["float32", "float64", "medium", "bf16", "fp16"] = "float32"
@@ -301,6 +318,18 @@ class Train(Section):
     """Where to train; auto takes GPUs where there are enough for all processes."""
     processes: int = Field(1, ge=1)
     """Processes that `python -m pipeline run` and `make train` start with torchrun."""
+    timeout_seconds: float = Field(600, gt=0)
+    """A process that does not answer the others for so long is given up, and the training stops."""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "Train":
+        if self.ema and self.optimizer == "nt-asgd":
+            raise ValueError("ema and optimizer = nt-asgd both average the weights; choose one")
+        if self.bitwise and self.accumulate > 1:
+            raise ValueError("bitwise runs a batch in parts already; leave accumulate at 1")
+        if self.schedule == "inverse_sqrt" and not self.warmup_steps:
+            raise ValueError("schedule = inverse_sqrt falls from the end of the warm-up: give warmup_steps")
+        return self
 
 
 class Evaluate(Section):

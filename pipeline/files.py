@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,11 +23,11 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     crash `path` is as it was. A full disk raises `PacklmError` with the path and the bytes that are free.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = None if "b" in mode else "utf-8"
     newline = None if "b" in mode else "\n"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, mode, encoding=encoding, newline=newline) as stream:
             yield stream
             stream.flush()
@@ -35,7 +35,8 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # as where its folder is a file
+            temporary.unlink(missing_ok=True)
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(path.parent).free
             raise PacklmError(f"{path}: the disk is full ({free:,} bytes free); make room and run it again") from error

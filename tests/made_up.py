@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer, models
 
 from pipeline import dataset, files
 
@@ -25,8 +26,9 @@ def write(folder: Path, seed: int = 1, counts: tuple[int, int] = (30, 8), vocab_
         made = documents(seed + len(splits), count, vocab_size)
         cut = np.array_split(np.arange(count), shards)
         splits[name] = _split(folder, name, [[made[index] for index in part] for part in cut], dataset.Like(vocab_size, length))
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        files.write_text(folder / file, "{}")
+    words = models.WordLevel({"<eos>": EOS, **{f"w{number}": number for number in range(1, vocab_size)}}, unk_token="<eos>")
+    files.write_text(folder / "tokenizer.json", Tokenizer(words).to_str())
+    files.write_text(folder / "tokenizer_config.json", "{}")
     others = {file: files.sha256(folder / file) for file in ("tokenizer.json", "tokenizer_config.json")}
     settings: dict[str, dict[str, str]] = {"corpus": {}}
     digests = {"settings": files.digest(settings), "corpus": dataset.corpus_digest({}), "tokenizer": others["tokenizer.json"]}

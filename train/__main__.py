@@ -1,10 +1,14 @@
 """Trains a language model on a dataset.
 
-    torchrun --nproc-per-node 4 train [--config configs/quickstart.toml] [--section.key value ...] [--rebuild]
+    torchrun --nproc-per-node 4 train [--config configs/quickstart.toml] [--section.key value ...] [options]
     python train [--config C] ...          one process, the same code
 
+    --rebuild     throws away the training that stands in runs/NAME and starts over
+    --dry-run     prints what the training would be, its size, cost and first batch, and writes nothing
+    --profile     leaves a trace of some steps in runs/NAME/train/profile
+
 Needs the dataset that `python -m preprocess` makes; leaves `runs/NAME/train` and the model folder `runs/NAME/model`. Started again, it
-goes on from its last checkpoint; when it is complete it says so.
+goes on from its last checkpoint; when it is complete it says so. With `torchrun --max-restarts 3` it does so by itself when a process dies.
 """
 
 import sys
@@ -13,14 +17,19 @@ from pathlib import Path
 # `torchrun train` puts train/ itself first on the path, where its modules would shadow others; the repository belongs there.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import difflib
 import logging
+import os
 import shutil
+from contextlib import nullcontext
 
 from pipeline import config as configuration
 from pipeline import dataset, errors, files
 from pipeline import log as logs
 
 log = logging.getLogger("packlm")
+
+OPTIONS = ("--rebuild", "--dry-run", "--profile")
 
 
 def main() -> None:
@@ -30,33 +39,37 @@ def main() -> None:
     if "-h" in others or "--help" in others:
         print(__doc__)
         return
-    rebuild = "--rebuild" in others
-    unknown = [word for word in others if word != "--rebuild"]
-    if unknown:
-        raise errors.RequestError(f"unknown argument {unknown[0]!r}; see `python train --help`")
+    if unknown := [word for word in others if word not in OPTIONS]:
+        near = difflib.get_close_matches(unknown[0], OPTIONS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise errors.RequestError(f"unknown argument {unknown[0]!r}{hint} See `python train --help`")
+    # When torchrun starts processes again, the training that they threw away the first time is their own by now.
+    rebuild = "--rebuild" in others and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     config = configuration.load(file, settings)
     manifest = dataset.read_manifest(config.dataset.dir)
 
-    from train import distributed, record, trainer  # torch takes seconds to import, and a wrong request should not wait for it
+    from train import distributed, dry_run, record, trainer  # torch takes seconds to import, and a wrong request should not wait for it
 
     folder, wanted = config.run.dir / "train", record.settings_of(config, manifest)
-    with distributed.start(config.train.device) as ranks:
+    with distributed.start(config.train.device, config.train.timeout_seconds) as ranks:
+        if "--dry-run" in others:
+            text = dry_run.describe(config, manifest, ranks)
+            if ranks.first:
+                print(text)
+            return
         complete = not rebuild and record.is_complete(config.run.dir, wanted)
         ranks.barrier()  # all have read the record before rank 0 changes it
         if complete:
             log.info("%s: up to date, trained with these settings (--rebuild trains anew)", config.run.dir / "model")
             return
-        if not ranks.first:
+        with files.lock(folder / ".lock") if ranks.first else nullcontext():
+            if ranks.first:
+                if rebuild:
+                    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+                    (folder / "summary.json").unlink(missing_ok=True)
+                files.write_json(folder / "settings.json", wanted)
             ranks.barrier()
-            trainer.Trainer(config, manifest, ranks).run(fresh=rebuild)
-            return
-        with files.lock(folder / ".lock"):
-            if rebuild:
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-                (folder / "summary.json").unlink(missing_ok=True)
-            files.write_json(folder / "settings.json", wanted)
-            ranks.barrier()
-            trainer.Trainer(config, manifest, ranks).run(fresh=rebuild)
+            trainer.Trainer(config, manifest, ranks).run(fresh=rebuild, profile="--profile" in others)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Checkpoints: everything a training needs to go on as if it had not stopped.
 
-    checkpoints/step-00000400/tensors.safetensors    weights, optimizer state, carried states
+    checkpoints/step-00000400/tensors.safetensors    weights, optimizer state, averaged weights, carried states
     checkpoints/step-00000400/state.json             position, schedule, results, and the digest of the tensors
-    checkpoints/pointers.json                        which of them is the latest and which the best
 
-A checkpoint is written under another name and renamed when it is on the disk; only then do the pointers move, so at any instant
-they name whole checkpoints. Those that no pointer names are deleted.
+A checkpoint is written under another name and renamed when it is on the disk, so whatever is called `step-...` was whole when it got
+that name. One that was damaged since is known by its digest: a training goes on from the one before it.
 """
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -21,44 +21,91 @@ from torch.optim import Optimizer
 from pipeline import files
 from pipeline.errors import PacklmError
 
+log = logging.getLogger("packlm")
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], best: bool) -> None:
-    """Writes a checkpoint, makes it the latest, and the best if it is; then deletes those no longer named."""
-    name, named = f"step-{step:08d}", pointers(folder)
-    work = folder / f".{name}.tmp"
+
+def prepare(folder: Path) -> None:
+    """Makes the folder, clears what a crash left half written, and fails at once where no checkpoint could be written later."""
+    for left in folder.glob(".step-*.tmp"):
+        shutil.rmtree(left)
+    with files.atomic(folder / ".writable"):
+        pass
+    (folder / ".writable").unlink()
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Writes the checkpoint of a step."""
+    path = folder_of(folder, step)
+    work = folder / f".{path.name}.tmp"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     with files.atomic(work / "tensors.safetensors") as stream:
         stream.write(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
     files.write_json(work / "state.json", {**state, "sha256": files.sha256(work / "tensors.safetensors")})
-    shutil.rmtree(folder / name, ignore_errors=True)  # left by a crash before the pointers moved
-    os.rename(work, folder / name)
+    shutil.rmtree(path, ignore_errors=True)  # of a training that went on from an earlier one, because this one was damaged
+    os.rename(work, path)
     files.fsync_folder(folder)
-    named["latest"] = name
-    if best or "best" not in named:
-        named["best"] = name
-    files.write_json(folder / "pointers.json", named)
-    for other in folder.glob("step-*"):
-        if other.name not in named.values():
-            shutil.rmtree(other)
 
 
-def pointers(folder: Path) -> dict[str, str]:
-    """`{"latest": name, "best": name}`; empty before the first checkpoint."""
-    path = folder / "pointers.json"
-    return files.read_json(path) if path.exists() else {}
+def amend(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Replaces the state of a checkpoint, whose tensors stay."""
+    path = folder_of(folder, step) / "state.json"
+    files.write_json(path, {**state, "sha256": files.read_json(path)["sha256"]})
 
 
-def load_checkpoint(folder: Path, which: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the state of the `latest` or `best` checkpoint; `PacklmError` if it is damaged."""
-    path = folder / pointers(folder)[which]
-    state = files.read_json(path / "state.json")
+def keep(folder: Path, step: int, last: int, best: int | None) -> None:
+    """Deletes all checkpoints but the `last` ones up to a step and the one of step `best`."""
+    there = steps(folder)
+    kept = [other for other in there if other <= step][-last:]
+    for other in set(there) - {*kept, best}:
+        shutil.rmtree(folder_of(folder, other))
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of which there are checkpoints, in order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+
+
+def folder_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
+
+
+def newest_whole(folder: Path) -> int | None:
+    """The last step whose checkpoint is not damaged, with a warning for each that is; None where there are no checkpoints.
+
+    Raises:
+        PacklmError: there are some, and all are damaged.
+    """
+    complaint = None
+    for step in reversed(steps(folder)):
+        complaint = damage(folder, step)
+        if complaint is None:
+            return step
+        log.warning("%s; going back to the checkpoint before it", complaint)
+    if complaint:
+        raise PacklmError(f"{folder}: no checkpoint is whole ({complaint}); start over with --rebuild")
+    return None
+
+
+def damage(folder: Path, step: int) -> str | None:
+    """What is wrong with the checkpoint of a step, if anything is."""
+    path = folder_of(folder, step)
+    try:
+        expected = files.read_json(path / "state.json")["sha256"]
+    except (PacklmError, KeyError, TypeError) as error:
+        return str(error) if isinstance(error, PacklmError) else f"{path / 'state.json'}: damaged: no sha256 in it"
     tensors = path / "tensors.safetensors"
     found = files.sha256(tensors) if tensors.is_file() else "no such file"
-    if found != state.get("sha256"):
-        raise PacklmError(f"{tensors}: damaged: expected sha256 {state.get('sha256')}, got {found}; start over with --rebuild")
+    return None if found == expected else f"{tensors}: damaged: expected sha256 {expected}, got {found}"
+
+
+def load_checkpoint(folder: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the state of a step's checkpoint, which is whole."""
+    path = folder_of(folder, step)
+    state = files.read_json(path / "state.json")
     del state["sha256"]
-    return load_file(tensors), state
+    return load_file(path / "tensors.safetensors"), state
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
 """The processes that train or measure together: torchrun's ranks, or one process alone."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -12,16 +14,25 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pipeline.errors import RequestError
+from pipeline.errors import PacklmError, RequestError
+from train.heartbeat import Heartbeat, named
+
+log = logging.getLogger("packlm")
+
+TIMEOUT_SECONDS = 600.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ranks:
     """This process among the `world` that work together."""
 
     rank: int
     world: int
     device: torch.device
+    heartbeat: Heartbeat | None = None
+    """Where there are several."""
+    timeout_seconds: float = TIMEOUT_SECONDS
+    _barriers: int = field(default=0, init=False)
 
     @property
     def first(self) -> bool:
@@ -29,9 +40,12 @@ class Ranks:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """All ranks: wait for each other."""
-        if self.world > 1:
-            dist.barrier()
+        """All ranks: wait for each other, however long one takes, as long as it lives."""
+        if self.heartbeat:
+            self._barriers += 1
+            name = f"barrier-{self._barriers}"
+            self.heartbeat.arrive(name)
+            self.heartbeat.wait(name, range(self.world), self.timeout_seconds)
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
@@ -50,6 +64,12 @@ class Ranks:
         dist.all_reduce(tensor)
         return tensor.cpu().numpy()
 
+    def share_first(self, module: torch.nn.Module) -> None:
+        """All ranks: take over rank 0's weights."""
+        if self.world > 1:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, 0)
+
     def gather(self, tensor: torch.Tensor, axis: int, sizes: list[int]) -> torch.Tensor | None:
         """All ranks: tensors of `sizes[rank]` along `axis`, joined in the order of the ranks; None but on rank 0."""
         if self.world == 1:
@@ -57,19 +77,30 @@ class Ranks:
         # Equal shapes for every backend: parts are padded to the largest and cut again.
         padded = tensor.new_zeros([*tensor.shape[:axis], max(sizes), *tensor.shape[axis + 1 :]])
         padded.narrow(axis, 0, tensor.shape[axis]).copy_(tensor)
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
-        dist.all_gather(parts, padded)
+        parts = self.gather_equal(padded)
         if not self.first:
             return None
         return torch.cat([part.narrow(axis, 0, size) for part, size in zip(parts, sizes, strict=True)], axis)
 
+    def gather_equal(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """All ranks: the tensors of all ranks, of equal shapes, in their order."""
+        if self.world == 1:
+            return [tensor]
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(parts, tensor.contiguous())
+        return parts
+
 
 @contextmanager
-def start(device: str) -> Iterator[Ranks]:
+def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ranks]:
     """Joins the ranks that torchrun started (nccl on GPUs, gloo on CPUs), or stands alone; leaves them at the end of the block.
 
     Args:
         device: cpu, cuda, or auto: cuda if every local rank has a GPU of its own.
+        timeout_seconds: a rank that does not answer for so long is given up, and with it the block.
+
+    Raises:
+        PacklmError: another rank ended or froze.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local, local_world = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -79,13 +110,39 @@ def start(device: str) -> Iterator[Ranks]:
     place = torch.device("cuda", local) if device != "cpu" and gpus >= local_world else torch.device("cpu")
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    if world > 1:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    try:
+    if world == 1:
         yield Ranks(rank, world, place)
+        return
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
+    heartbeat = Heartbeat(dist.PrefixStore("packlm", dist.distributed_c10d._get_default_store()), rank, world)
+    try:
+        yield Ranks(rank, world, place, heartbeat, timeout_seconds)
+    except RuntimeError as error:
+        if not _of_communication(error):
+            raise
+        raise _named_failure(error, heartbeat, rank) from error
     finally:
-        if world > 1:
-            dist.destroy_process_group()
+        heartbeat.close()
+        dist.destroy_process_group()
+
+
+def _of_communication(error: RuntimeError) -> bool:
+    """Whether an error is about another rank that is not there: torch knows no class of its own for gloo's."""
+    words = ("gloo", "Gloo", "NCCL", "Connection reset", "Broken pipe")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+
+
+def _named_failure(error: RuntimeError, heartbeat: Heartbeat, rank: int) -> PacklmError:
+    try:
+        lost = heartbeat.lost()
+    except RuntimeError:  # the store is with a rank that is gone
+        lost = []
+    reason = str(error).splitlines()[0][:200]
+    who = named(lost) if lost else "the connection to another rank broke"
+    text = f"{who}, so the others stopped ({reason}); the same command goes on from the last checkpoint"
+    if 0 in lost and rank == min(set(range(len(lost) + 1)) - set(lost)):
+        log.critical("%s", text)  # rank 0, which speaks otherwise, cannot
+    return PacklmError(text)
 
 
 @contextmanager

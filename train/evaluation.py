@@ -1,17 +1,18 @@
 """The negative log-likelihood of a split: every target once, summed in float64, whatever the batch or the number of ranks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from pipeline.errors import PacklmError
+from pipeline.errors import PacklmError, Stopped
 from train import carry
-from train.batches import Segments, StreamPlan
+from train.batches import Segments
 from train.distributed import Ranks
 from train.model import LanguageModel
+from train.plans import StreamPlan
 from train.views import Sentences, Stream
 
 DOCUMENT_STREAMS = 32
@@ -41,7 +42,8 @@ def chosen_context(asked: str, trained: str) -> str:
 
 
 def evaluate(
-    model: LanguageModel, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks
+    model: LanguageModel, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks,
+    parts: int | None = None, stopping: Callable[[], bool] = lambda: False,
 ) -> Result:  # fmt: skip
     """All ranks: measures a split.
 
@@ -49,27 +51,33 @@ def evaluate(
         sentences, stream: the two views of the split.
         context: what precedes a prediction: sentences (its own alone), documents, or streams (`streams` of them, nothing reset).
         batch_tokens: tokens run at a time.
+        parts: into how many parts a split in streams is divided, whatever the number of ranks (which divides it); one a rank unless given.
+        stopping: whether to give up; asked between batches.
 
     Raises:
         PacklmError: a score is infinite or NaN, or not every token was scored once.
+        Stopped: a rank was `stopping`.
     """
     expected = sentences.tokens if context == "sentences" else len(stream)
     if context == "sentences":
-        batches = _sentence_nlls(model, sentences, batch_tokens, ranks)
-    elif context == "documents":
-        lanes = min(DOCUMENT_STREAMS, max(1, len(stream.opens)))
-        batches = _stream_nlls(model, StreamPlan.documents(stream, lanes, max(1, batch_tokens // lanes)), ranks)
+        scores = _sentence_scores(model, sentences, batch_tokens, ranks, stopping)
     else:
-        batches = _stream_nlls(model, StreamPlan.even(stream, streams, max(1, batch_tokens // streams), reset=False), ranks)
-    nll, tokens = np.zeros(2)
-    for losses in batches:
-        nll, tokens = nll + losses.sum(), tokens + len(losses)
-    nll, tokens = ranks.sum(np.array([nll, tokens]))
-    if int(tokens) != expected:
-        raise PacklmError(f"{int(tokens):,} tokens were scored of {expected:,}; the dataset is damaged: `python -m preprocess verify`")
+        if context == "documents":
+            lanes = min(DOCUMENT_STREAMS, max(1, len(stream.opens)))
+            plan = StreamPlan.documents(stream, lanes, max(1, batch_tokens // lanes))
+        else:
+            plan = StreamPlan.even(stream, streams, max(1, batch_tokens // streams), reset=False)
+        scores = _stream_scores(model, plan, ranks, parts or ranks.world, stopping)
+    ranks.barrier()  # which waits as long as it takes; the shares may be very unequal
+    scores = ranks.sum(np.append(scores, [[0, float(stopping())]], axis=0))
+    if scores[-1, 1]:
+        raise Stopped("stopped in a measurement")
+    nll, tokens = sum(scores[:-1, 0].tolist()), int(scores[:-1, 1].sum())
+    if tokens != expected:
+        raise PacklmError(f"{tokens:,} tokens were scored of {expected:,}; the dataset is damaged: `python -m preprocess verify`")
     if not math.isfinite(nll):
         raise PacklmError(f"the split's score is {nll}: the model gives some token no probability; its weights are unusable")
-    return Result(float(nll), int(tokens))
+    return Result(nll, tokens)
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,10 @@ class Validation:
     streams: int
     batch_tokens: int
 
-    def measure(self, model: LanguageModel, ranks: Ranks) -> Result:
+    def measure(self, model: LanguageModel, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> Result:
         """All ranks: measures the split."""
-        return evaluate(model, self.sentences, self.stream, self.context, self.streams, self.batch_tokens, ranks)
+        view = (self.sentences, self.stream, self.context, self.streams, self.batch_tokens)
+        return evaluate(model, *view, ranks, parts, stopping)
 
 
 def sentence_losses(model: LanguageModel, sentences: Sentences, batch_tokens: int, pool: int = 4096) -> Iterator[tuple[int, np.ndarray]]:
@@ -107,29 +116,44 @@ def _by_length(sentences: Sentences, indices: np.ndarray, batch_tokens: int) -> 
     return np.split(order, np.flatnonzero(np.diff((ends - 1) // batch_tokens)) + 1) if len(order) else []
 
 
-def _sentence_nlls(model: LanguageModel, sentences: Sentences, batch_tokens: int, ranks: Ranks) -> Iterator[np.ndarray]:
+def _sentence_scores(
+    model: LanguageModel, sentences: Sentences, batch_tokens: int, ranks: Ranks, stopping: Callable[[], bool]
+) -> np.ndarray:  # fmt: skip
+    """[batches, 2] summed loss and tokens of each batch; zero for those of other ranks, so that their sum has no order to depend on."""
     batches = _by_length(sentences, np.arange(len(sentences)), batch_tokens)
-    for batch in batches[ranks.rank :: ranks.world]:
-        yield _sentence_batch(model, sentences, batch)
+    scores = np.zeros((len(batches), 2))
+    for number in range(ranks.rank, len(batches), ranks.world):
+        if stopping():
+            break
+        scores[number] = _score(_sentence_batch(model, sentences, batches[number]))
+    return scores
 
 
 def _sentence_batch(model: LanguageModel, sentences: Sentences, indices: np.ndarray) -> np.ndarray:
     """[P] nats in float64 of the tokens of the sentences, end to end."""
-    inputs, targets = (list(parts) for parts in zip(*(sentences.read(index) for index in indices.tolist()), strict=True))
-    losses, _ = model.losses(Segments(inputs, targets, [], 0, 0).batch(_device(model)))
+    segments = Segments(*sentences.read(indices), sentences.lengths[indices].astype(np.int64), indices)
+    losses, _ = model.losses(segments.batch(_device(model)))
     return losses.double().cpu().numpy()
 
 
-def _stream_nlls(model: LanguageModel, plan: StreamPlan, ranks: Ranks) -> Iterator[np.ndarray]:
-    carried = model.recurrence.zero_state(len(plan.mine(ranks.rank, ranks.world)))
-    for step in range(plan.num_steps):
-        segments = plan.share(0, step, ranks.rank, ranks.world)
-        if segments.targets:
-            batch = segments.batch(_device(model))
-            losses, final = model.losses(batch, carry.start(model.recurrence, carried, segments))
+def _stream_scores(model: LanguageModel, plan: StreamPlan, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> np.ndarray:
+    """[parts, 2] summed loss and tokens of each part; zero for those of other ranks."""
+    scores, each = np.zeros((parts, 2)), parts // ranks.world
+    for part in range(ranks.rank * each, (ranks.rank + 1) * each):
+        carried = model.recurrence.zero_state(len(plan.streams_of(part, parts)))
+        for step in range(plan.steps(0)):
+            segments = plan.share(0, step, part, parts)
+            if not len(segments.targets) or stopping():
+                break
+            losses, final = model.losses(segments.batch(_device(model)), carry.start(model.recurrence, carried, segments))
             assert final is not None
             carried = carry.after(carried, final, segments)
-            yield losses.double().cpu().numpy()
+            scores[part] += _score(losses.double().cpu().numpy())
+    return scores
+
+
+def _score(losses: np.ndarray) -> tuple[float, int]:
+    return float(losses.sum()), len(losses)
 
 
 def _device(model: LanguageModel) -> torch.device:

@@ -40,10 +40,11 @@ class Precision:
         for optimizer in optimizers:
             self.scaler.unscale_(optimizer)
 
-    def step(self, optimizers: list[Optimizer]) -> None:
-        """The optimizers' step, left out by fp16 where a gradient overflowed; the next one is scaled less."""
-        for optimizer in optimizers:
-            self.scaler.step(optimizer)
+    def step(self, optimizers: list[Optimizer], skipped: bool) -> None:
+        """The optimizers' step, unless it is to be skipped because a gradient overflowed; then the next one is scaled less."""
+        if not skipped:
+            for optimizer in optimizers:
+                self.scaler.step(optimizer)
         self.scaler.update()
 
     @property

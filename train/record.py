@@ -8,12 +8,15 @@ from pipeline.changes import differences
 from pipeline.config import Config
 from pipeline.errors import RequestError
 
+FREE = ("processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "samples", "timeout_seconds")
+"""The settings of `train` that may change on the way: the result follows from the others."""
+
 
 def settings_of(config: Config, manifest: dataset.Manifest) -> dict[str, Any]:
     """What the result of a training follows from; with other settings it is another training."""
     return {
         "model": config.model.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", exclude={"processes", "log_every", "checkpoint_every", "device"}),
+        "train": config.train.model_dump(mode="json", exclude=set(FREE)),
         "evaluate": config.evaluate.model_dump(mode="json", include={"context", "streams"}),
         "run": {"seed": config.run.seed},
         "dataset": {"digest": manifest.digests["content"]},

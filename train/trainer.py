@@ -1,55 +1,39 @@
-"""A training, in the order in which it happens: open, build, resume, then update, validate and save until the last step."""
+"""A training, in the order in which it happens: open, build, resume, then update, save and validate until the last step."""
 
 import itertools
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+import torch
+from torch import Tensor, nn
 
-from pipeline import dataset, files, memory, tracking
+from pipeline import dataset, files, memory
 from pipeline.config import Config
-from pipeline.errors import PacklmError, RequestError, Stopped
-from pipeline.log import progress
-from train import carry, checkpoint, model_folder, optimizers, record
-from train.batches import Plan, RowPlan, Segments, SentencePlan, StreamPlan
+from pipeline.errors import PacklmError, Stopped
+from train import carry, checkpoint, model_folder, opening, optimizers, profiling
+from train.averaging import Average
+from train.batches import Segments
 from train.distributed import Ranks, stop_signals
-from train.evaluation import Validation, chosen_context
-from train.metrics import Meter, MetricsWriter
+from train.evaluation import Result
 from train.model import build
+from train.position import Position
 from train.precision import Precision
 from train.recurrence import spoken
+from train.sampling import Sampler
 from train.schedule import Schedule
-from train.views import Sentences, Stream
+from train.together import Together
+from train.watching import Watch, duration, watch
 
 log = logging.getLogger("packlm")
 
-QUIET_SECONDS = 60
-"""Where there is no terminal to draw a bar on, a line says this often how far the training is."""
-
-
-@dataclass
-class Position:
-    """How far a training has come: everything besides tensors that it needs to go on."""
-
-    step: int = 0
-    """Updates made."""
-    epoch: int = 0
-    step_in_epoch: int = 0
-    tokens: int = 0
-    """Targets trained on."""
-    skipped: int = 0
-    """Updates left out because fp16 overflowed."""
-    seconds: float = 0.0
-    """Time spent, over all restarts."""
-    schedule: dict[str, Any] = field(default_factory=dict)
-    precision: dict[str, Any] = field(default_factory=dict)
-    validation: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Results `before` training, the `best` since, and the `last`."""
+NAMED = 8
+"""Segments of a bad batch that a message names; a file has all."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +45,10 @@ class Update:
     tokens: int
     norm: float | None
     """Norm of the gradient before clipping; None where fp16 overflowed and nothing was updated."""
+    fill: float
+    """Share of tokens in the rectangles that hold the parts of the batch."""
+    waited: float
+    """Seconds in which this rank made its batches."""
     lr: float
     stop: bool
     """Whether a rank was told to stop."""
@@ -82,177 +70,241 @@ class Trainer:
         self.checkpoints = self.folder / "checkpoints"
 
         with ranks.first_alone():  # rank 0 fills the cache that the others read
-            self.plan = open_plan(config, manifest, ranks)
-            self.validation = open_validation(config, manifest)
-        self.total_steps = min(settings.epochs * self.plan.num_steps, settings.max_steps or 2**62)
+            self.plan = opening.open_plan(config, manifest, ranks)
+            self.validation = opening.open_validation(config, manifest)
+        steps = itertools.accumulate(self.plan.steps(epoch) for epoch in range(settings.epochs))
+        self.total_steps = min(max(steps), settings.max_steps or 2**62)
 
         self.precision = Precision(settings.precision, ranks.device)
         first = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
         self.model = first.to(ranks.device, self.precision.weights)
+        if settings.bitwise:
+            torch.set_num_threads(1)  # sums that are divided among threads are rounded differently by their number
+        last = opening.checkpoint_of_all(self.checkpoints, ranks)
+        if settings.init and last is None:
+            opening.take_weights(self.model, config, manifest, ranks)
+        self.together = Together(self.model, ranks, settings.accumulate, settings.bitwise)
         self.optimizers = optimizers.build(settings, self.model)
         self.schedule = Schedule(settings, self.total_steps)
-        self.parallel: nn.Module = self.model
-        if ranks.world > 1:
-            self.parallel = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        self.average = Average(settings, self.model)
+        fresh = model_folder.trained_context(settings.segments, settings.reset) == "sentences"
+        self.sampler = Sampler(config.dataset.dir, settings.samples, config.run.seed, fresh) if settings.samples else None
         self.warm_up()
 
         self.position = Position()
-        self.carried = self.model.recurrence.zero_state(len(self.plan.mine(ranks.rank, ranks.world)))
-        self.resumed = bool(checkpoint.pointers(self.checkpoints))
-        if self.resumed:
-            self.resume()
+        self.watch: Watch | None = None
+        """On rank 0, while the training runs."""
+        self.stopping: Callable[[], bool] = lambda: False
+        parts = (self.plan.streams_of(part, self.together.parts) for part in self.together.mine)
+        self.carried = [self.model.recurrence.zero_state(len(streams)) for streams in parts]
+        if last is not None:
+            self.resume(last)
         if ranks.first:
             layout = spoken(settings.layout, config.model.cell, ranks.device, self.precision.weights)
             log.info(
                 "%s %s: %s parameters, %s of %s in %s layout, %s steps an epoch, %d process(es) on %s",
-                f"step {self.position.step:,}: going on with" if self.resumed else "training", config.run.name, f"{self.num_parameters:,}",
-                settings.segments, config.dataset.dir, layout, f"{self.plan.num_steps:,}", ranks.world, ranks.device.type,
+                f"step {self.position.step:,}: going on with" if self.position.step else "training", config.run.name,
+                f"{self.num_parameters:,}", settings.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
+                ranks.device.type,
             )  # fmt: skip
 
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def run(self, fresh: bool = False) -> None:
+    @property
+    def ended(self) -> bool:
+        """Whether no update is left, or validation has stopped improving for `train.patience`."""
+        return self.position.step >= self.total_steps or self.schedule.exhausted
+
+    def run(self, fresh: bool = False, profile: bool = False) -> None:
         """Trains until the last step; leaves `metrics.jsonl`, checkpoints, the model folder and `summary.json`.
 
         Args:
             fresh: a training that stood here was thrown away, and so this one's record is a new one.
+            profile: leaves a trace of some steps in the folder `profile`.
 
         Raises:
             PacklmError: the loss or the gradient is not finite.
             Stopped: a signal came; started again, the training goes on from here.
         """
-        config, settings, position = self.config, self.config.train, self.position
-        self.metrics = MetricsWriter(self.folder / "metrics.jsonl", after_step=position.step) if self.ranks.first else None
-        with (
-            stop_signals() as signals,
-            tracking.stage(config, "train", fresh) as recorder,
-            progress(total=self.total_steps, initial=position.step, unit="step") as bar,
-        ):
-            if self.metrics:
-                made = {"parameters": self.num_parameters, "processes": self.ranks.world}
-                recorder.params(record.settings_of(config, self.manifest) | made)
-                recorder.dataset(config.run.name, self.manifest.digests["content"], str(config.dataset.dir), "training")
-                recorder.mirror(self.metrics.path)
+        settings, position, ranks = self.config.train, self.position, self.ranks
+        with ExitStack() as stack:
+            signals = stack.enter_context(stop_signals())
+            self.stopping = lambda: signals["signal"] is not None
+            if ranks.first:
+                checkpoint.prepare(self.checkpoints)
+                made = {"parameters": self.num_parameters, "processes": ranks.world}
+                opened = watch(self.config, self.manifest, made, ranks.device, position, self.total_steps, fresh)
+                self.watch = stack.enter_context(opened)
+            step_done = stack.enter_context(profiling.profile(self.folder / "profile")) if profile and ranks.first else None
             started = time.monotonic() - position.seconds
-            if not self.resumed:
+            if self.validation_is_due() and not position.validated:
                 self.validate()
-            meter, spoken = Meter(), time.monotonic()
-            while position.step < self.total_steps:
-                update = self.update(stop=signals["signal"] is not None)
+            while not self.ended:
+                update = self.update(self.stopping())
                 position.seconds = time.monotonic() - started
-                meter.add(update.nll, update.tokens, update.norm)
-                bar.update()
-
-                last = position.step == self.total_steps
-                if self.metrics and (position.step % settings.log_every == 0 or last):
-                    values = meter.read() | {"train/lr": update.lr, "train/epoch": position.tokens / self.manifest.split("train").tokens}
-                    values |= {"train/skipped_steps": position.skipped} if self.precision.may_skip else {}
-                    self.metrics.write(position.step, position.tokens, values)
-                    state = f"loss {values['train/loss']:.3f}, {values['train/tokens_per_second']:,.0f} tokens/s"
-                    bar.set_postfix_str(state)
-                    if bar.disable and time.monotonic() > spoken + QUIET_SECONDS:
-                        log.info("step %s of %s: %s", f"{position.step:,}", f"{self.total_steps:,}", state)
-                        spoken = time.monotonic()
-                due = position.step % settings.validate_every == 0 if settings.validate_every else position.step_in_epoch == 0
-                if due or last:
-                    self.save(best=self.validate())
-                    meter.restart_clock()
-                elif update.stop or (settings.checkpoint_every and position.step % settings.checkpoint_every == 0):
-                    self.save(best=False)
-                if update.stop and not last:
+                if self.watch:
+                    self.watch.meter.add(update.nll, update.tokens, update.norm, update.fill, update.waited)
+                    self.watch.updated(update.lr, position.tokens / self.manifest.split("train").tokens, self.precision.may_skip)
+                if step_done:
+                    step_done()
+                due = self.validation_is_due()
+                if due or update.stop or (settings.checkpoint_every and position.step % settings.checkpoint_every == 0):
+                    self.save()
+                if update.stop:
                     raise Stopped(f"stopped by {signals['signal'] or 'a signal'} after step {position.step:,}; the same command goes on")
-
-            if self.ranks.first:
+                if due:
+                    self.validate()
+            if self.watch:
+                if position.step < self.total_steps:
+                    log.info("no new best in %d validations: stopped early (train.patience)", settings.patience)
                 self.finish()
-                recorder.summary({f"validation/perplexity_{name}": value["perplexity"] for name, value in position.validation.items()})
-                recorder.figure("loss.png", _figure(self.folder))
+                self.watch.ended()
 
     def update(self, stop: bool) -> Update:
         """One step of gradient descent on one global batch; says `stop` on all ranks if one of them does."""
-        settings, model, position, ranks = self.config.train, self.config.model, self.position, self.ranks
-        segments = self.plan.share(position.epoch, position.step_in_epoch, ranks.rank, ranks.world)
-        # A token counts 1 / (tokens of the global batch), wherever it is, and a change from one to the next likewise: DDP averages.
-        part = ranks.world if segments.targets else 0.0
-        per_token, per_change = part / segments.global_tokens, part / max(1, segments.global_tokens - segments.global_segments)
-        segments = segments if segments.targets else nothing(segments)
+        settings, model, position, together = self.config.train, self.config.model, self.position, self.together
+        began = time.perf_counter()
         noise = (self.config.run.seed, position.step, model.locked) if model.noisy else None
-        batch = segments.batch(ranks.device, noise)
-        start = carry.start(self.model.recurrence, self.carried, segments) if batch.carry else None
-        lr = self.schedule.lr(position.step, position.epoch)
-        for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
-            group["lr"] = lr
+        shares = [self.plan.share(position.epoch, position.step_in_epoch, part, together.parts) for part in together.mine]
+        tokens, changes = shares[0].global_tokens, max(1, shares[0].global_tokens - shares[0].global_segments)
+        batches = [(share if len(share.targets) else nothing(share)).batch(self.ranks.device, noise) for share in shares]
+        waited = time.perf_counter() - began
+        found = np.zeros(together.parts + 2)  # the loss of each part; the rectangles that hold them; whether to stop
+        found[-1] = stop
 
-        self.model.zero_grad()
-        with self.precision.autocast():
-            sums, final = self.parallel(batch, start, penalties=bool(settings.ar or settings.tar))
-        loss = (sums.nll + settings.ar * sums.activation) * per_token + settings.tar * sums.slowness * per_change
-        self.precision.backward(loss)
+        def backward(part: int) -> None:
+            own = part - together.mine.start
+            share, batch = shares[own], batches[own]
+            start = carry.start(self.model.recurrence, self.carried[own], share) if batch.carry else None
+            with self.precision.autocast():
+                sums, final = together.module(batch, start, penalties=bool(settings.ar or settings.tar))
+            # A token counts 1 / (tokens of the global batch), wherever it is, and a change from one to the next likewise.
+            loss = (sums.nll + settings.ar * sums.activation) / tokens + settings.tar * sums.slowness / changes
+            self.precision.backward(loss * (together.weight if len(share.targets) else 0.0))
+            if final is not None:
+                self.carried[own] = carry.after(self.carried[own], final, share)
+            if len(share.targets):
+                found[part] = float(sums.nll.detach())
+                found[-2] += len(share.lengths) * share.lengths.max()
+
+        together.gradients(backward)
         self.precision.unscale(self.optimizers)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf))
-        total, stops = ranks.sum(np.array([float(sums.nll.detach()) if part else 0.0, stop], np.float64))
+        found = self.ranks.sum(found)
+        nll = sum(found[:-2].tolist())  # in the order of the parts
         skipped = self.precision.may_skip and not math.isfinite(norm)
-        if not math.isfinite(total) or not (math.isfinite(norm) or skipped):
-            raise PacklmError(
-                f"step {position.step + 1:,} (epoch {position.epoch}, batch {position.step_in_epoch}): loss "
-                f"{total / segments.global_tokens}, gradient norm {norm}; nothing was updated. Lower train.lr or train.clip, "
-                "with --rebuild or another --run.name"
-            )
-        self.precision.step(self.optimizers)
+        if not math.isfinite(nll) or not (math.isfinite(norm) or skipped):
+            raise self.not_finite(nll / tokens, norm)
+        lr = self.schedule.lr(position.step, position.epoch) * shares[0].lr_share
+        for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
+            group["lr"] = lr
+        self.precision.step(self.optimizers, skipped)
+        if not skipped:
+            self.average.updated()
 
-        if final is not None:
-            self.carried = carry.after(self.carried, final, segments)
         position.step += 1
-        position.tokens += segments.global_tokens
+        position.validated = False
+        position.tokens += tokens
         position.skipped += skipped
         position.step_in_epoch += 1
-        if position.step_in_epoch == self.plan.num_steps:
+        if position.step_in_epoch == self.plan.steps(position.epoch):
             position.epoch, position.step_in_epoch = position.epoch + 1, 0
-        return Update(float(total), segments.global_tokens, None if skipped else norm, lr, stops > 0)
+        return Update(nll, tokens, None if skipped else norm, tokens / found[-2], waited, lr, found[-1] > 0)
 
-    def validate(self) -> bool:
-        """Measures the validation split and says whether the model is the best so far."""
-        if self.validation is None:
-            return True
+    def not_finite(self, loss: float, norm: float) -> PacklmError:
+        """The error that stops a training before an update that is not finite; rank 0 leaves a file that names the batch."""
+        position, path = self.position, self.folder / "not_finite.json"
+        keys = self.plan.share(position.epoch, position.step_in_epoch, 0, 1).keys.tolist()
+        if self.ranks.first:
+            place = {"step": position.step + 1, "epoch": position.epoch, "step_in_epoch": position.step_in_epoch}
+            files.write_json(path, place | {"loss": repr(loss), "gradient_norm": repr(norm), self.plan.unit: keys})
+        some = ", ".join(map(str, keys[:NAMED])) + (f" and {len(keys) - NAMED:,} more" if len(keys) > NAMED else "")
+        return PacklmError(
+            f"step {position.step + 1:,} (epoch {position.epoch}, batch {position.step_in_epoch}): loss {loss}, gradient norm {norm}; "
+            f"nothing was updated. The batch: {self.plan.unit} {some} of train ({path}). Lower train.lr or train.clip, with --rebuild or "
+            "another --run.name"
+        )
+
+    def validation_is_due(self) -> bool:
+        """Whether there is a validation after the updates made so far: before the first, regularly, and after the last."""
+        position, every = self.position, self.config.train.validate_every
+        regular = position.step % every == 0 if every else position.step_in_epoch == 0
+        return regular or position.step == self.total_steps
+
+    def validate(self) -> None:
+        """Measures the validation split with the weights that would be kept, notes it in the checkpoint, and shows some samples."""
         position = self.position
-        result = self.validation.measure(self.model, self.ranks)
+        with self.average.in_use():
+            if self.validation is not None:
+                result = self.validation.measure(self.model, self.ranks, self.together.parts, self.stopping)
+                self.take_note(result)
+            if self.watch and self.sampler:
+                self.watch.samples(self.sampler.texts(self.model))
+        position.validated = True
+        if self.ranks.first and position.step:
+            checkpoint.amend(self.checkpoints, position.step, self.state())
+            checkpoint.keep(self.checkpoints, position.step, self.config.train.keep, self.best_step)
+        if self.watch:
+            self.watch.meter.restart_clock()
+
+    def take_note(self, result: Result) -> None:
+        """What follows from a validation: the schedule, the averaging and the best checkpoint go by it."""
+        position, better = self.position, False
         numbers = {"loss": result.loss, "perplexity": result.perplexity, "tokens": result.tokens, "step": position.step}
-        better = position.step > 0 and result.loss <= position.validation.get("best", numbers)["loss"]
         if position.step == 0:
             position.validation["before"] = numbers
         else:
-            self.schedule.validated(result.loss)
+            better = self.schedule.validated(result.loss)
             position.validation |= {"last": numbers} | ({"best": numbers} if better else {})
-        if self.metrics:
-            values = {"validation/loss": result.loss, "validation/perplexity": result.perplexity}
-            self.metrics.write(position.step, position.tokens, values)
-            log.info("step %s: validation perplexity %.2f%s", f"{position.step:,}", result.perplexity, " (best)" if better else "")
-        return better
+            if self.average.validated(result.loss):
+                log.info("step %s: averaging of the weights begins", f"{position.step:,}")
+        if self.watch:
+            self.watch.validated(result.loss, result.perplexity, better)
 
-    def save(self, best: bool) -> None:
+    @property
+    def best_step(self) -> int | None:
+        """The step whose weights are kept in the end: the best validated, or the last where there is no validation split."""
+        best = self.position.validation.get("best")
+        return int(best["step"]) if best else None
+
+    def state(self) -> dict[str, Any]:
+        """Everything but tensors that a checkpoint keeps."""
+        position = self.position
+        position.schedule, position.precision, position.average = self.schedule.state(), self.precision.state(), self.average.state()
+        position.meter = self.watch.meter.state() if self.watch else {}
+        return asdict(position)
+
+    def save(self) -> None:
         """Rank 0 writes a checkpoint, with the carried states of all ranks."""
-        sizes = [len(self.plan.mine(rank, self.ranks.world)) for rank in range(self.ranks.world)]
-        carried = [self.ranks.gather(part, 1, sizes) for part in self.carried] if self.plan.streams else []
-        if self.ranks.first:
-            self.position.schedule, self.position.precision = self.schedule.state(), self.precision.state()
+        ranks, together, carried = self.ranks, self.together, []
+        if self.plan.streams:
+            of_rank = [[len(self.plan.streams_of(part, together.parts)) for part in together.parts_of(rank)] for rank in range(ranks.world)]
+            carried = [ranks.gather(torch.cat(layer, 1), 1, list(map(sum, of_rank))) for layer in zip(*self.carried, strict=True)]
+        if ranks.first:
             tensors = checkpoint.with_prefix("model", model_folder.weights_of(self.model))
             tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(self.optimizers))
+            tensors |= checkpoint.with_prefix("average", self.average.tensors())
             tensors |= {f"carried.{layer}": part for layer, part in enumerate(carried) if part is not None}
-            checkpoint.save_checkpoint(self.checkpoints, self.position.step, tensors, asdict(self.position), best)
+            checkpoint.save_checkpoint(self.checkpoints, self.position.step, tensors, self.state())
+            checkpoint.keep(self.checkpoints, self.position.step, self.config.train.keep, self.best_step)
 
-    def resume(self) -> None:
-        """Takes everything from the latest checkpoint, whatever the number of ranks that wrote it."""
-        tensors, state = checkpoint.load_checkpoint(self.checkpoints, "latest")
+    def resume(self, step: int) -> None:
+        """Takes everything from the checkpoint of a step, whatever the number of ranks that wrote it."""
+        tensors, state = checkpoint.load_checkpoint(self.checkpoints, step)
         self.position = Position(**state)
         self.schedule.restore(self.position.schedule)
         self.precision.restore(self.position.precision)
         model_folder.restore_weights(self.model, checkpoint.under_prefix("model", tensors), self.checkpoints)
         checkpoint.restore_optimizers(self.optimizers, checkpoint.under_prefix("optimizer", tensors))
+        self.average.restore(checkpoint.under_prefix("average", tensors), self.position.average)
         if self.plan.streams:
-            mine, carried = self.plan.mine(self.ranks.rank, self.ranks.world), checkpoint.under_prefix("carried", tensors)
-            parts = (carried[str(layer)] for layer in range(len(carried)))
-            self.carried = tuple(part[:, mine.start : mine.stop].to(self.ranks.device) for part in parts)
+            carried = checkpoint.under_prefix("carried", tensors)
+            layers = [carried[str(layer)].to(self.ranks.device) for layer in range(len(carried))]
+            for own, part in enumerate(self.together.mine):
+                streams = self.plan.streams_of(part, self.together.parts)
+                self.carried[own] = tuple(layer[:, streams.start : streams.stop] for layer in layers)
 
     def warm_up(self) -> None:
         """A forward and backward pass whose gradients are thrown away.
@@ -260,17 +312,19 @@ class Trainer:
         DDP orders its buckets anew after the first pass, and gradients are added up in that order: without this a resumed training
         differs from an undisturbed one in the last bit.
         """
-        sums, _ = self.parallel(nothing(Segments([], [], [], 1, 1)).batch(self.ranks.device))
+        none = np.zeros(0, np.int64)
+        sums, _ = self.together.module(nothing(Segments(none, none, none, none)).batch(self.ranks.device))
         (sums.nll * 0.0).backward()
         self.model.zero_grad()
 
     def finish(self) -> None:
         """Rank 0 writes the model folder from the best checkpoint, then the summary that says the training is complete."""
         config, position = self.config, self.position
-        tensors, _ = checkpoint.load_checkpoint(self.checkpoints, "best")
+        step, weights, measured = self.best_weights()
+        validation = position.validation | ({"best": measured} if measured else {})
         summary = {
-            "steps": position.step, "skipped_steps": position.skipped, "epochs": position.step / self.plan.num_steps,
-            "tokens": position.tokens, "seconds": position.seconds, "validation": position.validation,
+            "steps": position.step, "skipped_steps": position.skipped, "epochs": position.tokens / self.manifest.split("train").tokens,
+            "tokens": position.tokens, "seconds": position.seconds, "validation": validation,
         }  # fmt: skip
         about = {
             "name": config.run.name, "model": config.model.model_dump(mode="json"), "vocab_size": self.manifest.vocab_size,
@@ -278,44 +332,27 @@ class Trainer:
             "lossless": self.manifest.lossless, "dataset": self.manifest.digests, "numbers": summary,
         }  # fmt: skip
         folder = config.run.dir / "model"
-        model_folder.save(folder, checkpoint.under_prefix("model", tensors), about, config.generate, config.dataset.dir)
+        model_folder.save(folder, weights, about, config.generate, config.dataset.dir)
         files.write_json(self.folder / "summary.json", summary)
-        best = position.validation.get("best")
-        reached = f", validation perplexity {best['perplexity']:.2f} at step {best['step']:,}" if best else ""
-        log.info("trained %s steps in %.0f s%s: %s", f"{position.step:,}", position.seconds, reached, folder)
+        numbers = f", validation perplexity {measured['perplexity']:.2f} at step {step:,}" if measured else ""
+        log.info("trained %s steps in %s%s: %s", f"{position.step:,}", duration(position.seconds), numbers, folder)
 
 
-def open_plan(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> Plan:
-    """The batches of `train.segments`."""
-    settings, folder = config.train, config.dataset.dir
-    if settings.segments == "sentences":
-        return SentencePlan(Sentences.open(folder, manifest, "train"), settings.global_batch_tokens, config.run.seed)
-    stream = Stream.open(folder, manifest, "train")
-    if settings.segments == "rows":
-        return RowPlan(stream, manifest.length, settings.global_batch_tokens, config.run.seed)
-    if ranks.world > settings.streams:
-        raise RequestError(f"train.streams: {settings.streams} streams for {ranks.world} processes; each needs one of its own")
-    return StreamPlan.even(stream, settings.streams, settings.window, settings.reset == "document")
-
-
-def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | None:
-    """The validation split, to be measured with the context that the model is trained with unless `evaluate.context` says otherwise."""
-    if "validation" not in manifest.splits:
-        log.warning("the dataset has no validation split: the last weights are kept, whatever they are worth")
-        return None
-    trained = model_folder.trained_context(config.train.segments, config.train.reset)
-    context = chosen_context(config.evaluate.context, trained)
-    views = Sentences.open(config.dataset.dir, manifest, "validation"), Stream.open(config.dataset.dir, manifest, "validation")
-    return Validation(*views, context, config.evaluate.streams, config.evaluate.batch_tokens)
+    def best_weights(self) -> tuple[int, dict[str, Tensor], dict[str, float] | None]:
+        """The step, weights and validation of the best checkpoint; of the latest one that is whole, with a warning, if it is damaged."""
+        for step in [self.best_step or self.position.step, *reversed(checkpoint.steps(self.checkpoints))]:
+            if complaint := checkpoint.damage(self.checkpoints, step):
+                log.warning("%s; the model folder gets the weights of another one", complaint)
+                continue
+            tensors, state = checkpoint.load_checkpoint(self.checkpoints, step)
+            weights = checkpoint.under_prefix("average", tensors) or checkpoint.under_prefix("model", tensors)
+            results = (state["validation"].get(which) for which in ("best", "last"))
+            return step, weights, next((result for result in results if result and result["step"] == step), None)
+        raise PacklmError(f"{self.checkpoints}: no checkpoint is whole, so there is nothing to make a model folder of; use --rebuild")
 
 
 def nothing(segments: Segments) -> Segments:
-    """A segment to be weighted with 0, for a rank without any, so that it takes part in the reduction of the gradients."""
-    take = [-1] if segments.leave else []
-    return replace(segments, inputs=[np.zeros(1)], targets=[np.zeros(1)], keys=[0], take=take)
-
-
-def _figure(folder: Any) -> Any:
-    from train.curves import loss_figure  # matplotlib takes a second to import, which only the end needs
-
-    return loss_figure(folder / "metrics.jsonl")
+    """A segment to be weighted with 0, for a part without any, so that it takes part in the reduction of the gradients."""
+    zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
+    take = -one if len(segments.leave) else segments.take
+    return Segments(zero, zero, one, zero, segments.global_tokens, segments.global_segments, take, segments.leave, segments.lr_share)

@@ -2,8 +2,11 @@
 
 `datasets` turns the Parquet shards into an Arrow cache once a node, keyed by the content's digest; what is read from then on are
 views of that file. Resident memory is 4 bytes a sentence (its length) and 8 a fixed row (its first target).
+
+Shapes: B sentences or runs of a stream, P targets of all of them, end to end.
 """
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +55,23 @@ class Sentences:
     def tokens(self) -> int:
         return int(self.lengths.sum(dtype=np.int64))
 
-    def read(self, index: int) -> tuple[Array, Array]:
-        """Inputs and targets of a sentence: what is read before each of its ids (`<eos>` before the first), and the ids."""
-        targets = self.targets(index)
-        return np.concatenate([[self.eos], targets[:-1]]), targets
+    def read(self, indices: Array) -> tuple[Array, Array]:
+        """Inputs and targets [P] of sentences, as int64: what is read before each id (`<eos>` before the first), and the ids."""
+        return self.pieces(indices, np.zeros(len(indices), np.int64), self.lengths[indices])
+
+    def pieces(self, indices: Array, starts: Array, lengths: Array) -> tuple[Array, Array]:
+        """Inputs and targets [P] of `lengths` [B] ids, from `starts` [B] on, of sentences `indices` [B]."""
+        ends = np.cumsum(lengths, dtype=np.int64)
+        inputs, targets = np.empty((2, int(ends[-1]) if len(ends) else 0), np.int64)
+        chunks = np.searchsorted(self._starts, indices, side="right") - 1
+        places = indices - self._starts[chunks]
+        for chunk, place, start, end, length in zip(*(column.tolist() for column in (chunks, places, starts, ends, lengths)), strict=True):
+            ids, offsets = self._chunks[chunk]
+            first = int(offsets[place]) + start
+            targets[end - length : end] = ids[first : first + length]
+            inputs[end - length] = ids[first - 1] if start else self.eos
+            inputs[end - length + 1 : end] = targets[end - length : end - 1]
+        return inputs, targets
 
     def targets(self, index: int) -> Array:
         """The ids of a sentence, a view."""
@@ -105,41 +121,30 @@ class Stream:
     def num_rows(self) -> int:
         return len(self._row_starts) - 1
 
-    def row(self, number: int) -> tuple[int, int]:
-        """The targets [start, stop) of a fixed row."""
-        return int(self._row_starts[number]), int(self._row_starts[number + 1])
+    def rows(self, numbers: Array) -> tuple[Array, Array]:
+        """Where fixed rows start and stop: their first targets, and those after their last."""
+        return self._row_starts[numbers], self._row_starts[numbers + 1]
 
-    def read(self, start: int, stop: int) -> tuple[Array, Array]:
-        """Inputs and targets [stop - start] of the targets from `start` to before `stop`, as int64."""
-        first = int(np.searchsorted(self._row_starts, start, side="right")) - 1
-        inputs, targets = [], []
-        while start < stop:
-            row_start, row_stop = self.row(first)
-            chunk = int(np.searchsorted(self._chunk_starts, first, side="right")) - 1
-            ids = self._chunks[chunk][first - self._chunk_starts[chunk]]
-            end = min(stop, row_stop)
-            inputs.append(ids[start - row_start : end - row_start])
-            targets.append(ids[start - row_start + 1 : end - row_start + 1])
-            start, first = end, first + 1
-        return _joined(inputs), _joined(targets)
-
-    def cuts(self, start: int, stop: int) -> Array:
-        """`start`, the document beginnings after it, and `stop`: the ends of the segments from `start` to before `stop`."""
-        low, high = np.searchsorted(self.opens, [start + 1, stop])
-        return np.concatenate([[start], self.opens[low:high], [stop]])
-
-    def cuts_within(self, starts: Array, stops: Array) -> Array:
-        """How many documents begin after each of `starts` and before the end in `stops` beside it."""
-        return np.maximum(np.searchsorted(self.opens, stops) - np.searchsorted(self.opens, starts + 1), 0)
-
-    def opens_at(self, position: int) -> bool:
-        """Whether the target at `position` opens a document."""
-        place = np.searchsorted(self.opens, position)
-        return bool(place < len(self.opens) and self.opens[place] == position)
+    def read(self, starts: Array | int, stops: Array | int) -> tuple[Array, Array]:
+        """Inputs and targets [P] of the targets from each of `starts` [B] to before the end in `stops` beside it, as int64."""
+        positions = laid_out(np.atleast_1d(starts), np.atleast_1d(stops))
+        rows = np.searchsorted(self._row_starts, positions, side="right") - 1
+        columns = positions - self._row_starts[rows]
+        chunks = np.searchsorted(self._chunk_starts, rows, side="right") - 1
+        inputs, targets = np.empty((2, len(positions)), np.int64)
+        edges = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(chunks)]
+        for low, high in itertools.pairwise(edges):
+            if low < high:
+                ids, first = self._chunks[chunks[low]], self._chunk_starts[chunks[low]]
+                inputs[low:high] = ids[rows[low:high] - first, columns[low:high]]
+                targets[low:high] = ids[rows[low:high] - first, columns[low:high] + 1]
+        return inputs, targets
 
 
-def _joined(parts: list[Array]) -> Array:
-    return (np.concatenate(parts) if len(parts) != 1 else parts[0]).astype(np.int64)
+def laid_out(starts: Array, stops: Array) -> Array:
+    """[P] the whole numbers from each of `starts` to before the end in `stops` beside it, one run after the other."""
+    lengths = stops - starts
+    return np.arange(lengths.sum()) + np.repeat(stops - np.cumsum(lengths), lengths)
 
 
 def _check(found: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:

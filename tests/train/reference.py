@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.batches import Segments
 from train.model import Batch, LanguageModel
 from train.noise import Noise
 from train.recurrence import State
@@ -92,3 +93,8 @@ def random_batch(seed: int, lengths: list[int], vocab_size: int, carry: bool = T
     generator = np.random.default_rng(seed)
     inputs, targets = (torch.from_numpy(generator.integers(0, vocab_size, sum(lengths))) for _ in range(2))
     return Batch(inputs, targets, np.array(lengths), noise, carry)
+
+
+def one_segment(inputs: np.ndarray, targets: np.ndarray) -> Batch:
+    """A batch of one segment."""
+    return Segments(inputs.astype(np.int64), targets.astype(np.int64), np.array([len(targets)]), np.zeros(1)).batch(torch.device("cpu"))

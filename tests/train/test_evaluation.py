@@ -9,9 +9,8 @@ import torch
 from pipeline import config
 from pipeline.errors import PacklmError
 from tests.train.gangs import run_on_ranks
-from tests.train.reference import one_by_one
+from tests.train.reference import one_by_one, one_segment
 from train import distributed
-from train.batches import Segments
 from train.evaluation import evaluate, sentence_losses
 from train.model import LanguageModel, build
 from train.views import Sentences, Stream
@@ -28,7 +27,7 @@ def plain(model: LanguageModel, segments: list[np.ndarray]) -> float:
     """Each segment by itself from a zero state, after `<eos>`."""
     total = 0.0
     for targets in segments:
-        batch = Segments([np.concatenate([[0], targets[:-1]])], [targets], [0], 0, 0).batch(torch.device("cpu"))
+        batch = one_segment(np.concatenate([[0], targets[:-1]]), targets)
         total += one_by_one(model, batch, model.recurrence.zero_state(1))[0].item()
     return total
 
@@ -50,7 +49,7 @@ def expected(views, context: str, streams: int = 1) -> float:
     for part in range(streams):
         start, stop = part * len(ids) // streams, (part + 1) * len(ids) // streams
         inputs, targets = stream.read(start, stop)
-        batch = Segments([inputs], [targets], [0], 0, 0).batch(torch.device("cpu"))
+        batch = one_segment(inputs, targets)
         total += one_by_one(model(), batch, model().recurrence.zero_state(1))[0].item()
     return total
 

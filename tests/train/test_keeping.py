@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from typing import get_args
 
 import pytest
@@ -11,23 +12,29 @@ from pipeline import config, files
 from pipeline.errors import PacklmError, RequestError
 from tests.train.reference import random_batch
 from train import checkpoint, model_folder
+from train.averaging import Average
 from train.metrics import Meter, MetricsWriter
 from train.model import build
 from train.optimizers import build as build_optimizers
 from train.schedule import Schedule
 
 
-def save(folder, step, best=False, value=0.0):
-    checkpoint.save_checkpoint(folder, step, {"model.weight": torch.full((3,), value)}, {"step": step}, best)
+def save(folder, step, value=0.0):
+    checkpoint.save_checkpoint(folder, step, {"model.weight": torch.full((3,), value)}, {"step": step})
 
 
-def test_the_latest_and_the_best_checkpoint_are_kept_and_no_other(tmp_path):
-    for step, best in ((1, True), (2, True), (3, False), (4, False)):
-        save(tmp_path, step, best, float(step))
-    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004"]
-    for which, step in (("best", 2), ("latest", 4)):
-        tensors, state = checkpoint.load_checkpoint(tmp_path, which)
+def test_the_latest_checkpoints_and_the_best_are_kept_and_no_other(tmp_path):
+    for step in range(1, 7):
+        save(tmp_path, step, float(step))
+        checkpoint.keep(tmp_path, step, 2, 3 if step >= 3 else None)
+    assert checkpoint.steps(tmp_path) == [3, 5, 6]
+    for step in (3, 6):
+        tensors, state = checkpoint.load_checkpoint(tmp_path, step)
         assert state == {"step": step} and tensors["model.weight"].tolist() == [step] * 3
+    # What a training made after a checkpoint that it went back to is no longer its own.
+    save(tmp_path, 4)
+    checkpoint.keep(tmp_path, 4, 2, 3)
+    assert checkpoint.steps(tmp_path) == [3, 4]
 
 
 @pytest.mark.parametrize("moment", ["atomic", "write_json", "fsync_folder"])
@@ -41,29 +48,44 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before_it(tmp_path, monkeypa
         patch.setattr(files, moment, crash)
         with pytest.raises(RuntimeError, match="crash"):
             save(tmp_path, 2, value=2.0)
-    assert checkpoint.load_checkpoint(tmp_path, "latest")[1] == {"step": 1}
+    assert checkpoint.newest_whole(tmp_path) == 1
+    checkpoint.prepare(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     save(tmp_path, 2, value=2.0)
-    assert checkpoint.load_checkpoint(tmp_path, "latest")[1] == {"step": 2}
+    assert checkpoint.newest_whole(tmp_path) == 2
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "state", "state-cut"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, caplog, damage):
     save(tmp_path, 1)
-    path = tmp_path / "step-00000001" / "tensors.safetensors"
-    _damage(path, damage)
-    with pytest.raises(PacklmError, match=r"step-00000001/tensors\.safetensors: damaged: expected sha256"):
-        checkpoint.load_checkpoint(tmp_path, "latest")
+    save(tmp_path, 2)
+    _damage(tmp_path / "step-00000002", damage)
+    assert checkpoint.newest_whole(tmp_path) == 1
+    named = "state.json: " if damage.startswith("state") else "tensors.safetensors: damaged: expected sha256"
+    assert f"step-00000002/{named}" in caplog.text and "going back to the checkpoint before it" in caplog.text
+    _damage(tmp_path / "step-00000001", "flip")
+    with pytest.raises(PacklmError, match=r"no checkpoint is whole .*start over with --rebuild"):
+        checkpoint.newest_whole(tmp_path)
 
 
-def _damage(path, how):
+def _damage(folder, how):
+    path = folder / ("state.json" if how.startswith("state") else "tensors.safetensors")
     content = bytearray(path.read_bytes())
-    if how == "delete":
+    if how == "state":
+        path.write_text('{"step": 2}')
+    elif how == "delete":
         path.unlink()
-    elif how == "truncate":
+    elif how in ("truncate", "state-cut"):
         path.write_bytes(content[:-4])
     else:
         content[-1] ^= 1
         path.write_bytes(content)
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_noticed_at_once(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(PacklmError, match="checkpoints"):
+        checkpoint.prepare(tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize("name", get_args(config.Train.model_fields["optimizer"].annotation))
@@ -101,26 +123,34 @@ def test_every_weight_belongs_to_one_optimizer():
 
 def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    writer = MetricsWriter(path, 0)
+    writer = MetricsWriter(path, 0, False)
     for step in range(5):
         writer.write(step, step * 10, {"train/loss": 1.0 / (step + 1)})
+    writer.write(4, 40, {"validation/loss": 5.0})
     with open(path, "a") as stream:
         stream.write('{"step": 5, "tok')  # a crash in the middle of a line
-    MetricsWriter(path, 3).write(4, 40, {"train/loss": 9.0})
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 3, 4]
-    assert json.loads(path.read_text().splitlines()[-1])["train/loss"] == 9.0
-    MetricsWriter(path, 0)
+    steps = lambda: [json.loads(line)["step"] for line in path.read_text().splitlines()]  # noqa: E731
+    MetricsWriter(path, 4, True)
+    assert steps() == [0, 1, 2, 3, 4, 4]
+    MetricsWriter(path, 4, False)  # the validation was measured, but the checkpoint does not know of it
+    assert steps() == [0, 1, 2, 3, 4]
+    MetricsWriter(path, 3, False).write(4, 40, {"train/loss": 9.0})
+    assert steps() == [0, 1, 2, 3, 4] and json.loads(path.read_text().splitlines()[-1])["train/loss"] == 9.0
+    MetricsWriter(path, 0, False)
     assert path.read_text() == ""
 
 
-def test_a_meter_weighs_losses_by_tokens():
+def test_a_meter_weighs_losses_by_tokens_and_goes_on_where_it_was():
     meter = Meter()
-    meter.add(10.0, 5, 1.0)
-    meter.add(40.0, 10, 3.0)
+    meter.add(10.0, 5, 1.0, 0.5, 0.0)
+    meter = Meter(json.loads(json.dumps(meter.state())))
+    meter.add(40.0, 10, 3.0, 1.0, 0.0)
     values = meter.read()
-    assert values["train/loss"] == pytest.approx(50 / 15) and values["train/gradient_norm"] == 2.0
-    meter.add(3.0, 3, 1.0)
-    assert meter.read()["train/loss"] == 1.0
+    assert values["train/loss"] == pytest.approx(50 / 15) and values["train/gradient_norm"] == 2.0 and values["train/fill"] == 0.75
+    assert values["train/perplexity"] == pytest.approx(math.exp(50 / 15))
+    meter.add(3.0, 3, None, 1.0, 0.0)
+    values = meter.read()
+    assert values["train/loss"] == 1.0 and "train/gradient_norm" not in values
 
 
 def lrs(steps, total=100, epoch=0, **settings):
@@ -147,6 +177,37 @@ def test_what_validations_change_is_restored():
     assert again.lr(50, 0) == plateau.lr(50, 0) == 0.5
     assert [again.exhausted for loss in (3.5, 3.0) if not again.validated(loss)] == [False, True]
     assert not Schedule(config.Train(), 100).exhausted
+
+
+def test_an_exponential_average_follows_the_weights_and_is_used_within_its_block():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    layer.weight.data[:] = 1.0
+    average = Average(config.Train(ema=0.5), layer)
+    expected = 1.0
+    for count, value in enumerate([2.0, 4.0, 8.0], 2):
+        layer.weight.data[:] = value
+        average.updated()
+        decay = min(0.5, count / (9 + count))
+        expected = decay * expected + (1 - decay) * value
+    with average.in_use():
+        assert layer.weight.item() == pytest.approx(expected)
+    assert layer.weight.item() == 8.0
+
+
+def test_nt_asgd_averages_from_its_trigger_on():
+    """By algorithm 1 of Merity et al. 2017: a validation worse than the best of those more than n before it."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average = Average(config.Train(optimizer="nt-asgd", nt_interval=2), layer)
+    assert [average.validated(loss) for loss in (5.0, 4.0, 4.5, 4.4)] == [False] * 4  # 4.4 < 5.0, all that is two before it
+    layer.weight.data[:] = 1.0
+    average.updated()
+    assert average.mean is None
+    assert average.validated(4.1) and not average.validated(9.0)
+    for value in (2.0, 6.0):
+        layer.weight.data[:] = value
+        average.updated()
+    with average.in_use():
+        assert layer.weight.item() == pytest.approx((1 + 2 + 6) / 3)
 
 
 @pytest.fixture

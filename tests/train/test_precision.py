@@ -45,7 +45,6 @@ def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made,
     made_up = settings(made[0], tmp_path, "rows", precision="fp16", max_steps=3, checkpoint_every=1)
     with distributed.start("cpu") as ranks:
         trainer = Trainer(made_up, made[1], ranks)
-        trainer.metrics = None
         before, scale = trainer.model.projection.bias.detach().clone(), trainer.precision.scaler.get_scale()
         overflow = trainer.model.projection.bias.register_hook(lambda gradient: gradient * math.inf)
         assert trainer.update(stop=False).norm is None
@@ -55,10 +54,10 @@ def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made,
         overflow.remove()
         assert trainer.update(stop=False).norm > 0
         assert not torch.equal(trainer.model.projection.bias, before)
-        trainer.save(best=True)
+        trainer.save()
 
         again = Trainer(made_up, made[1], ranks)
-        assert again.resumed and (again.position.skipped, again.position.step) == (1, 2)
+        assert (again.position.skipped, again.position.step) == (1, 2)
         assert again.precision.state() == trainer.precision.state()
 
 

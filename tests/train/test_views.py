@@ -22,8 +22,21 @@ def test_sentences_come_back_in_order(made):
     assert sentences.tokens == manifest.split("train").tokens
     for index, sentence in enumerate(expected):
         assert sentences.targets(index).tolist() == sentence.tolist()
-        assert sentences.read(index)[0].tolist() == [made_up.EOS, *sentence[:-1].tolist()]
         assert sentences.lengths[index] == len(sentence)
+    some = np.array([7, 0, len(expected) - 1, 30, 7])
+    inputs, targets = sentences.read(some)
+    assert targets.tolist() == np.concatenate([expected[index] for index in some]).tolist()
+    assert inputs.tolist() == np.concatenate([[made_up.EOS, *expected[index][:-1]] for index in some]).tolist()
+    assert sentences.read(some[:0])[0].tolist() == []
+
+
+def test_pieces_of_sentences_read_the_id_before_them(made):
+    sentences = Sentences.open(*made, "train")
+    long = np.flatnonzero(sentences.lengths >= 5)[:3]
+    inputs, targets = sentences.pieces(long, np.array([0, 2, 3]), np.array([2, 3, 1]))
+    whole = [sentences.targets(index).tolist() for index in long]
+    assert targets.tolist() == [*whole[0][:2], *whole[1][2:5], whole[2][3]]
+    assert inputs.tolist() == [made_up.EOS, whole[0][0], *whole[1][1:4], whole[2][2]]
 
 
 def test_the_stream_is_all_targets_end_to_end_across_rows_and_shards(made):
@@ -38,8 +51,10 @@ def test_the_stream_is_all_targets_end_to_end_across_rows_and_shards(made):
     assert stream.opens.tolist() == np.cumsum([0, *map(len, documents[:-1])]).tolist()
     for start, stop in ((0, 1), (5, 8), (len(ids) - 1, len(ids)), (3, 40), (len(ids) // 2 - 9, len(ids) // 2 + 9)):
         assert stream.read(start, stop)[1].tolist() == ids[start:stop].tolist()
-    rows = [stream.row(number) for number in range(stream.num_rows)]
-    assert [start for start, _ in rows[1:]] == [stop for _, stop in rows[:-1]]
+    starts, stops = np.array([40, 3, 3, len(ids) - 2]), np.array([55, 3, 9, len(ids)])
+    assert stream.read(starts, stops)[1].tolist() == [*ids[40:55], *ids[3:9], *ids[-2:]]
+    starts, stops = stream.rows(np.arange(stream.num_rows))
+    assert starts[1:].tolist() == stops[:-1].tolist() and starts[0] == 0 and stops[-1] == len(ids)
 
 
 def test_views_in_memory_equal_views_on_disk(made):
@@ -48,7 +63,6 @@ def test_views_in_memory_equal_views_on_disk(made):
     ids = stream.read(0, len(stream))[1]
     in_memory = Stream.from_arrays(ids, stream.opens, made_up.EOS)
     assert in_memory.read(2, 30)[0].tolist() == stream.read(2, 30)[0].tolist()
-    assert in_memory.cuts(0, len(ids)).tolist() == stream.cuts(0, len(ids)).tolist()
     again = Sentences.from_arrays(ids, np.cumsum(sentences.lengths))
     assert all(np.array_equal(again.targets(index), sentences.targets(index)) for index in range(len(sentences)))
 

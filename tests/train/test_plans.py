@@ -1,0 +1,194 @@
+"""Every target is trained on once an epoch, in batches that do not depend on the number of parts."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from pipeline.errors import RequestError
+from train import plans
+from train.plans import RowPlan, SentencePlan, StreamPlan
+from train.views import Sentences, Stream
+
+PARTS = (1, 2, 3, 4)
+KINDS = ("sentences", "cut", "rows", "streams", "no-reset", "drawn")
+
+
+@pytest.fixture(scope="module")
+def sentences(made):
+    return Sentences.open(*made, "train")
+
+
+@pytest.fixture(scope="module")
+def stream(made):
+    return Stream.open(*made, "train")
+
+
+@pytest.fixture(params=KINDS)
+def plan(request, sentences, stream):
+    return {
+        "sentences": lambda: SentencePlan(sentences, 20, seed=1),
+        "cut": lambda: SentencePlan(sentences, 4, seed=1, on_overlong="cut"),
+        "rows": lambda: RowPlan(stream, 6, 20, seed=1),
+        "streams": lambda: StreamPlan.even(stream, 5, 7, reset=True),
+        "no-reset": lambda: StreamPlan.even(stream, 5, 7, reset=False),
+        "drawn": lambda: StreamPlan.even(stream, 5, 7, reset=True, seed=1),
+    }[request.param]()
+
+
+def split(share):
+    """(key, inputs, targets) of each segment of a share."""
+    ends = np.cumsum(share.lengths).tolist()
+    runs = zip(share.keys.tolist(), [0, *ends], ends, strict=False)
+    return [(key, share.inputs[start:end].tolist(), share.targets[start:end].tolist()) for key, start, end in runs]
+
+
+def all_shares(plan, parts, epoch=0):
+    return [[plan.share(epoch, step, part, parts) for part in range(parts)] for step in range(plan.steps(epoch))]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_an_epoch_holds_every_target_once_in_any_number_of_parts(plan, stream, parts):
+    ids, seen = stream.read(0, len(stream))[1], []
+    for shares in all_shares(plan, parts):
+        assert all(share.global_tokens == sum(len(other.targets) for other in shares) for share in shares)
+        assert all(share.global_segments == sum(len(split(other)) for other in shares) for share in shares)
+        assert all(share.lengths.sum() == len(share.targets) == len(share.inputs) for share in shares)
+        seen += [share.targets for share in shares]
+    assert sorted(np.concatenate(seen).tolist()) == sorted(ids.tolist())
+
+
+@pytest.mark.parametrize("parts", PARTS[1:])
+def test_the_segments_of_a_step_are_the_same_for_any_number_of_parts(plan, parts):
+    for whole, shares in zip(all_shares(plan, 1, 3), all_shares(plan, parts, 3), strict=True):
+        assert sorted(itertools.chain(*map(split, shares))) == sorted(split(whole[0]))
+        assert {share.lr_share for share in shares} == {whole[0].lr_share}
+
+
+def test_a_segment_reads_what_precedes_each_target_in_its_document(plan, sentences, stream):
+    """By a plain loop over the documents: a segment is a run of the text, and reads the id before each target."""
+    ids = stream.read(0, len(stream))[1].tolist()
+    before = [stream.eos, *ids[:-1]]
+    ends = np.cumsum(sentences.lengths).tolist()
+    for shares in all_shares(plan, 2):
+        for key, inputs, targets in itertools.chain(*map(split, shares)):
+            if plan.unit == "targets":
+                start = key
+            elif key < len(sentences):
+                start = ends[key] - int(sentences.lengths[key])
+            else:
+                sentence, offset = plan._rest[:, key - len(sentences)]
+                start = ends[sentence] - int(sentences.lengths[sentence]) + int(offset)
+            assert targets == ids[start : start + len(targets)]
+            assert inputs == before[start : start + len(targets)]
+
+
+def test_epochs_differ_and_repeat_themselves(plan):
+    first, second = ([split(shares[0]) for shares in all_shares(plan, 1, epoch)] for epoch in (0, 1))
+    assert first == [split(shares[0]) for shares in all_shares(plan, 1)]
+    assert (first != second) == (not isinstance(plan, StreamPlan) or plan.seed is not None)
+
+
+def test_sentences_of_a_batch_are_neighbours_in_length_and_within_the_budget(sentences):
+    plan = SentencePlan(sentences, 20, seed=1)
+    batches = [sentences.lengths[plan.indices(0, step)].tolist() for step in range(plan.steps(0))]
+    assert all(sum(batch) - batch[-1] < 20 and batch == sorted(batch) for batch in batches)
+    assert list(itertools.chain(*sorted(batches, key=lambda batch: (batch[0], batch[-1])))) == sorted(sentences.lengths.tolist())
+    # The batch that a sentence belongs to is that in which it starts, all sentences laid end to end from the shortest.
+    expected, start = {}, 0
+    for length in sorted(sentences.lengths.tolist()):
+        expected.setdefault(start // 20, []).append(length)
+        start += length
+    assert sorted(batches) == sorted(expected.values())
+
+
+def test_parts_are_equal_in_tokens_and_in_time_steps_to_one_sentence(sentences):
+    plan = SentencePlan(sentences, 40, seed=1)
+    for parts in PARTS[1:]:
+        for step, shares in enumerate(all_shares(plan, parts)):
+            lengths = np.sort(sentences.lengths[plan.indices(0, step)])[::-1]
+            tokens = [len(share.targets) for share in shares]
+            assert max(tokens) - min(tokens) <= lengths[0]
+            # No part has a longer sentence than it must: their longest are the longest of the batch.
+            longest = [int(share.lengths.max()) for share in shares if len(share.lengths)]
+            assert longest == lengths[: len(longest)].tolist()
+
+
+def test_an_overlong_sentence_is_cut_into_pieces_that_fill_the_budget(sentences, caplog):
+    caplog.set_level("INFO", "packlm")
+    plan = SentencePlan(sentences, 4, seed=1, on_overlong="cut")
+    long = [length for length in sentences.lengths.tolist() if length > 4]
+    more = sum(-(-length // 4) - 1 for length in long)
+    assert f"{len(long)} sentences longer than train.global_batch_tokens are cut, into {more} more pieces" in caplog.text
+    assert plan.lengths.max() == 4 and len(plan.lengths) == len(sentences) + more
+
+
+def test_windows_are_drawn_as_awd_draws_them_and_the_learning_rate_goes_with_them(stream):
+    long = Stream.from_arrays(np.tile(stream.read(0, len(stream))[1], 600), np.zeros(1), 0)
+    plan = StreamPlan.even(long, 1, 70, reset=False, seed=3)
+    lengths = np.diff(plan.windows(0))
+    assert lengths.min() >= 5 and len(lengths) > 1000
+    half = lengths < 52
+    assert abs(half.mean() - 0.05) < 5 * (0.05 * 0.95 / len(lengths)) ** 0.5
+    # Whole numbers are cut off, not rounded: half of one below the mean of the draws.
+    for drawn, mean in ((lengths[~half], 69.5), (lengths[half], 34.5)):
+        assert abs(drawn.mean() - mean) < 5 * 5 / len(drawn) ** 0.5 and 4 < drawn.std() < 6.5
+    assert [plan.share(0, step, 0, 1).lr_share for step in range(5)] == pytest.approx(lengths[:5] / 70)
+    assert not np.array_equal(plan.windows(0)[:9], plan.windows(1)[:9])
+
+
+def test_a_stream_is_cut_where_a_document_begins_and_what_follows_starts_from_zero(stream):
+    for seed in (None, 1):
+        plan = StreamPlan.even(stream, 5, 7, reset=True, seed=seed)
+        opens = set(stream.opens.tolist())
+        for step in range(plan.steps(0)):
+            share = plan.share(0, step, 0, 1)
+            for key, take, length in zip(share.keys.tolist(), share.take.tolist(), share.lengths.tolist(), strict=True):
+                assert not opens & set(range(key + 1, key + length))
+                assert (take >= 0) == (step > 0 and key not in opens)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_stream_takes_up_the_state_that_it_left(stream, reset):
+    """Followed by hand: the segment that takes a stream's state begins where the one that left it ended."""
+    for parts in PARTS:
+        for part in range(parts):
+            plan = StreamPlan.even(stream, 5, 7, reset)
+            left: dict[int, int] = {}
+            for step in range(plan.steps(0)):
+                share = plan.share(0, step, part, parts)
+                ends = share.keys + share.lengths
+                for key, take in zip(share.keys.tolist(), share.take.tolist(), strict=True):
+                    assert take < 0 or left[take] == key
+                assert (step > 0 and not reset) <= bool((share.take >= 0).all())
+                for slot, segment in enumerate(share.leave.tolist()):
+                    if segment >= 0:
+                        left[slot] = int(ends[segment])
+            bounds = plan.bounds[plan.streams_of(part, parts).start + 1 : plan.streams_of(part, parts).stop + 1]
+            assert [left[slot] for slot in range(len(bounds))] == bounds.tolist()
+
+
+def test_streams_belong_to_parts_in_order_and_document_streams_to_documents(stream):
+    plan = StreamPlan.even(stream, 5, 7, reset=False)
+    for parts in PARTS:
+        assert [number for part in range(parts) for number in plan.streams_of(part, parts)] == list(range(5))
+        owners = [s * parts // 5 for s in range(5)]
+        assert all(owners[number] == part for part in range(parts) for number in plan.streams_of(part, parts))
+    bounds = StreamPlan.documents(stream, 4, 7).bounds
+    assert set(bounds[:-1].tolist()) <= set(stream.opens.tolist()) and bounds[-1] == len(stream)
+
+
+def test_the_order_by_length_is_a_stable_sort_whatever_the_block(monkeypatch):
+    lengths = np.random.default_rng(1).integers(1, 50, 1000).astype(np.int32)
+    for block in (1, 7, 1000, 5000):
+        monkeypatch.setattr(plans, "_BLOCK", block)
+        assert plans._by_length(lengths).tolist() == np.argsort(lengths, kind="stable").tolist()
+
+
+def test_what_cannot_be_planned_is_refused_by_name(sentences, stream):
+    with pytest.raises(RequestError, match=r'train\.global_batch_tokens: 3 is less than the longest sentence.* train\.on_overlong = "cut"'):
+        SentencePlan(sentences, 3, 1)
+    with pytest.raises(RequestError, match=r"train\.global_batch_tokens: 5 is less than a row, 6"):
+        RowPlan(stream, 6, 5, 1)
+    with pytest.raises(RequestError, match=r"train\.streams"):
+        StreamPlan.even(stream, len(stream) + 1, 7, reset=True)

@@ -1,0 +1,70 @@
+"""What a training would be: its size, cost and first batch, without a step of it."""
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from pipeline import dataset
+from pipeline.config import Config, Model
+from train.batches import Segments
+from train.distributed import Ranks
+from train.metrics import memory_mb
+from train.trainer import Trainer
+
+GATES = {"rnn": 1, "rnn_relu": 1, "gru": 3, "lstm": 4, "mogrifier": 4}
+"""Matrices by which a cell multiplies its input, and as many for its state."""
+ROUNDS = 5
+"""Of the Mogrifier's gating; each is one product with a matrix of the input's by the state's width."""
+SHOWN_SEGMENTS, SHOWN_TOKENS = 5, 30
+"""Of the first batch."""
+
+
+def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
+    """All ranks: parameters, operations, batches and memory of a training, and its first batch as text.
+
+    The memory is measured: rank 0's after one pass forward and backward over its share of the first batch. Nothing is written.
+    """
+    trainer = Trainer(config, manifest, ranks)
+    settings, plan, together = config.train, trainer.plan, trainer.together
+    shares = [plan.share(0, 0, part, together.parts) for part in together.mine]
+    for share in shares:
+        if len(share.targets):
+            sums, _ = trainer.model(share.batch(ranks.device))
+            sums.nll.backward()
+    steps, first = plan.steps(0), plan.share(0, 0, 0, 1)
+    flops = flops_per_token(config.model, manifest.vocab_size)
+    tokens = manifest.split("train").tokens
+    rows = {
+        "model": f"{config.model.layers} x {config.model.cell}, widths {', '.join(map(str, config.model.widths))}, "
+        f"{manifest.vocab_size:,} tokens{', tied' if config.model.tied else ''}",
+        "parameters": f"{trainer.num_parameters:,}",
+        "operations": f"{flops / 1e6:,.1f} MFLOP a token, forward and backward; {flops * tokens / 1e12:,.1f} TFLOP an epoch",
+        "data": f"{tokens:,} tokens as {settings.segments} of {config.dataset.dir}",
+        "batches": f"{steps:,} an epoch, {trainer.total_steps:,} in all, {together.parts} part(s) each, {ranks.world} process(es)",
+        "memory": f"{memory_mb(ranks.device):,.0f} MB in the first process after a pass over its share of the first batch",
+        "first batch": f"{first.global_tokens:,} tokens in {first.global_segments:,} segments, the longest of {first.lengths.max():,}",
+    }
+    lines = [f"{config.run.name}: what `train` would do", "", *(f"  {name:<12} {text}" for name, text in rows.items()), ""]
+    return "\n".join(lines + texts(first, config.dataset.dir))
+
+
+def flops_per_token(model: Model, vocab_size: int) -> int:
+    """Multiplications and additions a token in the products of a pass: two for each weight that a token meets on the way forward, twice
+    as many on the way back."""
+    inputs = (model.embedding_width, *model.widths[:-1])
+    weights = sum(GATES[model.cell] * width * (before + width) for before, width in zip(inputs, model.widths, strict=True))
+    if model.cell == "mogrifier":
+        weights += sum(ROUNDS * width * before for before, width in zip(inputs, model.widths, strict=True))
+    return 6 * (weights + model.widths[-1] * vocab_size)
+
+
+def texts(segments: Segments, folder: Path) -> list[str]:
+    """The first segments of a batch, what they predict, as lines of text."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    lines = []
+    for ids in np.split(segments.targets, np.cumsum(segments.lengths)[:-1])[:SHOWN_SEGMENTS]:
+        text = tokenizer.decode(ids[:SHOWN_TOKENS].tolist(), skip_special_tokens=False)
+        lines.append(f"  {text!r}{' ...' if len(ids) > SHOWN_TOKENS else ''}")
+    left = len(segments.lengths) - len(lines)
+    return lines + [f"  and {left:,} more"] * (left > 0)
