@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.optim import Optimizer
@@ -105,7 +106,10 @@ def load_checkpoint(folder: Path, step: int) -> tuple[dict[str, Tensor], dict[st
     path = folder_of(folder, step)
     state = files.read_json(path / "state.json")
     del state["sha256"]
-    return load_file(path / "tensors.safetensors"), state
+    try:
+        return load_file(path / "tensors.safetensors"), state
+    except SafetensorError as error:
+        raise PacklmError(f"{path / 'tensors.safetensors'}: not a safetensors file ({error}); nothing else is opened") from None
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,8 +114,12 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
     if world == 1:
         yield Ranks(rank, world, place)
         return
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
-    heartbeat = Heartbeat(dist.PrefixStore("packlm", dist.distributed_c10d._get_default_store()), rank, world)
+    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
+    # torchrun keeps its store when it starts the processes again (`--max-restarts`), and with it the addresses of those that are gone.
+    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds), world_size=world, rank=rank, store=store)
+    heartbeat = Heartbeat(dist.PrefixStore("packlm", store), rank, world)
     try:
         yield Ranks(rank, world, place, heartbeat, timeout_seconds)
     except RuntimeError as error:
@@ -137,7 +142,7 @@ def _named_failure(error: RuntimeError, heartbeat: Heartbeat, rank: int) -> Pack
         lost = heartbeat.lost()
     except RuntimeError:  # the store is with a rank that is gone
         lost = []
-    reason = str(error).splitlines()[0][:200]
+    reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0])[:120]
     who = named(lost) if lost else "the connection to another rank broke"
     text = f"{who}, so the others stopped ({reason}); the same command goes on from the last checkpoint"
     if 0 in lost and rank == min(set(range(len(lost) + 1)) - set(lost)):

@@ -1,0 +1,240 @@
+"""What breaks a training ends in a clear error or a correct continuation: with a real torchrun, real signals, real damage."""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import config, dataset, files
+from pipeline.errors import PacklmError
+from train import checkpoint, distributed
+from train.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {
+    "train.segments": "streams", "train.streams": 4, "train.window": 4, "train.epochs": 99, "train.max_steps": 200, "train.keep": 99,
+    "train.validate_every": 100, "train.checkpoint_every": 20, "train.log_every": 1, "train.timeout_seconds": 6, "train.device": "cpu",
+    "model.hidden": 8, "model.dropout": 0.2, "tracking.uri": "",
+}  # fmt: skip
+ALONE = distributed.Ranks(0, 1, torch.device("cpu"))
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks processes up in /proc")
+
+
+class Gang:
+    """torchrun with two ranks."""
+
+    def __init__(self, data: Path, run: Path, *options: str, torchrun: tuple[str, ...] = ()):
+        self.run = run
+        arguments = [word for key, value in SETTINGS.items() for word in (f"--{key}", str(value))]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *torchrun, str(ROOT / "train")]
+        places = ["--dataset.dir", str(data), "--run.dir", str(run)]
+        self.process = subprocess.Popen(
+            [*command, *places, *arguments, *options], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+        )
+
+    def rank(self, number: int) -> int:
+        """The process of a rank."""
+        started = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ranks = [int(word) for word in started if f"RANK={number}" in Path(f"/proc/{word}/environ").read_text().split("\0")]
+        return ranks[0]
+
+    def wait_for_step(self, step: int) -> None:
+        """Waits until a line of metrics says that a step is done."""
+        until, path = time.monotonic() + 120, self.run / "train" / "metrics.jsonl"
+        while not path.exists() or not (made := path.read_text().splitlines()) or json.loads(made[-1])["step"] < step:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def end(self, seconds: float = 120) -> tuple[int, str]:
+        """Waits for the end: exit status and standard error."""
+        errors = self.process.communicate(timeout=seconds)[1]
+        return self.process.returncode, errors
+
+
+@pytest.fixture(scope="module")
+def whole(made, tmp_path_factory):
+    """The folder of an undisturbed training."""
+    run = tmp_path_factory.mktemp("whole")
+    status, errors = Gang(made[0], run).end()
+    assert status == 0, errors
+    return run
+
+
+def assert_same_end(run: Path, whole: Path) -> None:
+    expected, found = (checkpoint.load_checkpoint(folder / "train" / "checkpoints", 200) for folder in (whole, run))
+    assert expected[0].keys() == found[0].keys()
+    assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
+    assert expected[1]["validation"] == found[1]["validation"]
+
+
+@needs_proc
+def test_torchrun_replaces_a_killed_rank_and_the_training_goes_on_by_itself(made, whole, tmp_path):
+    """With --rebuild, which a second start must not take for its own."""
+    gang = Gang(made[0], tmp_path, "--rebuild", torchrun=("--max-restarts", "1"))
+    gang.wait_for_step(50)
+    os.kill(gang.rank(1), signal.SIGKILL)
+    status, errors = gang.end()
+    assert status == 0, errors
+    assert "rank 1 gave no sign of life, so the others stopped" in errors and ": going on with quickstart" in errors
+    assert_same_end(tmp_path, whole)
+
+
+@needs_proc
+def test_sigterm_to_torchrun_leaves_a_checkpoint_of_the_last_step_within_twenty_seconds(made, whole, tmp_path):
+    gang = Gang(made[0], tmp_path)
+    gang.wait_for_step(30)
+    gang.process.terminate()
+    status, errors = gang.end(20)
+    assert status != 0 and "the same command goes on" in errors
+    last = json.loads((tmp_path / "train" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert checkpoint.newest_whole(tmp_path / "train" / "checkpoints") == last < 200
+    status, errors = Gang(made[0], tmp_path).end()
+    assert status == 0 and f"step {last}: going on with" in errors
+    assert_same_end(tmp_path, whole)
+
+
+@needs_proc
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_frozen_rank_is_named(made, tmp_path, number):
+    gang = Gang(made[0], tmp_path)
+    gang.wait_for_step(10)
+    frozen = gang.rank(number)
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        seen = ""
+        while "gave no sign of life" not in seen:
+            line = gang.process.stderr.readline()
+            assert line, seen
+            seen += line
+        assert f"rank {number} gave no sign of life" in seen and "goes on from the last checkpoint" in seen
+    finally:
+        os.kill(frozen, signal.SIGKILL)  # torchrun would wait half a minute for it
+    assert gang.end()[0] == 1
+
+
+def settings(data: Path, run: Path, **train) -> config.Config:
+    values = {"segments": "streams", "streams": 4, "window": 4, "epochs": 9, "max_steps": 30, "checkpoint_every": 10, "device": "cpu"}
+    return config.resolve({
+        "run": {"dir": str(run)}, "dataset": {"dir": str(data)}, "tracking": {"uri": ""}, "model": {"hidden": 8},
+        "train": values | {"validate_every": 30, "samples": 0, "keep": 9} | train,
+    })  # fmt: skip
+
+
+class Cut(Exception):
+    """Ends a training where a test wants it."""
+
+
+class UpTo(Trainer):
+    """A training that dies after 25 updates, five after a checkpoint."""
+
+    def update(self, stop):
+        if self.position.step == 25:
+            raise Cut
+        return super().update(stop)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_training_goes_on_from_the_one_before(made, tmp_path, caplog):
+    caplog.set_level("INFO", "packlm")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    Trainer(settings(made[0], whole), made[1], ALONE).run()
+    with pytest.raises(Cut):
+        UpTo(settings(made[0], cut), made[1], ALONE).run()
+    path = cut / "train" / "checkpoints" / "step-00000020" / "tensors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    Trainer(settings(made[0], cut), made[1], ALONE).run()
+    assert f"{path}: damaged: expected sha256" in caplog.text and "step 10: going on with" in caplog.text
+    expected, found = (checkpoint.load_checkpoint(run / "train" / "checkpoints", 30)[0] for run in (whole, cut))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_where_the_best_checkpoint_is_damaged_another_one_becomes_the_model(made, tmp_path, caplog):
+    made_up = settings(made[0], tmp_path, validate_every=10)
+    Trainer(made_up, made[1], ALONE).run()
+    state = checkpoint.load_checkpoint(tmp_path / "train" / "checkpoints", 30)[1]
+    best = int(state["validation"]["best"]["step"])
+    (checkpoint.folder_of(tmp_path / "train" / "checkpoints", best) / "tensors.safetensors").unlink()
+    trainer = Trainer(made_up, made[1], ALONE)
+    trainer.finish()
+    assert "the model folder gets the weights of another one" in caplog.text
+    numbers = files.read_json(tmp_path / "model" / "config.json")["numbers"]
+    assert numbers["validation"]["best"]["step"] < best
+
+
+class Touch:
+    """What a pickle does to whoever opens it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_a_checkpoint_is_refused_without_being_opened(made, tmp_path):
+    with pytest.raises(Cut):
+        UpTo(settings(made[0], tmp_path), made[1], ALONE).run()
+    folder = checkpoint.folder_of(tmp_path / "train" / "checkpoints", 20)
+    (folder / "tensors.safetensors").write_bytes(pickle.dumps(Touch(tmp_path / "opened")))
+    state = files.read_json(folder / "state.json") | {"sha256": files.sha256(folder / "tensors.safetensors")}
+    files.write_json(folder / "state.json", state)
+    with pytest.raises(PacklmError, match="not a safetensors file"):
+        Trainer(settings(made[0], tmp_path), made[1], ALONE)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_full_disk_is_named_with_what_is_free_and_the_training_goes_on_when_there_is_room(made, tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        with pytest.raises(PacklmError, match=r"the disk is full \([\d,]+ bytes free\)"):
+            Trainer(settings(made[0], place, checkpoint_every=1), made[1], ALONE).run()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
+        trainer = Trainer(settings(made[0], place, checkpoint_every=1), made[1], ALONE)
+        assert trainer.position.step > 0
+        trainer.run()
+        assert (place / "model" / "config.json").exists()
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_nowhere_to_write_is_noticed_before_the_first_step(made, tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "checkpoints").write_text("a file where the folder should be")
+    trainer = Trainer(settings(made[0], tmp_path), made[1], ALONE)
+    with pytest.raises(PacklmError, match=r"checkpoints/\.writable: cannot be written"):
+        trainer.run()
+    assert trainer.position.step == 0
+
+
+def test_a_second_training_in_a_folder_is_refused_naming_the_first(made, tmp_path):
+    with files.lock(tmp_path / "train" / ".lock"):
+        command = [sys.executable, str(ROOT / "train"), "--dataset.dir", str(made[0]), "--run.dir", str(tmp_path), "--tracking.uri", ""]
+        done = subprocess.run([*command, "--train.device", "cpu"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"in use by process {os.getpid()} on" in done.stderr
+
+
+def test_killed_while_it_died_leaves_no_rank_behind(made, tmp_path):
+    """A rank that is told to stop while another is gone ends too, instead of waiting for it."""
+    gang = Gang(made[0], tmp_path)
+    gang.wait_for_step(10)
+    ranks = [gang.rank(number) for number in (0, 1)]
+    os.kill(ranks[0], signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(ranks[1], signal.SIGTERM)
+    assert gang.end(60)[0] == 1
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    assert dataset.read_manifest(made[0])
