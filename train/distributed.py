@@ -125,7 +125,9 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
     except RuntimeError as error:
         if not _of_communication(error):
             raise
-        raise _named_failure(error, heartbeat, rank) from error
+        with stop_signals():  # torchrun ends the ranks that are left, but not before one has said why
+            failure = _named_failure(error, heartbeat, rank)
+        raise failure from error
     finally:
         heartbeat.close()
         dist.destroy_process_group()
@@ -142,7 +144,7 @@ def _named_failure(error: RuntimeError, heartbeat: Heartbeat, rank: int) -> Pack
         lost = heartbeat.lost()
     except RuntimeError:  # the store is with a rank that is gone
         lost = []
-    reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0])[:120]
+    reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0][:120]
     who = named(lost) if lost else "the connection to another rank broke"
     text = f"{who}, so the others stopped ({reason}); the same command goes on from the last checkpoint"
     if 0 in lost and rank == min(set(range(len(lost) + 1)) - set(lost)):

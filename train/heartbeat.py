@@ -13,7 +13,7 @@ from pipeline.errors import PacklmError
 
 SECONDS = 1.0
 """Between two signs of life."""
-SILENT_SECONDS = 5.0
+SILENT_SECONDS = 3.0
 """A rank is taken for lost when it gave no sign for so long."""
 
 
