@@ -36,7 +36,7 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
     flops = flops_per_token(config.model, manifest.vocab_size)
     tokens = manifest.split("train").tokens
     rows = {
-        "model": f"{config.model.layers} x {config.model.cell}, widths {', '.join(map(str, config.model.widths))}, "
+        "model": f"{config.model.layers} x {config.model.cell}, {' and '.join(map(str, config.model.widths))} units, "
         f"{manifest.vocab_size:,} tokens{', tied' if config.model.tied else ''}",
         "parameters": f"{trainer.num_parameters:,}",
         "operations": f"{flops / 1e6:,.1f} MFLOP a token, forward and backward; {flops * tokens / 1e12:,.1f} TFLOP an epoch",

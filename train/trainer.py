@@ -99,14 +99,6 @@ class Trainer:
         self.carried = [self.model.recurrence.zero_state(len(streams)) for streams in parts]
         if last is not None:
             self.resume(last)
-        if ranks.first:
-            layout = spoken(settings.layout, config.model.cell, ranks.device, self.precision.weights)
-            log.info(
-                "%s %s: %s parameters, %s of %s in %s layout, %s steps an epoch, %d process(es) on %s",
-                f"step {self.position.step:,}: going on with" if self.position.step else "training", config.run.name,
-                f"{self.num_parameters:,}", settings.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
-                ranks.device.type,
-            )  # fmt: skip
 
     @property
     def num_parameters(self) -> int:
@@ -133,6 +125,7 @@ class Trainer:
             signals = stack.enter_context(stop_signals())
             self.stopping = lambda: signals["signal"] is not None
             if ranks.first:
+                self.introduce()
                 checkpoint.prepare(self.checkpoints)
                 made = {"parameters": self.num_parameters, "processes": ranks.world}
                 opened = watch(self.config, self.manifest, made, ranks.device, position, self.total_steps, fresh)
@@ -161,6 +154,17 @@ class Trainer:
                     log.info("no new best in %d validations: stopped early (train.patience)", settings.patience)
                 self.finish()
                 self.watch.ended()
+
+    def introduce(self) -> None:
+        """Says what is about to be trained."""
+        config, ranks = self.config, self.ranks
+        layout = spoken(config.train.layout, config.model.cell, ranks.device, self.precision.weights)
+        log.info(
+            "%s %s: %s parameters, %s of %s in %s layout, %s steps an epoch, %d process(es) on %s",
+            f"step {self.position.step:,}: going on with" if self.position.step else "training", config.run.name,
+            f"{self.num_parameters:,}", config.train.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
+            ranks.device.type,
+        )  # fmt: skip
 
     def update(self, stop: bool) -> Update:
         """One step of gradient descent on one global batch; says `stop` on all ranks if one of them does."""

@@ -7,6 +7,7 @@ Shapes: B sentences or runs of a stream, P targets of all of them, end to end.
 """
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ class Sentences:
         """`chunks`: (ids [N], offsets [S + 1] into them) of consecutive sentences."""
         self._chunks = chunks
         self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in chunks])
-        self.lengths = np.concatenate([np.diff(offsets).astype(np.int32) for _, offsets in chunks] or [np.zeros(0, np.int32)])
+        self.lengths = np.empty(int(self._starts[-1]), np.int32)
+        for start, (_, offsets) in zip(self._starts, chunks, strict=False):
+            np.subtract(offsets[1:], offsets[:-1], out=self.lengths[start : start + len(offsets) - 1], casting="same_kind")
         self.eos = int(chunks[0][0][chunks[0][1][1] - 1]) if len(self.lengths) else 0
         """The id every sentence ends with, which is also what is read before it."""
 
@@ -38,8 +41,8 @@ class Sentences:
     @staticmethod
     def open(folder: Path, manifest: dataset.Manifest, split: str) -> "Sentences":
         """The sentences view of a split of a dataset."""
-        column = _table(folder, manifest, "sentences", split).column("ids")
-        sentences = Sentences([(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks if len(chunk)])
+        columns = (batch.column("ids") for batch in _batches(folder, manifest, "sentences", split))
+        sentences = Sentences([(column.values.to_numpy(), column.offsets.to_numpy()) for column in columns])
         if len(sentences) and sentences.lengths.min() < 1:
             raise PacklmError(
                 f"{folder}: sentence {int(sentences.lengths.argmin())} of {split} has no tokens, not even its <eos>; "
@@ -84,11 +87,13 @@ class Sentences:
 class Stream:
     """A split as one sequence of targets, read from the rows of the fixed view."""
 
-    def __init__(self, chunks: list[Array], num_targets: Array, opens: Array):
-        """`chunks`: [R_i, L + 1] consecutive rows; `num_targets`: [R] of each row; `opens`: sorted targets that open a document."""
+    def __init__(self, chunks: list[Array], num_targets: list[Array], opens: Array):
+        """`chunks`: [R_i, L + 1] consecutive rows; `num_targets`: [R_i] of each row; `opens`: sorted targets that open a document."""
         self._chunks = chunks
         self._chunk_starts = np.cumsum([0] + [len(chunk) for chunk in chunks])
-        self._row_starts = np.concatenate([[0], np.cumsum(num_targets, dtype=np.int64)])
+        self._row_starts = np.zeros(int(self._chunk_starts[-1]) + 1, np.int64)
+        for start, numbers in zip(self._chunk_starts, num_targets, strict=False):
+            self._row_starts[start + 1 : start + 1 + len(numbers)] = self._row_starts[start] + np.cumsum(numbers)
         self.opens = opens
         self.eos = int(chunks[0][0, 0]) if chunks else 0
         """The id read before the first target."""
@@ -97,19 +102,21 @@ class Stream:
     def from_arrays(ids: Array, opens: Array, eos: int) -> "Stream":
         """A stream in memory: target ids [N], of which those at `opens` open a document."""
         row = np.concatenate([[eos], ids])[None]
-        return Stream([row], np.array([len(ids)]), np.asarray(opens, np.int64))
+        return Stream([row], [np.array([len(ids)])], np.asarray(opens, np.int64))
 
     @staticmethod
     def open(folder: Path, manifest: dataset.Manifest, split: str) -> "Stream":
         """The fixed view of a split of a dataset."""
-        table = _table(folder, manifest, "fixed", split)
-        width = manifest.length + 1
-        chunks = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in table.column("ids").chunks if len(chunk)]
-        num_targets = table.column("num_targets").to_numpy()
-        begins = table.column("begins").combine_chunks()
-        rows = np.repeat(np.arange(len(begins)), np.diff(begins.offsets.to_numpy()))
-        firsts = np.concatenate([[0], np.cumsum(num_targets, dtype=np.int64)])
-        stream = Stream(chunks, num_targets, firsts[rows] + begins.flatten().to_numpy())
+        width, start = manifest.length + 1, 0
+        chunks, num_targets, opens = [], [], []
+        for batch in _batches(folder, manifest, "fixed", split):
+            chunks.append(batch.column("ids").flatten().to_numpy().reshape(-1, width))
+            num_targets.append(batch.column("num_targets").to_numpy())
+            begins = batch.column("begins")
+            firsts = start + np.cumsum(num_targets[-1], dtype=np.int64) - num_targets[-1]
+            opens.append(np.repeat(firsts, np.diff(begins.offsets.to_numpy())) + begins.flatten().to_numpy())
+            start += int(num_targets[-1].sum(dtype=np.int64))
+        stream = Stream(chunks, num_targets, np.concatenate(opens))
         _check(len(stream), folder, manifest, "fixed", split)
         return stream
 
@@ -167,12 +174,16 @@ def _check(found: int, folder: Path, manifest: dataset.Manifest, view: dataset.V
                 )
 
 
-def _table(folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> pa.Table:
-    """The memory-mapped Arrow table that `datasets` keeps of a view of a split."""
+def _batches(folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> Iterator[pa.RecordBatch]:
+    """The memory-mapped Arrow batches that `datasets` keeps of a view of a split. One at a time: a table of all of them would take more
+    memory than the lengths that are kept."""
     import datasets  # 1 s to import, and only a reader of files needs it
 
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "packlm" / manifest.digests["content"][:32]
     paths = [str(path.resolve()) for path in dataset.paths(folder, manifest, view, split)]
     datasets.disable_progress_bars()
-    data = datasets.load_dataset("parquet", data_files={split: paths}, split=split, cache_dir=str(cache))
-    return data.data.table
+    builder = datasets.load_dataset_builder("parquet", data_files={split: paths}, cache_dir=str(cache))
+    builder.download_and_prepare()
+    for path in sorted(Path(builder.cache_dir).glob("*.arrow")):
+        with pa.ipc.open_stream(pa.memory_map(str(path))) as batches:
+            yield from (batch for batch in batches if batch.num_rows)

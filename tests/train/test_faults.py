@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -207,6 +208,23 @@ def test_a_full_disk_is_named_with_what_is_free_and_the_training_goes_on_when_th
         assert (place / "model" / "config.json").exists()
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("server", ["refuses", "hangs"])
+def test_a_tracking_server_that_does_not_answer_changes_nothing(made, tmp_path, server, caplog):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        if server == "hangs":
+            listening.listen(50)
+        recorded = settings(made[0], tmp_path / "recorded", samples=1)
+        recorded = recorded.model_copy(update={"tracking": config.Tracking(uri=address)})
+        Trainer(recorded, made[1], ALONE).run()
+    assert "were not sent to" in caplog.text
+    Trainer(settings(made[0], tmp_path / "alone"), made[1], ALONE).run()
+    expected, found = (checkpoint.load_checkpoint(tmp_path / name / "train" / "checkpoints", 30) for name in ("alone", "recorded"))
+    assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
+    assert expected[1] | {"seconds": 0} == found[1] | {"seconds": 0}
 
 
 def test_nowhere_to_write_is_noticed_before_the_first_step(made, tmp_path):
