@@ -5,6 +5,7 @@ of training is one plan: sentences of like length, shuffled fixed rows, or a win
 or more to a rank: `share(epoch, step, part, parts)` is one of them.
 """
 
+import itertools
 import logging
 from typing import Protocol
 
@@ -75,7 +76,8 @@ class SentencePlan(_Stateless):
                 )
             self._cut(tokens)
         counts = _lengths_counted(self.lengths)
-        self._groups = np.cumsum(counts)
+        self._groups = np.cumsum(counts).tolist()
+        self._order = np.zeros(0, np.uint32)
         self._bounds = _bounds(counts, tokens)
         self._epoch = -1
 
@@ -97,9 +99,10 @@ class SentencePlan(_Stateless):
     def indices(self, epoch: int, step: int) -> Array:
         """The sentences of a global batch, shortest first."""
         if epoch != self._epoch:
+            self._order = np.zeros(0, np.uint32)  # rather than two at a time
             self._order = _by_length(self.lengths)
             shuffled = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-            for first, last in zip([0, *self._groups], self._groups, strict=False):
+            for first, last in itertools.pairwise([0, *self._groups]):
                 shuffled.shuffle(self._order[first:last])
             self._batches = np.random.Generator(np.random.Philox(key=[self.seed, epoch + 2**32])).permutation(self.steps(epoch))
             self._epoch = epoch
@@ -135,7 +138,8 @@ class RowPlan(_Stateless):
     def share(self, epoch: int, step: int, part: int, parts: int) -> Segments:
         if epoch != self._epoch:
             generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-            self._order, self._epoch = generator.permutation(self.stream.num_rows), epoch
+            self._order, self._epoch = np.arange(self.stream.num_rows, dtype=np.uint32), epoch
+            generator.shuffle(self._order)
         rows = np.sort(self._order[step * self._rows : (step + 1) * self._rows])
         starts, stops = self.stream.rows(rows)
         segments = len(rows) + _cuts_within(self.stream.opens, starts, stops)
@@ -258,7 +262,7 @@ def _among(values: Array, opens: Array) -> Array:
     return found
 
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17
 """Sentences sorted at a time: what a sort needs besides its result stays small."""
 
 

@@ -102,6 +102,14 @@ def test_sentences_of_a_batch_are_neighbours_in_length_and_within_the_budget(sen
     assert sorted(batches) == sorted(expected.values())
 
 
+def test_each_epoch_puts_other_sentences_together_and_batches_in_another_order(sentences):
+    plan = SentencePlan(sentences, 20, seed=1)
+    first, second = ([plan.indices(epoch, step) for step in range(plan.steps(epoch))] for epoch in (0, 1))
+    assert {frozenset(batch.tolist()) for batch in first} != {frozenset(batch.tolist()) for batch in second}
+    lengths = [[sentences.lengths[batch].tolist() for batch in batches] for batches in (first, second)]
+    assert lengths[0] != lengths[1] and sorted(lengths[0]) == sorted(lengths[1]) != lengths[0]
+
+
 def test_parts_are_equal_in_tokens_and_in_time_steps_to_one_sentence(sentences):
     plan = SentencePlan(sentences, 40, seed=1)
     for parts in PARTS[1:]:

@@ -303,6 +303,17 @@ def test_more_parts_than_streams_and_parts_that_cannot_be_shared_are_refused(mad
         Together(torch.nn.Linear(1, 1), three, 1, 4)
 
 
+def test_the_learning_rate_of_an_update_goes_with_the_length_of_its_window(made, tmp_path):
+    with distributed.start("cpu") as ranks:
+        plain = {"schedule": "constant", "momentum": 0.0, "clip": 0.0}
+        trainer = Trainer(settings(made[0], tmp_path, "streams", **plain), made[1], ranks)
+    share = trainer.plan.share(0, 0, 0, 1).lr_share
+    before = trainer.model.projection.bias.detach().clone()
+    update = trainer.update(stop=False)
+    assert share != 1.0 and update.lr == pytest.approx(0.5 * share)
+    torch.testing.assert_close(before - trainer.model.projection.bias, update.lr * trainer.model.projection.bias.grad)
+
+
 def test_early_stopping_ends_a_training_after_validations_without_a_new_best(made, tmp_path, monkeypatch):
     losses = iter([9.0, 5.0, 4.0, 4.5, 4.2, 4.1, 1.0])
     monkeypatch.setattr(Validation, "measure", lambda *arguments: Result(next(losses) * 10, 10))
