@@ -5,6 +5,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pipeline import config
+from train.muon import Muon
 
 
 def build(settings: config.Train, model: nn.Module) -> list[Optimizer]:
@@ -27,6 +28,6 @@ def _muon(model: nn.Module, lr: float, decay: float) -> list[Optimizer]:
     matrices = [weight for name, weight in model.named_parameters() if name.startswith("recurrence.") and weight.ndim == 2]
     others = [weight for weight in model.parameters() if all(weight is not matrix for matrix in matrices)]
     return [
-        torch.optim.Muon(matrices, lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr, weight_decay=decay),
         torch.optim.AdamW(others, lr, weight_decay=decay),
     ]

@@ -1,0 +1,43 @@
+"""Muon: the iterations on the Gram matrix are the published ones on the matrix itself, and its steps are torch's but for bfloat16."""
+
+import pytest
+import torch
+
+from train.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (7, 7)])
+def test_orthogonal_is_newton_schulz(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    a, b, c = COEFFICIENTS
+    expected = matrix / matrix.norm()
+    for _ in range(ITERATIONS):
+        gram = expected @ expected.T
+        expected = a * expected + (b * gram + c * gram @ gram) @ expected
+    torch.testing.assert_close(orthogonal(matrix), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_singular_values_come_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonal(torch.randn(64, 32, generator=torch.Generator().manual_seed(1))))
+    assert 0.6 < float(values.min()) and float(values.max()) < 1.3
+
+
+def test_steps_are_those_of_torch() -> None:
+    generator = torch.Generator().manual_seed(1)
+    first = torch.randn(24, 8, generator=generator)
+    gradients = torch.randn(4, 24, 8, generator=generator)
+    moved = []
+    for kind, more in ((Muon, {}), (torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"})):
+        weight = torch.nn.Parameter(first.clone())
+        optimizer = kind([weight], lr=0.1, weight_decay=0.2, **more)
+        for gradient in gradients:
+            weight.grad = gradient
+            optimizer.step()
+        moved.append(weight.detach() - first)
+    assert float((moved[0] - moved[1]).norm() / moved[1].norm()) < 0.02  # what bfloat16 rounds
+
+
+def test_nothing_moves_without_a_gradient() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    Muon([weight], lr=0.1, weight_decay=0.2).step()
+    assert torch.equal(weight, torch.ones(3, 2))
