@@ -1,7 +1,7 @@
 """Ways to batch sequences of unequal length, side by side on any recipe: tokens/s, fill, memory and perplexity reached.
 
-    make compare-batching CONFIG=configs/ptb-small.toml
-    python benchmarks/compare_batching.py --config configs/ptb-small.toml [--tokens 100000] [--seconds 60] [--validation-tokens 20000]
+    make compare-batching CONFIG=configs/ptb-tied-200.toml
+    python benchmarks/compare_batching.py --config configs/ptb-tied-200.toml [--tokens 100000] [--seconds 60] [--validation-tokens 20000]
                                           [--out DIR] [--section.key value ...]
 
     1  one by one                 batches of one, gradients added up over the same sentences as below

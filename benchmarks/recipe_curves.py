@@ -31,7 +31,8 @@ def drawn(runs: list[Path]) -> Figure:
             points = curve(run)
             best = min(perplexity for _, perplexity in points)
             heights += [perplexity for _, perplexity in points]
-            axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=f"{run.name.removeprefix(corpus + '-')}: {best:.4g}")
+            label = f"{run.name.removeprefix(corpus + '-')}: {best:.4g}"
+            axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=label)
         axes.set_title(corpus)
         axes.set_xlim(left=0)
         axes.set_ylim(min(heights) * 0.95, min(max(heights), 2.2 * min(heights)))

@@ -181,7 +181,7 @@ def test_the_program_yields_a_row_for_each_way(
 
 
 def test_a_recipe_without_a_dataset_is_told_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["--config", str(ROOT / "configs" / "ptb-small.toml"), "--dataset.dir", str(tmp_path)]
+    arguments = ["--config", str(ROOT / "configs" / "ptb-tied-200.toml"), "--dataset.dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["compare_batching.py", *arguments])
-    with pytest.raises(RequestError, match=r"no dataset here .*make preprocess CONFIG=.*configs/ptb-small\.toml"):
+    with pytest.raises(RequestError, match=r"no dataset here .*make preprocess CONFIG=.*configs/ptb-tied-200\.toml"):
         compare_batching.main()

@@ -23,7 +23,8 @@ def test_recipe_loads_and_is_named_after_its_file(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_printed_configuration_reads_back_equal(path: Path, tmp_path: Path) -> None:
-    config = configuration.load(path, ["--tracking.uri", "http://127.0.0.1:5000", "--model.hidden", "[64, 200]", "--model.layers", "2"], {})
+    others = {"tracking.uri": "http://127.0.0.1:5000", "model.hidden": "[64, 200]", "model.layers": "2", "model.tied": "false"}
+    config = configuration.load(path, [word for key, value in others.items() for word in (f"--{key}", value)], {})
     for explain in (False, True):
         printed = tmp_path / "printed.toml"
         printed.write_text(configuration.to_toml(config, explain))
@@ -80,7 +81,7 @@ def command(*words: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 def test_config_command_prints_what_can_be_read_back(tmp_path: Path) -> None:
     done = command(
-        "config", "--config", "configs/ptb-small.toml", "--explain", "--train.lr", "7", PACKLM_TRACKING__URI="http://me:pw@localhost"
+        "config", "--config", "configs/ptb-tied-200.toml", "--explain", "--train.lr", "7", PACKLM_TRACKING__URI="http://me:pw@localhost"
     )
     assert done.returncode == 0 and done.stderr == ""
     assert "# Learning rate." in done.stdout and "pw" not in done.stdout

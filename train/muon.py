@@ -17,7 +17,7 @@ ITERATIONS = 5
 
 
 class Muon(Optimizer):
-    """Nesterov momentum, made orthogonal, for matrices [M, N]; a step's root mean square is 0.2, as AdamW's (Liu et al. 2025, section 2.2)."""
+    """Nesterov momentum, made orthogonal, for matrices [M, N]; a step's root mean square is 0.2, as AdamW's (Liu et al. 2025, sec. 2.2)."""
 
     def __init__(self, weights: Iterable[Tensor], lr: float, weight_decay: float = 0.0, momentum: float = 0.95):
         super().__init__(weights, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})

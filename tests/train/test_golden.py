@@ -32,7 +32,7 @@ def losses(recipe: str, folder: Path) -> list[float]:
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
-@pytest.mark.parametrize("recipe", ["quickstart.toml", "ptb-small.toml"])
+@pytest.mark.parametrize("recipe", ["quickstart.toml", "ptb-tied-200.toml"])
 def test_the_losses_are_those_kept(recipe, tmp_path):
     kept = json.loads(GOLDEN.read_text())[recipe]
     assert len(kept) == 20
@@ -41,7 +41,7 @@ def test_the_losses_are_those_kept(recipe, tmp_path):
 
 def main() -> None:
     found = {}
-    for recipe in ("quickstart.toml", "ptb-small.toml"):
+    for recipe in ("quickstart.toml", "ptb-tied-200.toml"):
         with tempfile.TemporaryDirectory() as folder:
             found[recipe] = losses(recipe, Path(folder))
     GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
