@@ -71,7 +71,7 @@ def evaluate(
     ranks.barrier()  # which waits as long as it takes; the shares may be very unequal
     scores = ranks.sum(np.append(scores, [[0, float(stopping())]], axis=0))
     if scores[-1, 1]:
-        raise Stopped("stopped in a measurement")
+        raise Stopped("stopped in a validation; the same command goes on")
     nll, tokens = sum(scores[:-1, 0].tolist()), int(scores[:-1, 1].sum())
     if tokens != expected:
         raise PacklmError(f"{tokens:,} tokens were scored of {expected:,}; the dataset is damaged: `python -m preprocess verify`")

@@ -26,3 +26,9 @@ class Position:
     meter: dict[str, float] = field(default_factory=dict)
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
     """Results `before` training, the `best` since, and the `last`."""
+
+    @property
+    def best_step(self) -> int | None:
+        """The step that was validated best; None before there is one."""
+        best = self.validation.get("best")
+        return int(best["step"]) if best else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline import dataset, files, memory
 from pipeline.config import Config
@@ -21,6 +21,7 @@ from train.averaging import Average
 from train.batches import Segments
 from train.distributed import Ranks, stop_signals
 from train.evaluation import Result
+from train.finishing import finish
 from train.model import build
 from train.position import Position
 from train.precision import Precision
@@ -28,7 +29,7 @@ from train.recurrence import spoken
 from train.sampling import Sampler
 from train.schedule import Schedule
 from train.together import Together
-from train.watching import Watch, duration, watch
+from train.watching import Watch, watch
 
 log = logging.getLogger("packlm")
 
@@ -152,7 +153,7 @@ class Trainer:
             if self.watch:
                 if position.step < self.total_steps:
                     log.info("no new best in %d validations: stopped early (train.patience)", settings.patience)
-                self.finish()
+                finish(self.config, self.manifest, position)
                 self.watch.ended()
 
     def introduce(self) -> None:
@@ -249,7 +250,7 @@ class Trainer:
         position.validated = True
         if self.ranks.first and position.step:
             checkpoint.amend(self.checkpoints, position.step, self.state())
-            checkpoint.keep(self.checkpoints, position.step, self.config.train.keep, self.best_step)
+            checkpoint.keep(self.checkpoints, position.step, self.config.train.keep, self.position.best_step)
         if self.watch:
             self.watch.meter.restart_clock()
 
@@ -266,12 +267,6 @@ class Trainer:
                 log.info("step %s: averaging of the weights begins", f"{position.step:,}")
         if self.watch:
             self.watch.validated(result.loss, result.perplexity, better)
-
-    @property
-    def best_step(self) -> int | None:
-        """The step whose weights are kept in the end: the best validated, or the last where there is no validation split."""
-        best = self.position.validation.get("best")
-        return int(best["step"]) if best else None
 
     def state(self) -> dict[str, Any]:
         """Everything but tensors that a checkpoint keeps."""
@@ -292,7 +287,7 @@ class Trainer:
             tensors |= checkpoint.with_prefix("average", self.average.tensors())
             tensors |= {f"carried.{layer}": part for layer, part in enumerate(carried) if part is not None}
             checkpoint.save_checkpoint(self.checkpoints, self.position.step, tensors, self.state())
-            checkpoint.keep(self.checkpoints, self.position.step, self.config.train.keep, self.best_step)
+            checkpoint.keep(self.checkpoints, self.position.step, self.config.train.keep, self.position.best_step)
 
     def resume(self, step: int) -> None:
         """Takes everything from the checkpoint of a step, whatever the number of ranks that wrote it."""
@@ -320,39 +315,6 @@ class Trainer:
         sums, _ = self.together.module(nothing(Segments(none, none, none, none)).batch(self.ranks.device))
         (sums.nll * 0.0).backward()
         self.model.zero_grad()
-
-    def finish(self) -> None:
-        """Rank 0 writes the model folder from the best checkpoint, then the summary that says the training is complete."""
-        config, position = self.config, self.position
-        step, weights, measured = self.best_weights()
-        validation = position.validation | ({"best": measured} if measured else {})
-        summary = {
-            "steps": position.step, "skipped_steps": position.skipped, "epochs": position.tokens / self.manifest.split("train").tokens,
-            "tokens": position.tokens, "seconds": position.seconds, "validation": validation,
-        }  # fmt: skip
-        about = {
-            "name": config.run.name, "model": config.model.model_dump(mode="json"), "vocab_size": self.manifest.vocab_size,
-            "text": self.manifest.settings["corpus"], "segments": config.train.segments, "reset": config.train.reset,
-            "lossless": self.manifest.lossless, "dataset": self.manifest.digests, "numbers": summary,
-        }  # fmt: skip
-        folder = config.run.dir / "model"
-        model_folder.save(folder, weights, about, config.generate, config.dataset.dir)
-        files.write_json(self.folder / "summary.json", summary)
-        numbers = f", validation perplexity {measured['perplexity']:.2f} at step {step:,}" if measured else ""
-        log.info("trained %s steps in %s%s: %s", f"{position.step:,}", duration(position.seconds), numbers, folder)
-
-
-    def best_weights(self) -> tuple[int, dict[str, Tensor], dict[str, float] | None]:
-        """The step, weights and validation of the best checkpoint; of the latest one that is whole, with a warning, if it is damaged."""
-        for step in [self.best_step or self.position.step, *reversed(checkpoint.steps(self.checkpoints))]:
-            if complaint := checkpoint.damage(self.checkpoints, step):
-                log.warning("%s; the model folder gets the weights of another one", complaint)
-                continue
-            tensors, state = checkpoint.load_checkpoint(self.checkpoints, step)
-            weights = checkpoint.under_prefix("average", tensors) or checkpoint.under_prefix("model", tensors)
-            results = (state["validation"].get(which) for which in ("best", "last"))
-            return step, weights, next((result for result in results if result and result["step"] == step), None)
-        raise PacklmError(f"{self.checkpoints}: no checkpoint is whole, so there is nothing to make a model folder of; use --rebuild")
 
 
 def nothing(segments: Segments) -> Segments:

@@ -17,6 +17,7 @@ import torch
 from pipeline import config, files
 from pipeline.errors import PacklmError
 from train import checkpoint, distributed
+from train.finishing import finish
 from train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,9 +163,9 @@ def test_a_damaged_checkpoint_is_named_and_the_training_goes_on_from_the_one_bef
 def test_where_the_best_checkpoint_is_damaged_another_one_becomes_the_model(made, tmp_path, caplog):
     trainer = Trainer(settings(made[0], tmp_path, validate_every=10), made[1], ALONE)
     trainer.run()
-    best = trainer.best_step
+    best = trainer.position.best_step
     (checkpoint.folder_of(tmp_path / "train" / "checkpoints", best) / "tensors.safetensors").unlink()
-    trainer.finish()
+    finish(trainer.config, made[1], trainer.position)
     assert "the model folder gets the weights of another one" in caplog.text
     numbers = files.read_json(tmp_path / "model" / "config.json")["numbers"]
     assert numbers["validation"]["best"]["step"] < best
