@@ -4,6 +4,7 @@
     python benchmarks/recurrence_speed.py sentences --config C    whole steps on sentences, beside fixed rows
     python benchmarks/recurrence_speed.py step      --config C    whole steps beside PyTorch's word-language-model loop
     python benchmarks/recurrence_speed.py ranks     --config C    one process of one thread, beside two of one thread each
+    python benchmarks/recurrence_speed.py bitwise   --config C    two processes: as usual, and in 2 and 4 parts added up in order
                                           [--rounds 7] [--seconds 2] [--section.key value ...]
 
 The recipe's dataset has to be there (`make preprocess CONFIG=C`). Sides run in processes of their own and take turns; every figure is the
@@ -48,13 +49,13 @@ def main() -> None:
     """Runs one of the comparisons and prints its table."""
     file, settings, others = configuration.split_arguments(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["layers", "sentences", "step", "ranks"])
+    parser.add_argument("part", choices=["layers", "sentences", "step", "ranks", "bitwise"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
     given = parser.parse_args(others)
     arguments = (file or configuration.DEFAULT_CONFIG, settings)
     print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks}[given.part](arguments, given.rounds, given.seconds)
+    {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks, "bitwise": bitwise}[given.part](arguments, given.rounds, given.seconds)
 
 
 Arguments = tuple[Path, list[str]]
@@ -128,6 +129,17 @@ def ranks(arguments: Arguments, rounds: int, seconds: float) -> None:
             speeds.append(command_speed(arguments, world))
     share = median(two / one for one, two in zip(found[1], found[2], strict=True)) / 2
     print(f"one {median(found[1]):,.0f}  two {median(found[2]):,.0f} tokens/s: {share:.2f} of twice one", flush=True)
+
+
+def bitwise(arguments: Arguments, rounds: int, seconds: float) -> None:
+    """The command with two processes of one thread: gradients averaged by DDP, and kept apart by part and added up in order."""
+    found: dict[int, list[float]] = {0: [], 2: [], 4: []}
+    for _ in range(rounds):
+        for parts, speeds in found.items():
+            speeds.append(command_speed((arguments[0], [*arguments[1], "--train.bitwise", str(parts)]), 2))
+    for parts in (2, 4):
+        share = median(own / usual for own, usual in zip(found[parts], found[0], strict=True))
+        print(f"usual {median(found[0]):,.0f}  {parts} parts {median(found[parts]):,.0f} tokens/s: {share:.2f}", flush=True)
 
 
 def layer_side(arguments: Arguments, name: str, cell: str, units: int) -> Step:
