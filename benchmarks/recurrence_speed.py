@@ -55,7 +55,8 @@ def main() -> None:
     given = parser.parse_args(others)
     arguments = (file or configuration.DEFAULT_CONFIG, settings)
     print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks, "bitwise": bitwise}[given.part](arguments, given.rounds, given.seconds)
+    part = {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks, "bitwise": bitwise}[given.part]
+    part(arguments, given.rounds, given.seconds)
 
 
 Arguments = tuple[Path, list[str]]
