@@ -327,6 +327,8 @@ class Evaluate(Section):
     """In how many streams the split is measured, with context streams."""
     batch_tokens: int = Field(8192, ge=1)
     """Tokens run at a time; changes nothing in the numbers."""
+    baselines: bool = True
+    """Measures on the same tokens what predicts without a model: all words alike, their frequencies, Kneser-Ney 5-grams."""
 
 
 class Generate(Section):

@@ -13,6 +13,7 @@ from pipeline.errors import RequestError
 from preprocess import documents
 from preprocess.encoding import Encoder, encode_documents
 from preprocess.texts import Texts
+from serve.baselines import baselines
 from serve.reports import Measured, report
 from train.distributed import Ranks
 from train.evaluation import Result, chosen_context, evaluate
@@ -50,7 +51,10 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
     result = evaluate(model, sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
     measured = Measured(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
     origin = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
-    return report(result, measured, _origin(about, settings) | origin)
+    made = report(result, measured, _origin(about, settings) | origin)
+    if settings.baselines and ranks.first and "train" in manifest.splits:
+        made["baselines"] = baselines(Sentences.open(folder, manifest, "train"), sentences, manifest.vocab_size)
+    return made
 
 
 def measure_text(

@@ -80,10 +80,17 @@ def table(values: dict[str, Any]) -> str:
         ("bits per byte", f"{bits:.4f}" if bits is not None else "not defined: the tokenizer does not keep the whole text"),
         ("unknown tokens", f"{values['unknown_rate']:.2%}"),
     ]
+    if beside := values.get("baselines"):
+        names = {"uniform": "all tokens alike", "unigram": "their frequencies", "kneser_ney_5": "Kneser-Ney 5-grams"}
+        numbers = ", ".join(f"{beside[key]['perplexity']:,.1f} {name}" for key, name in names.items())
+        rows.append(("without a model", f"{numbers}; per token, each sentence by itself"))
     return "\n".join(f"{name:<16}{value}" for name, value in rows)
 
 
 def metrics(values: dict[str, Any], split: str) -> dict[str, float]:
     """The numbers of a report that MLflow keeps, as `SPLIT/name`."""
     names = ("loss_per_token", "perplexity", "loss_per_word", "perplexity_per_word", "bits_per_byte", "unknown_rate", "tokens")
-    return {f"{split}/{name}": values[name] for name in names if values[name] is not None}
+    found = {f"{split}/{name}": values[name] for name in names if values[name] is not None}
+    if "baselines" in values:
+        found[f"{split}/perplexity_kneser_ney_5"] = values["baselines"]["kneser_ney_5"]["perplexity"]
+    return found

@@ -14,9 +14,11 @@ from pipeline.config import Config, Evaluate
 from pipeline.errors import PacklmError, RequestError
 from serve import measuring, reports
 from serve.engine import Engine
+from serve.ngrams import KneserNey
 from serve.reports import Measured
 from train.distributed import Ranks
 from train.evaluation import Result
+from train.views import Sentences
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -28,7 +30,7 @@ def test_text_and_dataset_give_the_same_numbers(made: Callable[[str], Config], c
     engine, settings = Engine.load(config.run.dir / "model"), Evaluate.model_validate({"context": context, "streams": 2})
     from_dataset = measuring.measure_dataset(engine.model, engine.about, config.dataset.dir, settings, ALONE)
     from_text, counts = measuring.measure_text(engine.model, engine.about, engine.encoder, [str(corpus / "validation")], settings, ALONE)
-    different = {"data", "split", "data_digest"}
+    different = {"data", "split", "data_digest", "baselines"}
     for name in from_dataset.keys() - different:
         expected = from_dataset[name]
         assert from_text[name] == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected), name
@@ -54,6 +56,25 @@ def test_the_numbers_are_what_they_are_called(made: Callable[[str], Config], cor
     assert report["perplexity_per_word"] == pytest.approx(math.exp(nll / (words + len(sentences))), rel=1e-6)
     assert report["bits_per_byte"] == pytest.approx(nll / math.log(2) / size, rel=1e-6)
     assert engine.perplexity(texts) == pytest.approx(report["perplexity"], rel=1e-6)
+
+
+def test_what_predicts_without_a_model_stands_beside_it(made: Callable[[str], Config]) -> None:
+    config = made("word")
+    engine, manifest = Engine.load(config.run.dir / "model"), dataset.read_manifest(config.dataset.dir)
+    report = measuring.measure_dataset(engine.model, engine.about, config.dataset.dir, config.evaluate, ALONE)
+    training, measured = (Sentences.open(config.dataset.dir, manifest, split) for split in ("train", "validation"))
+    known, ids = (np.concatenate([view.targets(index) for index in range(len(view))]).tolist() for view in (training, measured))
+    frequencies = [(known.count(id) + 1) / (len(known) + manifest.vocab_size) for id in ids]
+    beside = report["baselines"]
+    assert beside["uniform"]["perplexity"] == pytest.approx(manifest.vocab_size) and beside["training_tokens"] == len(known)
+    assert beside["unigram"]["loss_per_token"] == pytest.approx(-sum(map(math.log, frequencies)) / len(ids))
+    ngrams = KneserNey(np.array(known), np.cumsum(training.lengths), manifest.vocab_size)
+    expected = ngrams.log_probs(np.array(ids), np.cumsum(measured.lengths))
+    assert beside["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean())
+    assert f"{beside['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)
+    quiet = config.evaluate.model_copy(update={"baselines": False})
+    without = measuring.measure_dataset(engine.model, engine.about, config.dataset.dir, quiet, ALONE)
+    assert "baselines" not in without and without["nll"] == report["nll"]
 
 
 def test_a_dataset_of_another_tokenizer_is_refused(made: Callable[[str], Config]) -> None:
