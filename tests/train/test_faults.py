@@ -23,7 +23,7 @@ from train.trainer import Trainer
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
     "train.segments": "streams", "train.streams": 4, "train.window": 4, "train.epochs": 99, "train.max_steps": 200, "train.keep": 99,
-    "train.validate_every": 100, "train.checkpoint_every": 20, "train.log_every": 1, "train.timeout_seconds": 6, "train.device": "cpu",
+    "train.validate_every": 100, "train.checkpoint_every": 20, "train.log_every": 1, "train.timeout_seconds": 10, "train.device": "cpu",
     "model.hidden": 8, "model.dropout": 0.2, "tracking.uri": "",
 }  # fmt: skip
 ALONE = distributed.Ranks(0, 1, torch.device("cpu"))
