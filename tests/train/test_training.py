@@ -198,29 +198,53 @@ class Died(Exception):
     """Stands for the death of a process."""
 
 
-@pytest.mark.parametrize("moment", ["amend", "keep"])
+@pytest.mark.parametrize("moment", ["noted", "done"])
 @pytest.mark.parametrize("kind", ["sentences", "nt-asgd"])
 def test_a_training_that_died_at_a_validation_makes_up_for_it(runs, made, tmp_path, monkeypatch, kind, moment):
-    """Between the checkpoint and the note of the validation in it, and just after that; at each of the validations in turn."""
-    whole = settings(made[0], tmp_path, kind)
-    ranks = distributed.Ranks(0, 1, torch.device("cpu"))
-    own, seen = getattr(checkpoint, moment), set()
+    """Just before a validation is noted in its checkpoint, and just after it is done; at each of the validations in turn."""
+    ranks, seen = distributed.Ranks(0, 1, torch.device("cpu")), set()
+    own, validate = checkpoint.amend, Trainer.validate
 
-    def dies(folder, step, *rest):
+    def die_once(step: int) -> None:
         if step not in seen:
             seen.add(step)
             raise Died
-        own(folder, step, *rest)
 
-    monkeypatch.setattr(checkpoint, moment, dies)
+    def amend(folder, step, state):
+        die_once(step)
+        own(folder, step, state)
+
+    def validate_and_die(trainer):
+        validate(trainer)
+        die_once(trainer.position.step)
+
+    if moment == "noted":
+        monkeypatch.setattr(checkpoint, "amend", amend)
+    else:
+        monkeypatch.setattr(Trainer, "validate", validate_and_die)
     for _ in range(20):
         try:
-            Trainer(whole, made[1], ranks).run()
+            Trainer(settings(made[0], tmp_path, kind), made[1], ranks).run()
             break
         except Died:
             continue
     assert len(seen) >= 3
     assert_equal(runs[1] / kind, tmp_path)
+
+
+def test_an_update_goes_on_from_the_states_that_the_one_before_left(made, tmp_path):
+    """Two windows of each stream, against each stream read through by itself."""
+    still = settings(made[0], tmp_path, "nt-asgd", lr=1e-30, reset="none", ar=0.0, tar=0.0)
+    still = still.model_copy(update={"model": config.Model(hidden=6)})
+    trainer = Trainer(still, made[1], distributed.Ranks(0, 1, torch.device("cpu")))
+    found = [trainer.update(stop=False).nll for _ in range(2)]
+    stream, model = trainer.plan.stream, trainer.model
+    first, second = 0.0, 0.0
+    for start in trainer.plan.bounds[:-1]:
+        one, state = one_by_one(model, one_segment(*stream.read(start, start + 9)), model.recurrence.zero_state(1))
+        other, _ = one_by_one(model, one_segment(*stream.read(start + 9, start + 18)), state)
+        first, second = first + one.item(), second + other.item()
+    assert found == pytest.approx([first, second], rel=1e-12)
 
 
 @pytest.mark.parametrize(("ar", "tar"), [(0.0, 0.0), (2.0, 3.0)])
