@@ -19,6 +19,7 @@ from pipeline.errors import PacklmError
 from train import noise
 from train.model import LanguageModel
 from train.recurrence import State
+from train.sampling import draw
 
 READ_AT_ONCE = 1024
 """Tokens of each prompt that are read at a time: bounds the memory an overlong prompt takes."""
@@ -98,35 +99,6 @@ def sample(
         return draw(log_probs, uniform, settings.temperature, settings.top_k, settings.top_p)
 
     return _draw(model, prompts, count, choose, settings, eos, fresh_sentences)
-
-
-def draw(log_probs: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Draws an id for each row by inverting the cumulative distribution.
-
-    Args:
-        log_probs: [R, V] log P of each id.
-        uniform: [R] float64 in (0, 1).
-        temperature: divides the logits.
-        top_k: keeps the so many likeliest ids; 0 keeps all.
-        top_p: of those, keeps the fewest that together have at least this probability (Holtzman et al. 2020).
-
-    Returns [R] ids.
-    """
-    scaled, ids = log_probs.double() / temperature, None
-    if 0 < top_k < scaled.shape[1]:
-        scaled, ids = scaled.topk(top_k, dim=-1)
-    elif top_p < 1:
-        scaled, ids = scaled.sort(dim=-1, descending=True)
-    probabilities = scaled.softmax(-1)
-    if top_p < 1:
-        before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-    cumulative = probabilities.cumsum(-1)
-    # Slightly below the total even for the largest uniform number, so that the place found has a probability above zero.
-    target = uniform[:, None] * cumulative[:, -1:] * (1 - 2**-52)
-    places = torch.searchsorted(cumulative, target, right=True)
-    places = places.clamp(max=cumulative.shape[-1] - 1)  # beyond the end only where a probability is not a number: noticed later
-    return (places if ids is None else ids.gather(-1, places)).squeeze(-1)
 
 
 def beam(

@@ -44,17 +44,17 @@ class KneserNey:
         self._base = vocab_size + 1
         words, places = self._padded(ids, ends)
         numbers, raw = np.zeros(len(words), np.int64), []
-        keys_of, suffixes, prefix = [], [], np.zeros(len(words), np.int64)
+        keys_of, suffixes = [], []
         for length in range(1, order + 1):
             there = np.flatnonzero(places >= length - 1)
-            before = prefix[there - 1] if length > 1 else np.zeros(len(there), np.int64)
+            # `numbers` are still those of the n-grams one shorter: of the one that ends just before, and of the one that ends here.
+            before = numbers[there - 1] if length > 1 else numbers[there]
             keys, firsts, inverse, counts = np.unique(
                 before * self._base + words[there], return_index=True, return_inverse=True, return_counts=True
             )
-            suffixes.append(numbers[there[firsts]])  # numbers are still those of the n-grams one shorter
+            suffixes.append(numbers[there[firsts]])
             numbers = np.full(len(words), -1)
             numbers[there] = inverse
-            prefix = numbers
             keys_of.append(keys)
             raw.append(counts)
         self._orders = []
@@ -84,7 +84,7 @@ class KneserNey:
             # The context one longer: the n-gram of this length that ends just before the position.
             ending = np.full(len(words), -1)
             here = np.flatnonzero(places >= length - 1)
-            start = context[here] if length > 1 else np.zeros(len(here), np.int64)
+            start = context[here]
             ending[here] = np.where(start >= 0, _found(order.keys, np.maximum(start, 0) * self._base + words[here]), -1)
             context = np.concatenate([[-1], ending[:-1]])
         return np.log(probability[places > 0])

@@ -41,8 +41,8 @@ def main() -> None:
         return
     if unknown := [word for word in others if word not in OPTIONS]:
         near = difflib.get_close_matches(unknown[0], OPTIONS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise errors.RequestError(f"unknown argument {unknown[0]!r}{hint} See `python train --help`")
+        hint = f"did you mean {near[0]}?" if near else "see `python train --help`"
+        raise errors.RequestError(f"unknown argument {unknown[0]!r}; {hint}")
     # When torchrun starts processes again, the training that they threw away the first time is their own by now.
     rebuild = "--rebuild" in others and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     config = configuration.load(file, settings)

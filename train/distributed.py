@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -23,7 +23,7 @@ log = logging.getLogger("packlm")
 TIMEOUT_SECONDS = 600.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ranks:
     """This process among the `world` that work together."""
 
@@ -32,8 +32,6 @@ class Ranks:
     device: torch.device
     heartbeat: Heartbeat | None = None
     """Where there are several."""
-    timeout_seconds: float = TIMEOUT_SECONDS
-    _barriers: int = field(default=0, init=False)
 
     @property
     def first(self) -> bool:
@@ -43,10 +41,7 @@ class Ranks:
     def barrier(self) -> None:
         """All ranks: wait for each other, however long one takes, as long as it lives."""
         if self.heartbeat:
-            self._barriers += 1
-            name = f"barrier-{self._barriers}"
-            self.heartbeat.arrive(name)
-            self.heartbeat.wait(name, range(self.world), self.timeout_seconds)
+            self.heartbeat.barrier()
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
@@ -119,9 +114,9 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds), world_size=world, rank=rank, store=store)
-    heartbeat = Heartbeat(dist.PrefixStore("packlm", store), rank, world)
+    heartbeat = Heartbeat(dist.PrefixStore("packlm", store), rank, world, timeout_seconds)
     try:
-        yield Ranks(rank, world, place, heartbeat, timeout_seconds)
+        yield Ranks(rank, world, place, heartbeat)
     except RuntimeError as error:
         if not _of_communication(error):
             raise

@@ -6,16 +6,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pipeline import dataset
-from pipeline.config import Config, Model
+from pipeline.config import Config
 from train.batches import Segments
 from train.distributed import Ranks
 from train.metrics import memory_mb
+from train.model import LanguageModel
 from train.trainer import Trainer
 
-GATES = {"rnn": 1, "rnn_relu": 1, "gru": 3, "lstm": 4, "mogrifier": 4}
-"""Matrices by which a cell multiplies its input, and as many for its state."""
-ROUNDS = 5
-"""Of the Mogrifier's gating; each is one product with a matrix of the input's by the state's width."""
 SHOWN_SEGMENTS, SHOWN_TOKENS = 5, 30
 """Of the first batch."""
 
@@ -33,7 +30,7 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
             sums, _ = trainer.model(share.batch(ranks.device))
             sums.nll.backward()
     steps, first = plan.steps(0), plan.share(0, 0, 0, 1)
-    flops = flops_per_token(config.model, manifest.vocab_size)
+    flops = flops_per_token(trainer.model)
     tokens = manifest.split("train").tokens
     rows = {
         "model": f"{config.model.layers} x {config.model.cell}, {' and '.join(map(str, config.model.widths))} units, "
@@ -49,14 +46,11 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
     return "\n".join(lines + texts(first, config.dataset.dir))
 
 
-def flops_per_token(model: Model, vocab_size: int) -> int:
+def flops_per_token(model: LanguageModel) -> int:
     """Multiplications and additions a token in the products of a pass: two for each weight that a token meets on the way forward, twice
     as many on the way back."""
-    inputs = (model.embedding_width, *model.widths[:-1])
-    weights = sum(GATES[model.cell] * width * (before + width) for before, width in zip(inputs, model.widths, strict=True))
-    if model.cell == "mogrifier":
-        weights += sum(ROUNDS * width * before for before, width in zip(inputs, model.widths, strict=True))
-    return 6 * (weights + model.widths[-1] * vocab_size)
+    matrices = [weight for weight in model.recurrence.parameters() if weight.ndim == 2] + [model.projection.weight]
+    return 6 * sum(weight.numel() for weight in matrices)
 
 
 def texts(segments: Segments, folder: Path) -> list[str]:

@@ -5,7 +5,6 @@ A collective that fails says at best that some peer is gone. What ranks write in
 
 import threading
 import time
-from collections.abc import Iterable
 
 from torch.distributed import Store
 
@@ -20,8 +19,10 @@ SILENT_SECONDS = 3.0
 class Heartbeat:
     """Gives this rank's signs of life until it is closed, and reads those of the others."""
 
-    def __init__(self, store: Store, rank: int, world: int):
-        self._store, self._rank, self._world = store, rank, world
+    def __init__(self, store: Store, rank: int, world: int, timeout: float):
+        """`timeout`: seconds without a sign of life after which a rank is no longer waited for."""
+        self._store, self._rank, self._world, self._timeout = store, rank, world, timeout
+        self._barriers = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
@@ -43,24 +44,23 @@ class Heartbeat:
         time.sleep(SILENT_SECONDS)
         return [rank for rank, (old, new) in enumerate(zip(before, self._read(), strict=True)) if old == new and rank != self._rank]
 
-    def wait(self, name: str, ranks: Iterable[int], timeout: float) -> None:
-        """Waits until every one of `ranks` has called `arrive` for the same name, however long that takes, as long as they live.
+    def barrier(self) -> None:
+        """All ranks: wait for each other, however long one takes, as long as it lives.
 
         Raises:
             PacklmError: one of them gave no sign of life for `timeout` seconds.
         """
-        missing, beats, since = set(ranks), self._read(), time.monotonic()
+        self._barriers += 1
+        name = f"barrier-{self._barriers}"
+        self._store.set(f"{name}/{self._rank}", "")
+        missing, beats, since = set(range(self._world)), self._read(), time.monotonic()
         while missing := {rank for rank in missing if not self._store.check([f"{name}/{rank}"])}:
             time.sleep(0.01)
-            if time.monotonic() - since > max(timeout, SILENT_SECONDS):
+            if time.monotonic() - since > max(self._timeout, SILENT_SECONDS):
                 now = self._read()
                 if silent := sorted(rank for rank in missing if now[rank] == beats[rank]):
-                    raise PacklmError(f"{named(silent)} for {timeout:.0f} seconds (train.timeout_seconds)")
+                    raise PacklmError(f"{named(silent)} for {self._timeout:.0f} seconds (train.timeout_seconds)")
                 beats, since = now, time.monotonic()
-
-    def arrive(self, name: str) -> None:
-        """Tells those who `wait` for the name."""
-        self._store.set(f"{name}/{self._rank}", "")
 
     def _read(self) -> list[int]:
         return [self._store.add(_key(rank), 0) for rank in range(self._world)]

@@ -75,10 +75,9 @@ class SentencePlan(_Stateless):
                     'raise it, cut such sentences with train.on_overlong = "cut", or split them in preprocessing with corpus.max_tokens'
                 )
             self._cut(tokens)
-        counts = _lengths_counted(self.lengths)
-        self._groups = np.cumsum(counts).tolist()
+        self._counts = _lengths_counted(self.lengths)
         self._order = np.zeros(0, np.uint32)
-        self._bounds = _bounds(counts, tokens)
+        self._bounds = _bounds(self._counts, tokens)
         self._epoch = -1
 
     def _cut(self, tokens: int) -> None:
@@ -100,9 +99,9 @@ class SentencePlan(_Stateless):
         """The sentences of a global batch, shortest first."""
         if epoch != self._epoch:
             self._order = np.zeros(0, np.uint32)  # rather than two at a time
-            self._order = _by_length(self.lengths)
+            self._order = _by_length(self.lengths, self._counts)
             shuffled = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-            for first, last in itertools.pairwise([0, *self._groups]):
+            for first, last in itertools.pairwise([0, *np.cumsum(self._counts).tolist()]):
                 shuffled.shuffle(self._order[first:last])
             self._batches = np.random.Generator(np.random.Philox(key=[self.seed, epoch + 2**32])).permutation(self.steps(epoch))
             self._epoch = epoch
@@ -142,9 +141,10 @@ class RowPlan(_Stateless):
             generator.shuffle(self._order)
         rows = np.sort(self._order[step * self._rows : (step + 1) * self._rows])
         starts, stops = self.stream.rows(rows)
-        segments = len(rows) + _cuts_within(self.stream.opens, starts, stops)
-        begins, ends, _ = _cut(starts[part::parts], stops[part::parts], self.stream.opens)
-        return Segments(*self.stream.read(begins, ends), ends - begins, begins, int((stops - starts).sum()), segments)
+        begins, ends, owners = _cut(starts, stops, self.stream.opens)
+        tokens, segments, mine = int((stops - starts).sum()), len(begins), owners % parts == part
+        begins, ends = begins[mine], ends[mine]
+        return Segments(*self.stream.read(begins, ends), ends - begins, begins, tokens, segments)
 
 
 class StreamPlan:
@@ -166,6 +166,7 @@ class StreamPlan:
         self.opens = stream.opens if reset else stream.opens[:0]
         self.streams = len(bounds) - 1
         self.longest = int(np.diff(bounds).max())
+        self._windows = np.arange(-(-self.longest // window) + 1) * window
         self._epoch = -1
 
     @staticmethod
@@ -185,9 +186,7 @@ class StreamPlan:
 
     def windows(self, epoch: int) -> Array:
         """[steps + 1] how far into each stream the steps of an epoch begin, and the last ends."""
-        if self.seed is None:
-            return np.arange(-(-self.longest // self.window) + 1) * self.window
-        if epoch != self._epoch:
+        if self.seed is not None and epoch != self._epoch:
             generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
             least = min(SHORTEST, self.window)
             draws = -(-self.longest // least)
@@ -208,14 +207,14 @@ class StreamPlan:
         first, last = self.windows(epoch)[step : step + 2]
         starts, stops = (np.minimum(self.bounds[:-1] + place, self.bounds[1:]) for place in (first, last))
         running = starts < stops  # a stream that is one target shorter has ended
-        tokens = int((stops - starts).sum())
-        segments = int(running.sum()) + _cuts_within(self.opens, starts[running], stops[running])
+        begins, ends, owners = _cut(starts[running], stops[running], self.opens)
+        tokens, segments = int((stops - starts).sum()), len(begins)
 
         own = self.streams_of(part, parts)
-        numbers = np.arange(own.start, own.stop)[running[own.start : own.stop]]
-        begins, ends, owners = _cut(starts[numbers], stops[numbers], self.opens)
-        slots = numbers[owners] - own.start
-        goes_on = np.diff(owners, prepend=-1) > 0  # the first segment of its stream's window
+        numbers = np.flatnonzero(running)[owners]  # the stream of each segment
+        mine = (numbers >= own.start) & (numbers < own.stop)
+        begins, ends, slots = begins[mine], ends[mine], numbers[mine] - own.start
+        goes_on = np.diff(slots, prepend=-1) > 0  # the first segment of its stream's window
         goes_on &= (first > 0) & ~_among(begins, self.opens)
         leave = np.full(len(own), -1)
         leave[slots] = np.arange(len(begins))  # the last one of a stream stays
@@ -248,11 +247,6 @@ def _cut(starts: Array, stops: Array, opens: Array) -> tuple[Array, Array, Array
     return begins, ends, owners
 
 
-def _cuts_within(opens: Array, starts: Array, stops: Array) -> int:
-    """How many of `opens` lie inside runs [start, stop), their starts not counted."""
-    return int((np.searchsorted(opens, stops) - np.searchsorted(opens, starts + 1)).sum())
-
-
 def _among(values: Array, opens: Array) -> Array:
     """Which of `values` are among `opens`, ascending."""
     places = np.searchsorted(opens, values)
@@ -272,10 +266,9 @@ def _lengths_counted(lengths: Array) -> Array:
     return sum((np.bincount(block, minlength=int(lengths.max()) + 1) for block in blocks), np.zeros(int(lengths.max()) + 1, np.int64))
 
 
-def _by_length(lengths: Array) -> Array:
+def _by_length(lengths: Array, counts: Array) -> Array:
     """[S] uint32: the sentences, shortest first, those of equal length in order (a counting sort, block by block)."""
     order = np.empty(len(lengths), np.uint32)
-    counts = _lengths_counted(lengths)
     places = np.cumsum(counts) - counts
     for first in range(0, len(lengths), _BLOCK):
         block = lengths[first : first + _BLOCK]

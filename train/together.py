@@ -39,15 +39,11 @@ class Together:
         self.weight = 1.0 if self._in_order else float(ranks.world)
         """What a part's loss is multiplied by, since DDP averages over ranks."""
 
-    def parts_of(self, rank: int) -> range:
-        """The parts that a rank runs."""
-        each = self.parts // self._ranks.world
-        return range(rank * each, (rank + 1) * each)
-
     @property
     def mine(self) -> range:
         """The parts that this rank runs."""
-        return self.parts_of(self._ranks.rank)
+        each = self.parts // self._ranks.world
+        return range(self._ranks.rank * each, (self._ranks.rank + 1) * each)
 
     def gradients(self, backward: Callable[[int], None]) -> None:
         """All ranks: leaves the gradient of the whole global batch in the weights' `grad`.

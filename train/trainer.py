@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,8 @@ class Trainer:
         self.schedule = Schedule(settings, self.total_steps)
         self.average = Average(settings, self.model)
         fresh = model_folder.trained_context(settings.segments, settings.reset) == "sentences"
-        self.sampler = Sampler(config.dataset.dir, settings.samples, config.run.seed, fresh) if settings.samples else None
+        sampled = settings.samples if ranks.first else 0
+        self.sampler = Sampler(config.dataset.dir, sampled, config.run.seed, fresh) if sampled else None
         self.warm_up()
 
         self.position = Position()
@@ -277,10 +278,10 @@ class Trainer:
 
     def save(self) -> None:
         """Rank 0 writes a checkpoint, with the carried states of all ranks."""
-        ranks, together, carried = self.ranks, self.together, []
+        ranks, carried = self.ranks, []
         if self.plan.streams:
-            of_rank = [[len(self.plan.streams_of(part, together.parts)) for part in together.parts_of(rank)] for rank in range(ranks.world)]
-            carried = [ranks.gather(torch.cat(layer, 1), 1, list(map(sum, of_rank))) for layer in zip(*self.carried, strict=True)]
+            sizes = [len(self.plan.streams_of(rank, ranks.world)) for rank in range(ranks.world)]
+            carried = [ranks.gather(torch.cat(layer, 1), 1, sizes) for layer in zip(*self.carried, strict=True)]
         if ranks.first:
             tensors = checkpoint.with_prefix("model", model_folder.weights_of(self.model))
             tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(self.optimizers))
@@ -320,5 +321,4 @@ class Trainer:
 def nothing(segments: Segments) -> Segments:
     """A segment to be weighted with 0, for a part without any, so that it takes part in the reduction of the gradients."""
     zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
-    take = -one if len(segments.leave) else segments.take
-    return Segments(zero, zero, one, zero, segments.global_tokens, segments.global_segments, take, segments.leave, segments.lr_share)
+    return replace(segments, inputs=zero, targets=zero, lengths=one, keys=zero, take=-one if len(segments.leave) else segments.take)

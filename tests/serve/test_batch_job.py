@@ -37,7 +37,7 @@ LINES = [
 ]
 
 
-@dataclass
+@dataclass(frozen=True)
 class FakeRanks(Ranks):
     """One of several ranks, run one after the other, rank 0 last."""
 

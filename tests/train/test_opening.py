@@ -87,10 +87,14 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(made, tmp_path):
 def test_operations_are_counted_as_the_products_say():
     """An LSTM's share by the formula of the literature, 24 H (I + H), and the softmax's 6 D V; by torch's own count where it counts."""
     awd = config.Model(cell="lstm", layers=3, hidden=(1150, 1150, 400), embedding=400)
+
+    def flops(settings: config.Model, vocab_size: int) -> int:
+        return dry_run.flops_per_token(build(settings, vocab_size, 1))
+
     by_hand = 24 * (1150 * (400 + 1150) + 1150 * (1150 + 1150) + 400 * (1150 + 400)) + 6 * 400 * 10_000
-    assert dry_run.flops_per_token(awd, 10_000) == by_hand
-    assert dry_run.flops_per_token(config.Model(cell="gru", layers=1, hidden=10), 7) == 18 * 10 * 20 + 6 * 10 * 7
-    assert dry_run.flops_per_token(config.Model(cell="rnn", layers=1, hidden=10, embedding=4, tied=False), 7) == 6 * 10 * 14 + 6 * 10 * 7
+    assert flops(awd, 10_000) == by_hand
+    assert flops(config.Model(cell="gru", layers=1, hidden=10), 7) == 18 * 10 * 20 + 6 * 10 * 7
+    assert flops(config.Model(cell="rnn", layers=1, hidden=10, embedding=4, tied=False), 7) == 6 * 10 * 14 + 6 * 10 * 7
 
 
 def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_random_numbers(made, tmp_path):

@@ -190,7 +190,7 @@ def test_the_order_by_length_is_a_stable_sort_whatever_the_block(monkeypatch):
     lengths = np.random.default_rng(1).integers(1, 50, 1000).astype(np.int32)
     for block in (1, 7, 1000, 5000):
         monkeypatch.setattr(plans, "_BLOCK", block)
-        assert plans._by_length(lengths).tolist() == np.argsort(lengths, kind="stable").tolist()
+        assert plans._by_length(lengths, plans._lengths_counted(lengths)).tolist() == np.argsort(lengths, kind="stable").tolist()
 
 
 def test_what_cannot_be_planned_is_refused_by_name(sentences, stream):
