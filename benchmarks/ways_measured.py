@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import PacklmError
 from train import optimizers
 from train.distributed import Ranks
-from train.evaluation import evaluate
+from train.evaluation import Plain, evaluate
 from train.model import LanguageModel, build
 from train.precision import Precision
 from train.views import Stream
@@ -192,7 +192,7 @@ def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks,
 def _perplexity(model: LanguageModel, data: Data, ranks: Ranks) -> float:
     """Of the validation sentences, each from a zero state."""
     no_stream = Stream.from_arrays(data.validation.targets(0), np.zeros(1), data.validation.eos)  # sentences are measured without one
-    return evaluate(model, data.validation, no_stream, "sentences", 1, EVALUATION_TOKENS, ranks).perplexity
+    return evaluate(Plain(model), data.validation, no_stream, "sentences", 1, EVALUATION_TOKENS, ranks).perplexity
 
 
 def _synchronize(device: torch.device) -> None:

@@ -331,6 +331,17 @@ class Evaluate(Section):
     """Measures on the same tokens what predicts without a model: all words alike, their frequencies, Kneser-Ney 5-grams."""
 
 
+class Score(Section):
+    context: Literal["auto", "sentence", "document"] = "auto"
+    """What precedes a prediction in `serve score`: its sentence alone, or its document; auto: as the model was trained."""
+    rows: Literal["word", "token", "sentence"] = "word"
+    """What a row of the TSV is."""
+    format: Literal["auto", "text", "tsv", "jsonl"] = "auto"
+    """What the input is; auto: by its name (`.tsv`, `.jsonl`, anything else is text)."""
+    text_field: str = "text"
+    """The column or field of the input that holds the sentence."""
+
+
 class Generate(Section):
     prompts: tuple[str, ...] | Path = ()
     """Prompts of the generation stage: a list of them, or a file with one a line (or JSONL with `prompt`); none: text from nothing."""
@@ -373,6 +384,7 @@ class Config(Section):
     model: Model = Model()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    score: Score = Score()
     generate: Generate = Generate()
     tracking: Tracking = Tracking()
 

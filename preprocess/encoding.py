@@ -81,6 +81,29 @@ class Encoder:
             after = (after - np.cumsum(goes_on))[~goes_on]
         return ids, after
 
+    def offsets(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tokens of sentences begin in their text: [N] int64 characters, `<eos>` at the end; ids and order are those of
+        `encode_sentences`, whose [S] ends come beside."""
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        starts = [np.array([*(start for start, _ in item.offsets), len(text)], np.int64) for item, text in zip(found, texts, strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *starts]), np.cumsum([len(own) for own in starts], dtype=np.int64)
+
+    @cached_property
+    def opens_word(self) -> np.ndarray | None:
+        """[V] bool: which tokens can only follow the end of a word: those that begin with white space, and `<eos>`.
+
+        None where tokens do not say so: white space is no part of them.
+        """
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        opening = np.zeros(self.vocab_size, bool)
+        for spelled, id in vocabulary.items():
+            text = self.token(id) if self.lossless else spelled.replace("▁", " ")
+            opening[id] = text[:1].isspace()
+        if not opening.any():
+            return None
+        opening[self.eos] = True
+        return opening
+
     def encode_open(self, text: str) -> np.ndarray:
         """Encodes the beginning of a sentence, such as a prompt: [N] int64 ids, without `<eos>`."""
         return self._without_eos(memo.encode(self._tokenizer, [text])[0])

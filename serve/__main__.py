@@ -1,12 +1,13 @@
 """Uses a trained model.
 
     python -m serve evaluate [--model M] [--data DIR | --text FILE ...] [--split S] [--out F.json]     perplexity, bits per byte
-    python -m serve score    [--model M] [--input F|-] [--out F|-]                            log P of each line, as TSV
+    python -m serve score    [--model M] [--input F|-] [--out F|-] [--html F.html]           surprisal of each word, as TSV or JSONL
+                             [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
     python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
     python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL
                              [--strategy greedy|sample|beam] [--samples N] [--temperature X] [--top-k N] [--top-p X]
                              [--beams N] [--max-tokens N] [--stop-at-eos true|false] [--seed N]
-    torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F
+    torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F                 also evaluate, score
 
 M is a model folder or a registry address (models:/NAME@champion); without it, the configuration's `run.dir/model`. `evaluate` and
 `generate` without any of these options are stages of the pipeline: they measure the configured dataset, continue the configured
@@ -38,7 +39,7 @@ log = logging.getLogger("packlm")
 DRAWING = ("strategy", "samples", "temperature", "top_k", "top_p", "beams", "max_tokens", "stop_at_eos")
 SETTINGS: dict[str, dict[str, str]] = {
     "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams")},
-    "score": {},
+    "score": {name: f"score.{name}" for name in ("context", "rows", "format", "text_field")},
     "next": {},
     "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},
 }
@@ -85,6 +86,7 @@ def parse(words: list[str]) -> argparse.Namespace:
             source.add_argument("--text", nargs="+")
         elif name == "score":
             command.add_argument("--input", default="-")
+            command.add_argument("--html", type=Path)
         elif name == "next":
             command.add_argument("--prompt", required=True)
             command.add_argument("--top", type=_positive, default=10)
@@ -140,28 +142,22 @@ def score(asked: argparse.Namespace, config: Config) -> None:
     """The command `score`."""
     source = sys.stdin.buffer if asked.input == "-" else _open(Path(asked.input))
 
-    from serve import scoring
-    from serve.engine import Engine
+    from serve import score_command
+    from train import distributed
 
-    engine = Engine.load(asked.model or config.run.dir / "model", store=config.tracking)
-    with source:
-        scores = scoring.score(engine.model, engine.encoder, scoring.read_lines(source, asked.input), config.evaluate.batch_tokens)
-        if asked.out in (None, "-"):
-            scoring.write_tsv(scores, sys.stdout)
-            return
-        with files.atomic(Path(asked.out), "w") as stream:
-            scoring.write_tsv(scores, stream)
+    with source, distributed.start(config.train.device) as ranks:
+        score_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out or "-", asked.html, config, ranks)
 
 
 def next_tokens(asked: argparse.Namespace, config: Config) -> None:
     """The command `next`."""
-    from serve import scoring
     from serve.engine import Engine
+    from serve.score_files import escape
 
     engine = Engine.load(asked.model or config.run.dir / "model", store=config.tracking)
     print("token\tprobability")
     for token, probability in engine.next(asked.prompt, asked.top):
-        print(f"{scoring.escape(token)}\t{probability:.6f}")
+        print(f"{escape(token)}\t{probability:.6f}")
 
 
 def generate(asked: argparse.Namespace, config: Config, given: list[str] | None) -> None:

@@ -70,9 +70,14 @@ class Engine:
         generation = files.read_json(folder / "generation_config.json")
         return cls(model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")), about, encoder, generation)
 
-    def score(self, texts: Sequence[str]) -> list[scoring.Score]:
-        """log P(E) of each text, taken as one sentence, and log P and surprisal of each of its tokens."""
-        return list(scoring.score(self.model, self.encoder, texts, BATCH_TOKENS))
+    def score(self, texts: Sequence[str], document: bool = False) -> list[scoring.Score]:
+        """log P(E) of each text, taken as one sentence, and surprisal and entropy of each of its tokens and words.
+
+        Args:
+            document: whether the texts are the sentences of one document, each read after those before it; otherwise each is alone.
+        """
+        found = (scoring.Sentence(text, opens=not (document and number)) for number, text in enumerate(texts))
+        return list(scoring.score(self.model, self.encoder, found, BATCH_TOKENS, document))
 
     def perplexity(self, texts: Sequence[str]) -> float:
         """Perplexity per token of texts, each a document, cut into sentences and measured with the context the model was trained with."""

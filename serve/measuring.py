@@ -16,7 +16,7 @@ from preprocess.texts import Texts
 from serve.baselines import baselines
 from serve.reports import Measured, report
 from train.distributed import Ranks
-from train.evaluation import Result, chosen_context, evaluate
+from train.evaluation import Plain, Result, chosen_context, evaluate
 from train.model import LanguageModel
 from train.model_folder import About
 from train.views import Sentences, Stream
@@ -48,7 +48,7 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
         )
     context = chosen_context(settings.context, about.context)
     sentences, stream = Sentences.open(folder, manifest, settings.split), Stream.open(folder, manifest, settings.split)
-    result = evaluate(model, sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
+    result = evaluate(Plain(model), sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
     measured = Measured(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
     origin = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
     made = report(result, measured, _origin(about, settings) | origin)
@@ -87,7 +87,7 @@ def measure_documents(
     opens = np.concatenate([block.document_starts + start for block, start in zip(blocks, before, strict=False)])
     context = chosen_context(settings.context, about.context)
     sentences, stream = Sentences.from_arrays(ids, ends), Stream.from_arrays(ids, opens, encoder.eos)
-    result = evaluate(model, sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
+    result = evaluate(Plain(model), sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
     unknown = int((ids == encoder.unk).sum()) if encoder.unk is not None else 0
     words, num_bytes = sum(block.num_words for block in blocks), sum(block.num_bytes for block in blocks)
     measured = Measured(len(opens), len(ends), len(ids), words, num_bytes, unknown, encoder.lossless)

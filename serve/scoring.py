@@ -1,39 +1,64 @@
-"""The probability of sentences: log P(E) of each, and the surprisal of each of its tokens.
+"""The probability of sentences: log P(E) of each, and surprisal and entropy of each of its tokens and words.
 
-A line is a sentence E = e_1 ... e_M that ends with `<eos>`; it is read from a zero state, starting after `<eos>`, so its score depends on
-nothing around it. The empty line is the empty sentence, which is `<eos>` alone: P(E) = P(<eos> | <eos>), and the probabilities of
-all sentences, that one included, sum to 1.
+A sentence E = e_1 ... e_M ends with `<eos>` and is read after `<eos>`: by itself, from a zero state, so that its score depends on
+nothing around it; or after the sentences before it in its document. The empty sentence is `<eos>` alone: P(E) = P(<eos> | <eos>), and
+the probabilities of all sentences, that one included, sum to 1.
+
+Shapes: M tokens of a sentence, W words of it, N tokens of many, S segments (sentences or documents).
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO
 
 import numpy as np
+import torch
 
 from pipeline.errors import PacklmError
 from preprocess.encoding import Encoder
-from train.evaluation import sentence_losses
+from serve import words as words_
+from train.evaluation import by_length, pieces, places_of
 from train.model import LanguageModel
-from train.views import Sentences
+from train.recurrence import State
+from train.views import Sentences, laid_out
 
-CHUNK_LINES = 4096
-"""Lines encoded and sorted by length at a time; bounds memory, changes no number."""
+CHUNK_SENTENCES = 4096
+"""Sentences encoded and sorted by length at a time; bounds memory, changes no number."""
+BITS = 1 / np.log(2)
 
-COLUMNS = ("sentence", "position", "token", "log_prob", "surprisal", "sentence_log_prob")
 
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence to score."""
+
+    text: str
+    opens: bool = True
+    """Whether it opens a document; otherwise it is read after the sentence before it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How likely a sentence is."""
+    """How likely a sentence is. Surprisals (Hale 2001) and entropies in bits."""
 
+    text: str
     tokens: list[str]
     """Its tokens, `<eos>` last."""
     log_probs: np.ndarray
     """[M] log P of each token after those before it, in nats."""
+    entropies: np.ndarray
+    """[M] of the distribution each token was drawn from."""
+    words: list[str]
+    """[W] what stands between white space."""
+    word_surprisals: np.ndarray
+    """[W] sum over the word's tokens; the chance that it ends there is in it (`serve.words`)."""
+    word_entropies: np.ndarray
+    """[W] of the distribution the word's first token was drawn from."""
+    entropy_reductions: np.ndarray
+    """[W] that entropy less the one after the word; negative where the word left more open (Hale 2006 takes that for 0)."""
+    unknown: np.ndarray
+    """[W] bool: whether a token of the word is the unknown one."""
+    end_surprisal: float
+    """What the end of the sentence adds, given that its last word ended: no word's."""
 
     @property
     def log_prob(self) -> float:
@@ -41,46 +66,107 @@ class Score:
         return float(self.log_probs.sum())
 
     @property
+    def perplexity(self) -> float:
+        """exp of the mean loss of a token, `<eos>` included."""
+        return float(np.exp(-self.log_probs.mean()))
+
+    @property
     def surprisals(self) -> np.ndarray:
-        """[M] surprisal of each token, in bits (Hale 2001)."""
-        return np.abs(self.log_probs) / np.log(2)
+        """[M] surprisal of each token."""
+        return np.abs(self.log_probs) * BITS
 
 
-def score(model: LanguageModel, encoder: Encoder, lines: Iterable[str], batch_tokens: int) -> Iterator[Score]:
-    """Scores each line as a sentence, in order; the white space around a line is no part of it.
+def score(
+    model: LanguageModel, encoder: Encoder, sentences: Iterable[Sentence], batch_tokens: int, carry_on: bool = False
+) -> Iterator[Score]:  # fmt: skip
+    """Scores sentences, in order; the white space around one is no part of it.
+
+    Args:
+        carry_on: whether a sentence that opens no document starts from the state the one before it left.
 
     Raises:
         PacklmError: a score is infinite or not a number.
     """
-    rest = iter(lines)
-    while chunk := [line.strip() for line in islice(rest, CHUNK_LINES)]:
-        ids, ends = encoder.encode_sentences(chunk)
-        sentences = Sentences.from_arrays(ids, ends)
-        for index, losses in sentence_losses(model, sentences, batch_tokens):
-            if not np.isfinite(losses).all():
-                raise PacklmError(f"the score of {chunk[index][:60]!r} is {losses.sum()}: the model's weights are unusable")
-            yield Score([encoder.token(int(number)) for number in sentences.targets(index)], -losses)
+    rest, state = iter(sentences), None
+    while chunk := list(islice(rest, CHUNK_SENTENCES)):
+        texts = [sentence.text.strip() for sentence in chunk]
+        ids, ends = encoder.encode_sentences(texts)
+        opens = np.array([sentence.opens or not carry_on for sentence in chunk])
+        segments = Sentences.from_arrays(ids, ends[np.append(opens[1:], True)])
+        found, state = segment_scores(model, segments, batch_tokens, encoder.opens_word, carry_on, None if opens[0] else state)
+        yield from _by_sentence(encoder, texts, ids, ends, found)
 
 
-def write_tsv(scores: Iterable[Score], stream: IO[str]) -> None:
-    """Writes a row for each token: sentence and position count from 1, log P in nats, surprisal in bits."""
-    stream.write("\t".join(COLUMNS) + "\n")
-    for number, item in enumerate(scores, 1):
-        total = f"{item.log_prob:.6f}"
-        rows = zip(item.tokens, item.log_probs.tolist(), item.surprisals.tolist(), strict=True)
-        for position, (token, log_prob, surprisal) in enumerate(rows, 1):
-            stream.write(f"{number}\t{position}\t{escape(token)}\t{log_prob:.6f}\t{surprisal:.6f}\t{total}\n")
+@dataclass(frozen=True)
+class Found:
+    """What the model says of tokens, each [N] float64, in nats."""
+
+    losses: np.ndarray
+    entropies: np.ndarray
+    boundaries: np.ndarray
+    """-log P that a token comes which can only follow the end of a word."""
 
 
-def escape(token: str) -> str:
-    """A token for a field of a TSV: tab, line feed, carriage return and backslash as `\\t`, `\\n`, `\\r` and `\\\\`."""
-    return token.translate(_ESCAPES)
+def segment_scores(
+    model: LanguageModel, segments: Sentences, batch_tokens: int, opens_word: np.ndarray | None = None, carry_on: bool = False,
+    first: State | None = None,
+) -> tuple[Found, State | None]:  # fmt: skip
+    """What the model says of all tokens of segments (each ends in `<eos>`, and starts after it), end to end.
+
+    Args:
+        opens_word: [V] bool, the tokens that `Found.boundaries` are about.
+        carry_on: whether the state that the last segment leaves is wanted; it comes second.
+        first: what the first segment starts from; zeros if None.
+    """
+    device, places = model.embedding.weight.device, places_of(segments)
+    found = np.empty((3, segments.tokens))
+    marked = None if opens_word is None else torch.from_numpy(opens_word).to(device)
+    final = None
+    for batch in by_length(segments.lengths, np.arange(len(segments)), batch_tokens):
+        state = None
+        if first is not None and (batch == 0).any():
+            state = model.recurrence.zero_state(len(batch))
+            place = int(np.flatnonzero(batch == 0)[0])
+            for part, given in zip(state, first, strict=True):
+                part[:, place] = given[:, 0]
+        for piece in pieces(segments, places, batch, batch_tokens, carry_on):
+            scores, state = model.scores(piece.batch(device), state, marked)
+            where = laid_out(piece.keys, piece.keys + piece.lengths)
+            for row, values in zip(found, (scores.losses, scores.entropies, -scores.marked), strict=True):
+                row[where] = values.double().cpu().numpy()
+        last = np.flatnonzero(batch == len(segments) - 1)
+        if carry_on and len(last):
+            place = int(last[0])
+            assert state is not None
+            final = tuple(part[:, place : place + 1].clone() for part in state)
+    return Found(*found), final
 
 
-def read_lines(stream: IO[bytes], name: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, without line ends and byte order mark; `PacklmError` naming the line that is not UTF-8."""
-    for number, line in enumerate(stream, 1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise PacklmError(f"{name}, line {number}: not UTF-8 at byte {error.start + 1} of the line; convert the file first") from None
+def _by_sentence(encoder: Encoder, texts: list[str], ids: np.ndarray, ends: np.ndarray, found: Found) -> Iterator[Score]:
+    """Cuts what was found into sentences, and sums it up over words."""
+    words = words_.words_of(encoder, texts)
+    seen = np.zeros(len(ids), bool) if encoder.opens_word is None else encoder.opens_word[ids]
+    surprisals = words_.surprisals(words, found.losses, np.where(seen, found.boundaries, 0.0), ends) * BITS
+    entropies = found.entropies * BITS
+    first_entropies = entropies[words.firsts]
+    unknown = np.zeros(len(surprisals), bool)
+    if encoder.unk is not None:
+        unknown[words.owners[ids == encoder.unk]] = True
+    token = word = 0
+    for text, own, token_end, word_end in zip(texts, words.texts, ends.tolist(), words.ends.tolist(), strict=True):
+        losses, last = found.losses[token:token_end], word_end - 1
+        if not np.isfinite(losses).all():
+            raise PacklmError(f"the score of {text[:60]!r} is {-losses.sum()}: the model's weights are unusable")
+        yield Score(
+            text=text,
+            tokens=[encoder.token(int(id)) for id in ids[token:token_end]],
+            log_probs=-losses,
+            entropies=entropies[token:token_end],
+            words=own,
+            word_surprisals=surprisals[word:last],
+            word_entropies=first_entropies[word:last],
+            entropy_reductions=first_entropies[word:last] - first_entropies[word + 1 : word_end],
+            unknown=unknown[word:last],
+            end_surprisal=float(surprisals[last]),
+        )
+        token, word = token_end, word_end

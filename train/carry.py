@@ -3,12 +3,11 @@
 import torch
 
 from train.batches import Segments
-from train.recurrence import Recurrence, State
+from train.recurrence import State
 
 
-def start(recurrence: Recurrence, carried: State, segments: Segments) -> State:
-    """What each segment of a window starts from: its stream's state, or zero. For each layer [C, B, H]."""
-    zero = recurrence.zero_state(1)
+def start(zero: State, carried: State, segments: Segments) -> State:
+    """What each segment of a window starts from: its stream's state, or `zero` (that of one segment). For each layer [C, B, H]."""
     take = torch.from_numpy(segments.take).to(zero[0].device)
     take = torch.where(take < 0, carried[0].shape[1], take)
     return tuple(torch.cat([own, none], 1).index_select(1, take) for own, none in zip(carried, zero, strict=True))

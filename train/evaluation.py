@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from pipeline.errors import PacklmError, Stopped
 from train import carry
@@ -13,7 +14,8 @@ from train.batches import Segments
 from train.distributed import Ranks
 from train.model import LanguageModel
 from train.plans import StreamPlan
-from train.views import Sentences, Stream
+from train.recurrence import State
+from train.views import Array, Sentences, Stream
 
 DOCUMENT_STREAMS = 32
 """Documents measured side by side; the numbers do not depend on it."""
@@ -36,21 +38,55 @@ class Result:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
+class Scorer(Protocol):
+    """Gives losses to the targets of segments. What it carries from one segment to the next is its state."""
+
+    longest: int | None
+    """Most time steps it takes at once; None for any number."""
+
+    def zero_state(self, segments: int) -> State:
+        """What segments start from: tensors [..., segments, ...] with the segments second."""
+        ...
+
+    def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
+        """The loss of each target, [P] in nats, and what each segment leaves where it carries on.
+
+        `segments.keys` are the places in the split of their first targets.
+        """
+        ...
+
+
+class Plain:
+    """The model by itself."""
+
+    longest: int | None = None
+
+    def __init__(self, model: LanguageModel):
+        self.model, self.device = model, model.embedding.weight.device
+
+    def zero_state(self, segments: int) -> State:
+        return self.model.recurrence.zero_state(segments)
+
+    def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
+        return self.model.losses(segments.batch(self.device), state)
+
+
 def chosen_context(asked: str, trained: str) -> str:
     """What precedes a prediction in a measurement: `evaluate.context`, or what the model was trained with where that is auto."""
     return trained if asked == "auto" else asked
 
 
 def evaluate(
-    model: LanguageModel, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks,
+    scorer: Scorer, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks,
     parts: int | None = None, stopping: Callable[[], bool] = lambda: False,
 ) -> Result:  # fmt: skip
     """All ranks: measures a split.
 
     Args:
+        scorer: what gives the losses: `Plain(model)`, or the model with something added.
         sentences, stream: the two views of the split.
         context: what precedes a prediction: sentences (its own alone), documents, or streams (`streams` of them, nothing reset).
-        batch_tokens: tokens run at a time.
+        batch_tokens: tokens run at a time, whatever the length of a sentence or document.
         parts: into how many parts a split in streams is divided, whatever the number of ranks (which divides it); one a rank unless given.
         stopping: whether to give up; asked between batches.
 
@@ -60,14 +96,14 @@ def evaluate(
     """
     expected = sentences.tokens if context == "sentences" else len(stream)
     if context == "sentences":
-        scores = _sentence_scores(model, sentences, batch_tokens, ranks, stopping)
+        scores = _sentence_scores(scorer, sentences, batch_tokens, ranks, stopping)
     else:
         if context == "documents":
-            lanes = min(DOCUMENT_STREAMS, max(1, len(stream.opens)))
-            plan = StreamPlan.documents(stream, lanes, max(1, batch_tokens // lanes))
+            lanes = 1 if scorer.longest else min(DOCUMENT_STREAMS, max(1, len(stream.opens)))
+            plan = StreamPlan.documents(stream, lanes, scorer.longest or max(1, batch_tokens // lanes))
         else:
-            plan = StreamPlan.even(stream, streams, max(1, batch_tokens // streams), reset=False)
-        scores = _stream_scores(model, plan, ranks, parts or ranks.world, stopping)
+            plan = StreamPlan.even(stream, streams, scorer.longest or max(1, batch_tokens // streams), reset=False)
+        scores = _stream_scores(scorer, plan, ranks, parts or ranks.world, stopping)
     ranks.barrier()  # which waits as long as it takes; the shares may be very unequal
     scores = ranks.sum(np.append(scores, [[0, float(stopping())]], axis=0))
     if scores[-1, 1]:
@@ -93,68 +129,69 @@ class Validation:
     def measure(self, model: LanguageModel, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> Result:
         """All ranks: measures the split."""
         view = (self.sentences, self.stream, self.context, self.streams, self.batch_tokens)
-        return evaluate(model, *view, ranks, parts, stopping)
+        return evaluate(Plain(model), *view, ranks, parts, stopping)
 
 
-def sentence_losses(model: LanguageModel, sentences: Sentences, batch_tokens: int, pool: int = 4096) -> Iterator[tuple[int, np.ndarray]]:
-    """The loss of each token of each sentence, from a zero state: yields (sentence, [M] nats in float64), in order.
-
-    `pool` sentences at a time are sorted by length and run in batches of about `batch_tokens`.
-    """
-    for first in range(0, len(sentences), pool):
-        indices = np.arange(first, min(first + pool, len(sentences)))
-        found: dict[int, np.ndarray] = {}
-        for batch in _by_length(sentences, indices, batch_tokens):
-            losses = _sentence_batch(model, sentences, batch)
-            found.update(zip(batch.tolist(), np.split(losses, np.cumsum(sentences.lengths[batch])[:-1]), strict=True))
-        yield from ((int(index), found[int(index)]) for index in indices)
-
-
-def _by_length(sentences: Sentences, indices: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    order = indices[np.argsort(sentences.lengths[indices], kind="stable")]
-    ends = np.cumsum(sentences.lengths[order], dtype=np.int64)
+def by_length(lengths: Array, indices: Array, batch_tokens: int) -> list[Array]:
+    """Batches of about `batch_tokens` of the segments `indices`, shortest first; one of more tokens is a batch by itself."""
+    order = indices[np.argsort(lengths[indices], kind="stable")]
+    ends = np.cumsum(lengths[order], dtype=np.int64)
     return np.split(order, np.flatnonzero(np.diff((ends - 1) // batch_tokens)) + 1) if len(order) else []
 
 
+def pieces(sentences: Sentences, places: Array, batch: Array, batch_tokens: int, carry_on: bool = False) -> Iterator[Segments]:
+    """A batch of sentences as segments: whole, or, where it is one of more than `batch_tokens`, piece after piece.
+
+    Args:
+        places: [S] the place in the split of each sentence's first target.
+        carry_on: whether to carry states even if one piece is all.
+    """
+    longest = int(sentences.lengths[batch].max())
+    carried = np.arange(len(batch)) if carry_on or longest > batch_tokens else np.zeros(0, np.int64)
+    for begin in range(0, longest, batch_tokens if len(batch) == 1 else longest):
+        lengths = sentences.lengths[batch].astype(np.int64) - begin
+        if len(batch) == 1:
+            lengths = np.minimum(lengths, batch_tokens)
+        starts = np.full(len(batch), begin)
+        yield Segments(*sentences.pieces(batch, starts, lengths), lengths, places[batch] + begin, take=carried, leave=carried)
+
+
+def places_of(sentences: Sentences) -> Array:
+    """[S] the place in the split of each sentence's first target."""
+    return np.cumsum(sentences.lengths, dtype=np.int64) - sentences.lengths
+
+
 def _sentence_scores(
-    model: LanguageModel, sentences: Sentences, batch_tokens: int, ranks: Ranks, stopping: Callable[[], bool]
+    scorer: Scorer, sentences: Sentences, batch_tokens: int, ranks: Ranks, stopping: Callable[[], bool]
 ) -> np.ndarray:  # fmt: skip
     """[batches, 2] summed loss and tokens of each batch; zero for those of other ranks, so that their sum has no order to depend on."""
-    batches = _by_length(sentences, np.arange(len(sentences)), batch_tokens)
+    batches, places = by_length(sentences.lengths, np.arange(len(sentences)), batch_tokens), places_of(sentences)
     scores = np.zeros((len(batches), 2))
     for number in range(ranks.rank, len(batches), ranks.world):
-        if stopping():
-            break
-        scores[number] = _score(_sentence_batch(model, sentences, batches[number]))
+        state: State | None = None
+        for segments in pieces(sentences, places, batches[number], batch_tokens):
+            if stopping():
+                return scores
+            losses, state = scorer.losses(segments, state)
+            scores[number] += _score(losses)
     return scores
 
 
-def _sentence_batch(model: LanguageModel, sentences: Sentences, indices: np.ndarray) -> np.ndarray:
-    """[P] nats in float64 of the tokens of the sentences, end to end."""
-    segments = Segments(*sentences.read(indices), sentences.lengths[indices].astype(np.int64), indices)
-    losses, _ = model.losses(segments.batch(_device(model)))
-    return losses.double().cpu().numpy()
-
-
-def _stream_scores(model: LanguageModel, plan: StreamPlan, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> np.ndarray:
+def _stream_scores(scorer: Scorer, plan: StreamPlan, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> np.ndarray:
     """[parts, 2] summed loss and tokens of each part; zero for those of other ranks."""
     scores, each = np.zeros((parts, 2)), parts // ranks.world
     for part in range(ranks.rank * each, (ranks.rank + 1) * each):
-        carried = model.recurrence.zero_state(len(plan.streams_of(part, parts)))
+        carried = scorer.zero_state(len(plan.streams_of(part, parts)))
         for step in range(plan.steps(0)):
             segments = plan.share(0, step, part, parts)
             if not len(segments.targets) or stopping():
                 break
-            losses, final = model.losses(segments.batch(_device(model)), carry.start(model.recurrence, carried, segments))
+            losses, final = scorer.losses(segments, carry.start(scorer.zero_state(1), carried, segments))
             assert final is not None
             carried = carry.after(carried, final, segments)
-            scores[part] += _score(losses.double().cpu().numpy())
+            scores[part] += _score(losses)
     return scores
 
 
-def _score(losses: np.ndarray) -> tuple[float, int]:
-    return float(losses.sum()), len(losses)
-
-
-def _device(model: LanguageModel) -> torch.device:
-    return model.embedding.weight.device
+def _score(losses: Tensor) -> tuple[float, int]:
+    return float(losses.double().cpu().numpy().sum()), len(losses)

@@ -7,7 +7,7 @@ probabilities, so a chunk leaves its share of the gradients behind while it is s
 scale them. (The usual form writes logits, log-probabilities and two gradients of the size [P, V] to memory and reads them again.)
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +47,47 @@ def row_losses(
             for some, wanted in zip(*_chunks(most_bytes, weight, rows.to(weight_.dtype), targets), strict=True)
         ]
         return torch.cat(chunks)
+
+
+class RowScores(NamedTuple):
+    """What a projection says of each row, each [P]; losses and entropies in nats."""
+
+    losses: Tensor
+    """-log P(target)."""
+    entropies: Tensor
+    """Of the distribution over all ids."""
+    likelier: Tensor
+    """How many ids are likelier than the target: 0 where the likeliest was right."""
+    marked: Tensor
+    """log of the probability that the marked ids have together; 0 (certain) where none are marked."""
+
+
+def row_scores(
+    rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, most_bytes: int = DEFAULT_BYTES, marked: Tensor | None = None
+) -> RowScores:
+    """What there is to know of each row; no gradient. Arguments as of `summed_loss`; `marked`: [V] bool, ids to sum up."""
+    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+        weights = None if marked is None else marked.to(bias.dtype)
+        found = [
+            _row_scores(some, wanted, weight, bias, weights)
+            for some, wanted in zip(*_chunks(most_bytes, weight, rows.to(weight.dtype), targets), strict=True)
+        ]
+        return RowScores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _row_scores(rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, marked: Tensor | None) -> RowScores:
+    logits = (rows @ weight.T).to(bias.dtype).add_(bias)
+    wanted = logits.gather(1, targets[:, None])
+    likelier = (logits > wanted).sum(1)
+    highest = logits.amax(1, keepdim=True)
+    shifted = logits.sub_(highest)
+    powers = shifted.exp()
+    totals = powers.sum(1)
+    log_totals = totals.log()
+    losses = log_totals - (wanted - highest).squeeze(1)
+    # H = log Z - sum p * logit, with logits from the highest down.
+    entropies = log_totals - torch.linalg.vecdot(powers, shifted) / totals
+    return RowScores(losses, entropies, likelier, torch.zeros_like(losses) if marked is None else (powers @ marked / totals).log())
 
 
 class _SummedLoss(torch.autograd.Function):

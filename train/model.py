@@ -86,6 +86,12 @@ class LanguageModel(nn.Module):
         return loss.row_losses(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes), state
 
     @torch.inference_mode()
+    def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:
+        """What `losses` gives, with entropies and ranks beside it (`loss.RowScores`); `marked`: [V] bool, ids to sum up."""
+        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry)
+        return loss.row_scores(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes, marked), state
+
+    @torch.inference_mode()
     def read(self, ids: Tensor, lengths: np.ndarray, state: State | None = None) -> tuple[Tensor, State]:
         """Reads whole segments and returns log P(next id), [B, V] in nats, after the last token of each, with the final states."""
         rows, final = self.hidden(ids, lengths, state)

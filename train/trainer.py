@@ -183,7 +183,7 @@ class Trainer:
         def backward(part: int) -> None:
             own = part - together.mine.start
             share, batch = shares[own], batches[own]
-            start = carry.start(self.model.recurrence, self.carried[own], share) if batch.carry else None
+            start = carry.start(self.model.recurrence.zero_state(1), self.carried[own], share) if batch.carry else None
             with self.precision.autocast():
                 sums, final = together.module(batch, start, penalties=bool(settings.ar or settings.tar))
             # A token counts 1 / (tokens of the global batch), wherever it is, and a change from one to the next likewise.

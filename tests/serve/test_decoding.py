@@ -12,9 +12,9 @@ from pipeline.config import Generate
 from pipeline.errors import PacklmError
 from serve import decoding
 from serve.decoding import Generation
+from serve.scoring import segment_scores
 from tests.serve.conftest import wild
 from train import model as models
-from train.evaluation import sentence_losses
 from train.model import LanguageModel
 from train.recurrence import State
 from train.views import Sentences
@@ -58,6 +58,12 @@ def run(model: LanguageModel, prompts: list[Sequence], seed: int = 1, fresh: boo
 
 def as_pairs(generations: list[Generation]) -> list[tuple[Sequence, float]]:
     return [(tuple(item.ids.tolist()), item.log_prob) for item in generations]
+
+
+def sentence_losses(model: LanguageModel, sentences: Sentences, batch_tokens: int) -> list[tuple[int, np.ndarray]]:
+    """(index, [M] nats of its tokens) of each sentence, from a zero state."""
+    losses = segment_scores(model, sentences, batch_tokens)[0].losses
+    return list(enumerate(np.split(losses, np.cumsum(sentences.lengths)[:-1])))
 
 
 def test_the_probabilities_of_all_sequences_sum_to_one() -> None:
@@ -157,7 +163,7 @@ def test_log_prob_is_what_scoring_says(settings: dict[str, object]) -> None:
     for prompt, generations in zip(PROMPTS, run(model, PROMPTS, max_tokens=15, **settings), strict=True):
         for item in generations:
             whole = np.append([*prompt[1:], *item.ids], EOS)
-            _, losses = next(sentence_losses(model, Sentences.from_arrays(whole, np.array([len(whole)])), 64))
+            _, losses = sentence_losses(model, Sentences.from_arrays(whole, np.array([len(whole)])), 64)[0]
             scored = -losses[len(prompt) - 1 : len(prompt) - 1 + len(item.ids)].sum()
             assert item.log_prob == pytest.approx(scored, abs=1e-9)
             assert item.finished == (item.ids[-1] == EOS)

@@ -100,9 +100,10 @@ def test_the_commands_answer_on_standard_output(
     assert status == 0 and len(out.splitlines()) == 5
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat\na dog\n")))
     status, out, err = command("score", "--model", model)
-    assert (status, err) == (0, "") and out.startswith("sentence\tposition\t")
+    assert (status, err) == (0, "context: each sentence by itself, as the model was trained\n") and out.startswith("item\tsentence\t")
     (tmp_path / "in.txt").write_bytes(b"the cat\na dog\n")
-    assert command("score", "--model", model, "--input", "in.txt", "--out", "s.tsv")[:2] == (0, "")
+    assert command("score", "--model", model, "--input", "in.txt", "--out", "s.tsv", "--html", "s.html")[:2] == (0, "")
+    assert (tmp_path / "s.html").read_text(encoding="utf-8").count("surprisal ") >= 4
     assert (tmp_path / "s.tsv").read_text(encoding="utf-8") == out
     status, out, _ = command("generate", "--model", model, "--prompt", "the", "--strategy", "beam", "--samples", "2", "--max-tokens", "3")
     (record,) = map(json.loads, out.splitlines())
@@ -111,11 +112,20 @@ def test_the_commands_answer_on_standard_output(
     assert json.loads(out)["prompt"] == "" and json.loads(out)["generations"][0]["tokens"] <= 12
 
 
-def test_bad_text_fails_and_leaves_no_output(command: Command, made: Callable[[str], Config], tmp_path: Path) -> None:
-    (tmp_path / "in.txt").write_bytes(b"the cat\na \xff dog\n")
-    status, _, err = command("score", "--model", made("bpe").run.dir / "model", "--input", "in.txt", "--out", "s.tsv")
-    assert status == 1 and "in.txt, line 2" in err
-    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+def test_lines_that_are_no_sentences_are_named_and_the_others_scored(
+    command: Command, made: Callable[[str], Config], tmp_path: Path
+) -> None:  # fmt: skip
+    model = made("bpe").run.dir / "model"
+    (tmp_path / "in.txt").write_bytes(b"the cat\na \xff dog\n" + b"\xff\n" * 20)
+    status, out, err = command("score", "--model", model, "--input", "in.txt", "--rows", "sentence", "--context", "document")
+    assert status == 0 and len(out.splitlines()) == 2
+    assert "warning: line 2: not UTF-8 at byte 3" in err and "21 of 22 lines are no sentences" in err and "line 12" not in err
+    assert "context: each sentence after those before it in its document\n" in err
+    (tmp_path / "none.txt").write_bytes(b"")
+    assert "nothing was scored" in command("score", "--model", model, "--input", "none.txt")[2]
+    (tmp_path / "binary").write_bytes(b"\x7fELF\0\0")
+    status, _, err = command("score", "--model", model, "--input", "binary", "--out", "b.tsv")
+    assert status == 2 and "binary: not a text file: byte 5 is NUL" in err and not (tmp_path / "b.tsv").exists()
 
 
 def test_the_stages_do_their_work_once(command: Command, recipe: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Scores of sentences: independent of what is scored beside them, and equal to reading token by token."""
 
-import csv
-import io
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,22 +10,55 @@ import torch
 from pipeline.errors import PacklmError
 from serve import scoring
 from serve.engine import Engine
+from serve.scoring import BITS, Score, Sentence
 
 LINES = ["the cat sees a dog.", "tree", "", "a small dog quietly eats under the tree, often.", "Ümlaut\tnaïve", "the cat sees a dog."]
 
 
+def chain(engine: Engine, texts: list[str]) -> list[list[tuple[int, torch.Tensor]]]:
+    """Of each text (read one after the other, from one state): its ids, each with log P of every id at its place."""
+    state, read, found = engine.model.recurrence.zero_state(1), engine.encoder.eos, []
+    for text in texts:
+        found.append([])
+        for target in engine.encoder.encode_sentences([text.strip()])[0].tolist():
+            log_probs, state = engine.model.step(torch.tensor([read]), state)
+            found[-1].append((target, log_probs[0].double()))
+            read = target
+    return found
+
+
+def check(engine: Engine, score: Score, steps: list[tuple[int, torch.Tensor]]) -> None:
+    """A score's numbers from the distributions at its tokens."""
+    assert score.log_probs == pytest.approx([float(log_probs[target]) for target, log_probs in steps], abs=1e-4)
+    entropies = [-float((log_probs.exp() * log_probs).sum()) * BITS for _, log_probs in steps]
+    assert score.entropies == pytest.approx(entropies, abs=1e-4)
+    assert score.log_prob == pytest.approx(sum(float(log_probs[target]) for target, log_probs in steps), abs=1e-3)
+    assert score.surprisals == pytest.approx(-score.log_probs * BITS)
+    assert score.perplexity == pytest.approx(math.exp(-score.log_prob / len(steps)))
+    assert score.word_surprisals.sum() + score.end_surprisal == pytest.approx(-score.log_prob * BITS, abs=1e-6)
+
+
 def test_a_score_is_the_chain_of_steps(engine: Engine) -> None:
     for line, score in zip(LINES, engine.score(LINES), strict=True):
-        ids, _ = engine.encoder.encode_sentences([line])
-        state, read, expected = engine.model.recurrence.zero_state(1), engine.encoder.eos, []
-        for target in ids.tolist():
-            log_probs, state = engine.model.step(torch.tensor([read]), state)
-            expected.append(float(log_probs[0, target]))
-            read = target
-        assert score.log_probs == pytest.approx(expected, abs=1e-4)
-        assert score.log_prob == pytest.approx(sum(expected), abs=1e-3)
-        assert score.surprisals == pytest.approx(-np.array(expected) / np.log(2), abs=1e-3)
+        check(engine, score, chain(engine, [line])[0])
         assert score.tokens[-1] == "<eos>" and (not line.isascii() or "".join(score.tokens[:-1]) == line)
+        assert score.words == line.split()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4096])
+@pytest.mark.parametrize("batch_tokens", [1, 9, 8192])
+def test_sentences_of_a_document_are_read_one_after_the_other(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, chunk: int, batch_tokens: int
+) -> None:  # fmt: skip
+    monkeypatch.setattr(scoring, "CHUNK_SENTENCES", chunk)
+    documents = [LINES[:3], LINES[3:4], LINES[4:]]
+    sentences = [Sentence(line, opens=not number) for lines in documents for number, line in enumerate(lines)]
+    scores = list(scoring.score(engine.model, engine.encoder, sentences, batch_tokens, carry_on=True))
+    steps = [own for lines in documents for own in chain(engine, lines)]
+    for score, own in zip(scores, steps, strict=True):
+        check(engine, score, own)
+    assert engine.score(LINES[:3], document=True)[2].log_prob == pytest.approx(scores[2].log_prob, abs=1e-4)
+    assert abs(engine.score(LINES[2:3])[0].log_prob - scores[2].log_prob) > 1e-3
 
 
 def test_scores_depend_neither_on_the_batch_nor_on_the_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,38 +66,24 @@ def test_scores_depend_neither_on_the_batch_nor_on_the_order(engine: Engine, mon
     assert together[0] == pytest.approx(together[5], abs=1e-5)
     assert [engine.score([line])[0].log_prob for line in LINES] == pytest.approx(together, abs=1e-4)
     assert [score.log_prob for score in engine.score(LINES[::-1])][::-1] == pytest.approx(together, abs=1e-4)
-    monkeypatch.setattr(scoring, "CHUNK_LINES", 2)
-    assert [score.log_prob for score in scoring.score(engine.model, engine.encoder, LINES, 3)] == pytest.approx(together, abs=1e-4)
+    monkeypatch.setattr(scoring, "CHUNK_SENTENCES", 2)
+    for batch_tokens in (1, 3, 50):  # sentences longer than a batch are read in pieces
+        found = scoring.score(engine.model, engine.encoder, map(Sentence, LINES), batch_tokens)
+        assert [score.log_prob for score in found] == pytest.approx(together, abs=1e-4)
+
+
+def test_one_sentence_alone_and_among_a_thousand(word_engine: Engine) -> None:
+    lines = [" ".join(np.random.default_rng(number).choice(LINES[3].split(), number % 40)) for number in range(1000)]
+    together = word_engine.score(lines)
+    for number in range(0, 1000, 97):
+        alone = word_engine.score([lines[number]])[0]
+        assert alone.log_probs == pytest.approx(together[number].log_probs, rel=1e-5, abs=1e-5)
+        assert alone.word_surprisals == pytest.approx(together[number].word_surprisals, rel=1e-5, abs=1e-5)
 
 
 def test_white_space_around_a_line_and_its_end_do_not_count(engine: Engine) -> None:
     one, other = engine.score(["the cat", " \tthe cat  \r\n"])
     assert one.tokens == other.tokens and one.log_prob == pytest.approx(other.log_prob, abs=1e-5)
-
-
-def test_the_table_is_tidy(engine: Engine) -> None:
-    stream, scores = io.StringIO(), engine.score(LINES)
-    scoring.write_tsv(scores, stream)
-    rows = list(csv.DictReader(io.StringIO(stream.getvalue()), delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert len(rows) == sum(len(score.tokens) for score in scores)
-    for number, score in enumerate(scores, 1):
-        own = [row for row in rows if row["sentence"] == str(number)]
-        assert [int(row["position"]) for row in own] == list(range(1, len(score.tokens) + 1))
-        assert sum(float(row["log_prob"]) for row in own) == pytest.approx(float(own[0]["sentence_log_prob"]), abs=1e-4)
-        assert float(own[0]["surprisal"]) == pytest.approx(-float(own[0]["log_prob"]) / np.log(2), abs=1e-5)
-    assert [row["token"] for row in rows if row["sentence"] == "3"] == ["<eos>"]  # the empty sentence
-    assert "\\t" in "".join(row["token"] for row in rows if row["sentence"] == "5")
-
-
-def test_tokens_are_escaped_so_that_they_can_be_told_apart() -> None:
-    assert [scoring.escape(token) for token in ("\t", "\\t", "\n", "\r", " a")] == ["\\t", "\\\\t", "\\n", "\\r", " a"]
-
-
-def test_text_that_is_not_utf8_is_an_error_that_names_its_line() -> None:
-    lines = scoring.read_lines(io.BytesIO(b"\xef\xbb\xbfgood\r\nbad \xff\n"), "given.txt")
-    assert next(lines) == "good"
-    with pytest.raises(PacklmError, match=r"given\.txt, line 2: not UTF-8 at byte 5"):
-        next(lines)
 
 
 def test_a_score_that_is_no_number_is_an_error(engine: Engine) -> None:

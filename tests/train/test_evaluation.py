@@ -11,7 +11,7 @@ from pipeline.errors import PacklmError
 from tests.train.gangs import run_on_ranks
 from tests.train.reference import one_by_one, one_segment
 from train import distributed
-from train.evaluation import evaluate, sentence_losses
+from train.evaluation import Plain, evaluate
 from train.model import LanguageModel, build
 from train.views import Sentences, Stream
 
@@ -57,7 +57,7 @@ def expected(views, context: str, streams: int = 1) -> float:
 @pytest.mark.parametrize("batch_tokens", [1, 7, 50, 10_000])
 @pytest.mark.parametrize(("context", "streams"), WAYS)
 def test_a_split_scores_what_a_plain_loop_finds(made, views, context, streams, batch_tokens):
-    result = evaluate(model(), *views, context, streams, batch_tokens, ALONE)
+    result = evaluate(Plain(model()), *views, context, streams, batch_tokens, ALONE)
     assert result.tokens == made[1].split("validation").tokens
     assert result.nll == pytest.approx(expected(views, context, streams), rel=1e-12)
     assert result.perplexity == pytest.approx(math.exp(result.nll / result.tokens))
@@ -66,7 +66,7 @@ def test_a_split_scores_what_a_plain_loop_finds(made, views, context, streams, b
 def evaluate_on_ranks(made, found_file) -> None:
     with distributed.start("cpu") as ranks:
         views = Sentences.open(*made, "validation"), Stream.open(*made, "validation")
-        found = [evaluate(model(), *views, *how, 20, ranks).nll for how in WAYS]
+        found = [evaluate(Plain(model()), *views, *how, 20, ranks).nll for how in WAYS]
         if ranks.first:
             np.save(found_file, found)
 
@@ -82,19 +82,8 @@ def test_the_contexts_differ(views):
     assert len(set(scores.values())) == 3
 
 
-@pytest.mark.parametrize("pool", [1, 3, 100])
-def test_sentence_losses_come_in_order_and_add_up(views, pool):
-    sentences, _ = views
-    found = list(sentence_losses(model(), sentences, 20, pool))
-    assert [index for index, _ in found] == list(range(len(sentences)))
-    for index, losses in found:
-        targets = sentences.targets(index)
-        assert len(losses) == len(targets)
-        assert losses.sum() == pytest.approx(plain(model(), [targets]), rel=1e-12)
-
-
 def test_a_score_that_is_not_finite_is_an_error(views):
     broken = model()
     broken.projection.bias.data[:] = float("inf")
     with pytest.raises(PacklmError, match="score is nan"):
-        evaluate(broken, *views, "sentences", 1, 100, ALONE)
+        evaluate(Plain(broken), *views, "sentences", 1, 100, ALONE)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from train.loss import row_losses, summed_loss
+from train.loss import row_losses, row_scores, summed_loss
 
 
 def made(rows=13, width=5, vocab_size=11, dtype=torch.float64, scale=1.0):
@@ -26,6 +26,21 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_whole(most_bytes):
     torch.testing.assert_close(row_losses(rows, targets, weight, bias, most_bytes), expected.detach(), rtol=1e-13, atol=1e-14)
     with torch.no_grad():
         torch.testing.assert_close(summed_loss(rows, targets, weight, bias, most_bytes), expected.sum(), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("most_bytes", [1, 8 * 11 * 3, 1 << 20])
+def test_scores_of_rows_are_those_of_their_distributions(most_bytes):
+    (rows, weight, bias), targets = made()
+    marked = torch.arange(11) % 3 == 0
+    found = row_scores(rows, targets, weight, bias, most_bytes, marked)
+    probabilities = F.linear(rows, weight, bias).softmax(1).detach()
+    for row, target in enumerate(targets.tolist()):
+        own = probabilities[row]
+        assert found.losses[row].item() == pytest.approx(-own[target].log().item(), rel=1e-12)
+        assert found.entropies[row].item() == pytest.approx(-(own * own.log()).sum().item(), rel=1e-12)
+        assert found.likelier[row].item() == sum(value > own[target] for value in own)
+        assert found.marked[row].item() == pytest.approx(own[marked].sum().log().item(), rel=1e-12)
+    assert not row_scores(rows, targets, weight, bias).marked.any()
 
 
 def test_improbable_targets_have_finite_losses():

@@ -15,7 +15,7 @@ from pipeline.errors import PacklmError, RequestError, Stopped
 from tests.train.gangs import run_on_ranks
 from tests.train.reference import one_by_one, one_segment
 from train import checkpoint, distributed, model_folder, opening, record
-from train.evaluation import Result, Validation, chosen_context, evaluate
+from train.evaluation import Plain, Result, Validation, chosen_context, evaluate
 from train.model import build
 from train.together import Together
 from train.trainer import Trainer
@@ -173,7 +173,7 @@ def test_training_learns_and_leaves_a_model_folder(runs, made, kind):
     context = chosen_context("auto", about.context)
     views = Sentences.open(*made, "validation"), Stream.open(*made, "validation")
     ranks = distributed.Ranks(0, 1, torch.device("cpu"))
-    assert evaluate(model, *views, context, 1, 100, ranks).loss == pytest.approx(best["loss"], rel=1e-12)
+    assert evaluate(Plain(model), *views, context, 1, 100, ranks).loss == pytest.approx(best["loss"], rel=1e-12)
 
 
 def test_four_two_and_four_ranks_go_on_from_each_others_checkpoints(made, runs, tmp_path):

@@ -1,0 +1,103 @@
+"""The command `score`: which context, which ranks, which files."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline import files
+from pipeline import log as logs
+from pipeline.config import Config
+from pipeline.errors import RequestError
+from serve import heat_map, score_files, scoring
+from serve.engine import Engine
+from serve.score_files import Reader, Row, Writer
+from serve.scoring import Score
+from train.distributed import Ranks
+
+log = logging.getLogger("packlm")
+
+NAMED = 10
+"""Lines that could not be read and are named one by one; the rest is counted."""
+
+
+def run(model: str | Path, source: IO[bytes], name: str, out: str, html: Path | None, config: Config, ranks: Ranks) -> None:
+    """All ranks: scores the sentences of `source` to the file `out` (`-`: standard output), and draws them to `html`.
+
+    Raises:
+        RequestError: no such model, an input that is no text, or several processes with one standard input or output.
+    """
+    if ranks.world > 1 and "-" in (name, out):
+        raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
+    if ranks.world > 1 and html:
+        raise RequestError("--html draws what one process scores: run it without torchrun")
+    engine = Engine.load(model, ranks.device, config.tracking)
+    documents, why = context(engine, config.score.context)
+    log.info("context: %s", why)
+    reader = Reader(source, name, config.score.format, config.score.text_field, documents)
+    rows = _counting(score_files.share(reader, ranks))
+    writer = Writer("jsonl" if out.endswith(".jsonl") else "tsv", config.score.rows, reader.others)
+    found = score_files.scored(
+        rows, lambda sentences: scoring.score(engine.model, engine.encoder, sentences, config.evaluate.batch_tokens, documents)
+    )
+    drawn = _Drawn()
+    if html:
+        found = drawn.keep(found)
+    with logs.progress(unit=" sentences") as bar:
+        found = _ticking(found, bar)
+        if out == "-":
+            sys.stdout.write(writer.header)
+            for row, score in found:
+                sys.stdout.writelines(writer.lines(row, score))
+        else:
+            score_files.write(found, writer, ranks, Path(out))
+    if html:
+        with files.atomic(html, "w") as stream:
+            title = f"Surprisal of {Path(name).name} under {engine.about.name}"
+            heat_map.write(drawn.scores, stream, title, f"Context: {why}.", drawn.left_out)
+
+
+def context(engine: Engine, asked: str) -> tuple[bool, str]:
+    """(Whether sentences are read after those before them in their document, that in words)."""
+    documents = not engine.sentences_alone if asked == "auto" else asked == "document"
+    said = "each sentence after those before it in its document" if documents else "each sentence by itself"
+    return documents, said + (", as the model was trained" if asked == "auto" else "")
+
+
+def _counting(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows; the first that could not be read are named, and all of them counted."""
+    count = wrong = 0
+    for row in rows:
+        count += 1
+        if row.error:
+            wrong += 1
+            if wrong <= NAMED:
+                log.warning("line %d: %s", row.number, row.error)
+        yield row
+    if wrong:
+        log.warning("%d of %d lines are no sentences", wrong, count)
+    elif not count:
+        log.warning("the input is empty: nothing was scored")
+
+
+class _Drawn:
+    """The first scores, for a page."""
+
+    def __init__(self) -> None:
+        self.scores: list[Score] = []
+        self.left_out = 0
+
+    def keep(self, found: Iterable[tuple[Row, Score | None]]) -> Iterator[tuple[Row, Score | None]]:
+        for row, score in found:
+            if score is not None and len(self.scores) < heat_map.SENTENCES:
+                self.scores.append(score)
+            else:
+                self.left_out += score is not None
+            yield row, score
+
+
+def _ticking(found: Iterable[tuple[Row, Score | None]], bar: Any) -> Iterator[tuple[Row, Score | None]]:
+    for pair in found:
+        bar.update()
+        yield pair

@@ -1,0 +1,144 @@
+"""Files of sentences and of scores: every line answered, other columns kept, the same bytes from one process or two."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import Config
+from pipeline.errors import RequestError
+from serve import heat_map, score_files
+from serve.engine import Engine
+from serve.score_files import COLUMNS, Reader, Row, Writer
+from tests.serve.test_scoring import LINES
+from train.distributed import Ranks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rows(data: bytes, name: str = "-", kind: str = "auto", documents: bool = False, text_field: str = "text") -> list[Row]:
+    return list(Reader(io.BytesIO(data), name, kind, text_field, documents))
+
+
+def test_lines_are_sentences_and_empty_ones_end_documents() -> None:
+    data = b"\xef\xbb\xbfone\r\ntwo\n\n \nthree"
+    alone = [(row.number, row.text, row.item) for row in rows(data)]
+    assert alone == [(1, "one", 1), (2, "two", 2), (3, "", 3), (4, " ", 4), (5, "three", 5)]
+    together = [(row.number, row.text, row.opens, row.item) for row in rows(data, documents=True)]
+    assert together == [(1, "one", True, 1), (2, "two", False, 1), (5, "three", True, 2)]
+
+
+def test_a_table_keeps_its_columns_and_items_are_documents() -> None:
+    data = b"item\ttext\tcondition\na\tone\tx\na\ttwo\ty\nb\tthree\tx\na\tfour\t\n"
+    found = rows(data, "f.tsv", documents=True)
+    assert [row.opens for row in found] == [True, False, True, True]
+    assert [row.others for row in found] == [{"condition": value} for value in ("x", "y", "x", "")]
+    assert rows(b"one\ttwo\na\tb\n", kind="tsv", text_field="two")[0].text == "b"
+    assert [row.opens for row in rows(b"text\na\nb\n", "f.tsv", documents=True)] == [True, True]
+
+
+def test_what_is_no_sentence_is_said_line_by_line() -> None:
+    data = b'{"text": "a"}\n{"text": 3}\nnonsense\n["a"]\n{"text": "b", "item": 1, "more": [1]}\n{"text": "\\ud800"}\n{"text": NaN}\n\xff\n'
+    found = rows(data)
+    assert [bool(row.error) for row in found] == [False, True, True, True, False, True, True, True]
+    assert 'a "text" that is a string' in found[1].error
+    assert "not JSON" in found[2].error and "not UTF-8 at byte 1" in found[7].error
+    assert found[4].others == {"more": [1]} and found[4].item == 1
+    table = rows(b"text\tmore\na\tb\na\na\tb\tc\n", "f.tsv")
+    assert [row.error for row in table] == ["", "1 columns, the header has 2", "3 columns, the header has 2"]
+    assert rows(b"a\nb\0c\n")[1].error == "holds a NUL character"
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "message"),
+    [
+        (b"PK\x03\x04\0\0\0", "f.zip", "f.zip: not a text file: byte 5 is NUL"),
+        (b"sentence\tcondition\na\tb\n", "f.tsv", "no column 'text'.*sentence, condition.*score.text_field"),
+        (b"text\ttext\na\tb\n", "f.tsv", "one twice"),
+        (b"", "f.tsv", "no column 'text'"),
+    ],
+)
+def test_a_file_that_is_wrong_as_a_whole_is_refused(data: bytes, name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        rows(data, name)
+
+
+@pytest.mark.parametrize("kind", list(COLUMNS))
+def test_tables_are_tidy_and_hold_what_was_scored(engine: Engine, kind: str) -> None:
+    scores = engine.score(LINES)
+    given = [Row(number, line, item=f"i{number}", others={"word": "w\t", "c": number}) for number, line in enumerate(LINES, 1)]
+    given[1:1] = [Row(2, error="bad")]
+    found = score_files.scored(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
+    writer = Writer("tsv", kind, ["word", "c"])
+    text = writer.header + "".join(line for row, score in found for line in writer.lines(row, score))
+    table = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    counts = {"word": sum(len(score.words) for score in scores), "token": sum(len(score.tokens) for score in scores)}
+    assert len(table) == counts.get(kind, len(scores))
+    assert {row["input_word" if kind == "word" else "word"] for row in table} == {"w\\t"}
+    for number, score in enumerate(scores, 1):
+        own = [row for row in table if row["sentence"] == str(number)]
+        assert {row["item"] for row in own} == ({f"i{number}"} if own else set())
+        if kind == "word":
+            assert [row["word"] for row in own] == score.words
+            assert [int(row["position"]) for row in own] == list(range(1, len(own) + 1))
+            total = sum(float(row["surprisal"]) for row in own) + score.end_surprisal
+            assert total == pytest.approx(sum(score.surprisals), abs=1e-4)
+        elif kind == "token":
+            assert sum(float(row["log_prob"]) for row in own) == pytest.approx(score.log_prob, abs=1e-4)
+        else:
+            assert float(own[0]["log_prob"]) == pytest.approx(score.log_prob, abs=1e-6)
+            assert own[0]["text"] == score_files.escape(score.text)
+
+
+def test_records_are_one_a_line_also_of_what_is_none(engine: Engine) -> None:
+    given = [Row(1, error="not JSON"), Row(2, "the cat", item=7, others={"words": 3, "c": [1]}), Row(3, error="not UTF-8")]
+    found = score_files.scored(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
+    writer = Writer("jsonl", "word", [])
+    records = [json.loads(line) for row, score in found for line in writer.lines(row, score)]
+    assert records[0] == {"sentence": 1, "error": "not JSON"} and records[2]["error"] == "not UTF-8"
+    assert records[1]["words"] == ["the", "cat"] and records[1]["input_words"] == 3 and records[1]["c"] == [1] and records[1]["item"] == 7
+
+
+def test_ranks_share_blocks_that_end_with_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_files, "CHUNK_SENTENCES", 3)
+    given = [Row(number, str(number), opens=number in (1, 2, 8, 9, 13)) for number in range(1, 15)]
+    shares = [list(score_files.share(given, Ranks(rank, 2, torch.device("cpu")))) for rank in range(2)]
+    assert sorted(row.number for own in shares for row in own) == list(range(1, 15))
+    assert [row.number for row in shares[0]] == [1, 2, 3, 4, 5, 6, 7, 13, 14]
+    assert all(own[0].opens for own in shares)
+
+
+def test_two_processes_of_torchrun_write_the_bytes_of_one(made: Callable[[str], Config], tmp_path: Path) -> None:
+    model, lines = made("word").run.dir / "model", [line for line in LINES if line.strip()]
+    (tmp_path / "in.txt").write_text("\n".join(lines[number % 5] for number in range(9000)), encoding="utf-8")
+    arguments = [str(ROOT / "serve"), "score", "--model", str(model), "--input", "in.txt", "--rows", "sentence", "--out"]
+    for launcher, out in (([], "one.tsv"), (["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], "two.tsv")):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, *launcher, *arguments, out], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    one = (tmp_path / "one.tsv").read_text(encoding="utf-8")
+    assert len(one.splitlines()) == 9001 and (tmp_path / "two.tsv").read_text(encoding="utf-8") == one
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "one.tsv", "two.tsv"]
+
+
+def test_tokens_are_escaped_so_that_they_can_be_told_apart() -> None:
+    assert [score_files.escape(token) for token in ("\t", "\\t", "\n", "\r", " a")] == ["\\t", "\\\\t", "\\n", "\\r", " a"]
+
+
+def test_the_heat_map_shows_every_word_on_its_color(made: Callable[[str], Config], tmp_path: Path) -> None:
+    engine = Engine.load(made("word").run.dir / "model")
+    scores = engine.score(["the <b> zebra", "a cat"])
+    stream = io.StringIO()
+    heat_map.write(scores, stream, "A & B", "alone.", left_out=3)
+    page = stream.getvalue()
+    assert "A &amp; B" in page and "&lt;b&gt;</b>" in page and "3 further sentences" in page
+    assert page.count('title="surprisal') == 5 and page.count('class="unknown"') == 2
+    assert f"surprisal {scores[0].word_surprisals[0]:.2f}" in page
+    assert heat_map.color(-1.0) == heat_map.color(0.0) and heat_map.color(99.0) == heat_map.color(heat_map.FULL)
