@@ -271,6 +271,18 @@ def paths(folder: Path, manifest: Manifest, view: View, split: str) -> list[Path
     return [Path(folder) / name for name in manifest.split(split).files[view]]
 
 
+def document_names(folder: Path, manifest: Manifest, split: str, sentences: np.ndarray) -> list[str]:
+    """The names of the documents that some sentences of a split, given by their numbers, belong to."""
+    found: dict[int, str] = {}
+    start = 0
+    for path in paths(folder, manifest, "sentences", split):
+        column = pq.ParquetFile(path).read(columns=["document"]).column(0)
+        here = [number for number in sentences.tolist() if start <= number < start + len(column)]
+        found |= {number: column[number - start].as_py() for number in here}
+        start += len(column)
+    return [found[number] for number in sentences.tolist()]
+
+
 def damaged(folder: Path, manifest: Manifest) -> dict[str, str]:
     """Checks every file against the manifest; returns file name -> what is wrong with it, for each that differs."""
     expected = {name: shard.sha256 for split in manifest.splits.values() for view in VIEWS for name, shard in split.files[view].items()}

@@ -1,6 +1,7 @@
 """Every setting: typed, documented, one class a section. `pipeline.config` reads them from files, environment and command line."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -319,8 +320,8 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    split: Literal["train", "validation", "test"] = "validation"
-    """The split that `serve evaluate` measures."""
+    split: Literal["train", "validation", "test", "all"] = "validation"
+    """The split that `serve evaluate` measures; all: each that the dataset has, one after the other."""
     context: Literal["auto", "sentences", "documents", "streams"] = "auto"
     """What precedes a prediction: its sentence alone, its document, or its stream; auto: what the model was trained with."""
     streams: int = Field(1, ge=1)
@@ -329,6 +330,10 @@ class Evaluate(Section):
     """Tokens run at a time; changes nothing in the numbers."""
     baselines: bool = True
     """Measures on the same tokens what predicts without a model: all words alike, their frequencies, Kneser-Ney 5-grams."""
+
+    def splits(self, there: Iterable[str]) -> list[str]:
+        """The splits to measure of a dataset that has those given."""
+        return list(there) if self.split == "all" else [self.split]
 
 
 class Score(Section):

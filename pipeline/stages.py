@@ -102,8 +102,7 @@ def summary(config: Config) -> str:
     """What a run came to: documents and tokens, perplexity before and after, three samples, and where everything is."""
     manifest = dataset.read_manifest(config.dataset.dir)
     validation = files.read_json(config.run.dir / "train" / "summary.json")["validation"]
-    split = config.evaluate.split
-    report = files.read_json(config.run.dir / "evaluate" / f"{split}.json")
+    reports = {split: files.read_json(config.run.dir / "evaluate" / f"{split}.json") for split in config.evaluate.splits(manifest.splits)}
     lines = ["", config.run.name, ""]
     for name, counts in manifest.splits.items():
         lines.append(f"  {name:<12}{counts.documents:>9,} documents {counts.tokens:>13,} tokens")
@@ -112,12 +111,14 @@ def summary(config: Config) -> str:
         before, after = validation["before"]["perplexity"], validation["best"]["perplexity"]
         lines.append(f"  validation perplexity {before:,.1f} before training, {after:,.1f} after it")
     lines += [
-        f"  {split} perplexity {report['perplexity']:,.1f}, measured by the model folder alone ({report['tokens']:,} tokens)",
-        "",
+        f"  {split} perplexity {report['perplexity']:,.1f}, measured by the model folder alone ({report['tokens']:,} tokens)"
+        for split, report in reports.items()
     ]
+    lines.append("")
     for prompt, generation in _samples(config.run.dir / "generate" / "samples.jsonl", 3):
         lines.append(f"  {prompt!r} -> {generation['text']!r}  (log P = {generation['log_prob']:.1f})")
     lines += ["", f"  model       {config.run.dir / 'model'}", f"  dataset     {config.dataset.dir}"]
+    lines += [f"  report      {config.run.dir / 'evaluate' / f'{split}.md'}" for split in reports]
     if config.tracking.uri:
         lines.append(f"  MLflow      {without_credentials(config.tracking.uri)}; `make ui` opens it")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Uses a trained model.
 
-    python -m serve evaluate [--model M] [--data DIR | --text FILE ...] [--split S] [--out F.json]     perplexity, bits per byte
+    python -m serve evaluate [--model M] [--data DIR | --text FILE ...] [--split S|all] [--out F.json|F.md]    perplexity
     python -m serve score    [--model M] [--input F|-] [--out F|-] [--html F.html]           surprisal of each word, as TSV or JSONL
                              [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
     python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
@@ -24,12 +24,11 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import argparse
 import difflib
 import io
-import json
 import logging
 from typing import NoReturn
 
 from pipeline import config as configuration
-from pipeline import errors, files
+from pipeline import dataset, errors
 from pipeline import log as logs
 from pipeline.config import Config
 from pipeline.errors import RequestError
@@ -113,7 +112,7 @@ def evaluate(asked: argparse.Namespace, config: Config) -> None:
     if asked.model and not (asked.data or asked.text):
         raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE ...")
 
-    from serve import measuring, reports, stages  # torch takes seconds to import, and a wrong request should not wait for it
+    from serve import measuring, report_page, stages  # torch takes seconds to import, and a wrong request should not wait for it
     from serve.engine import Engine
     from train import distributed
 
@@ -125,17 +124,19 @@ def evaluate(asked: argparse.Namespace, config: Config) -> None:
             return
         engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking)
         if asked.text:
-            report, counts = measuring.measure_text(engine.model, engine.about, engine.encoder, asked.text, config.evaluate, ranks)
+            found, counts = measuring.measure_text(engine.model, engine.about, engine.encoder, asked.text, config.evaluate, ranks)
             for reason, count in counts.items():
                 log.info("%s: %d", reason, count)
+            made = [found]
         else:
-            report = measuring.measure_dataset(engine.model, engine.about, asked.data or config.dataset.dir, config.evaluate, ranks)
-        if ranks.first and asked.out == "-":
-            print(json.dumps(report, indent=2, ensure_ascii=False))
-        elif ranks.first:
-            if asked.out:
-                files.write_json(Path(asked.out), report)
-            print(reports.table(report))
+            folder = asked.data or config.dataset.dir
+            splits = config.evaluate.splits(dataset.read_manifest(folder).splits)
+            if len(splits) > 1 and (asked.out or "").endswith(".md"):
+                raise RequestError(f"--out {asked.out}: a page holds one split; give one with --split, or a .json file")
+            chosen = [config.evaluate.model_copy(update={"split": split}) for split in splits]
+            made = [measuring.measure_dataset(engine.model, engine.about, folder, settings, ranks) for settings in chosen]
+        if ranks.first:
+            report_page.write_all(made, asked.out)
 
 
 def score(asked: argparse.Namespace, config: Config) -> None:

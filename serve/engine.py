@@ -83,7 +83,7 @@ class Engine:
         """Perplexity per token of texts, each a document, cut into sentences and measured with the context the model was trained with."""
         ranks = Ranks(0, 1, self.model.projection.weight.device)
         documents = Texts.of((f"text {number}", text) for number, text in enumerate(texts))
-        result, _, _ = measuring.measure_documents(self.model, self.about, self.encoder, [documents], configuration.Evaluate(), ranks)
+        result, *_ = measuring.measure_documents(self.model, self.about, self.encoder, [documents], configuration.Evaluate(), ranks)
         return result.perplexity
 
     def next(self, prompt: str, top: int = 10) -> list[tuple[str, float]]:

@@ -1,11 +1,13 @@
 """Measuring a model on text: a split of a dataset, or plain text files read by the model's own rules. Both give the same numbers."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline import dataset
 from pipeline.config import Corpus, Evaluate
@@ -13,10 +15,12 @@ from pipeline.errors import RequestError
 from preprocess import documents
 from preprocess.encoding import Encoder, encode_documents
 from preprocess.texts import Texts
-from serve.baselines import baselines
+from serve.baselines import Baselines, baselines, counts
+from serve.breakdown import breakdown
+from serve.details import Detailed, by_document, by_sentence_length, by_token
 from serve.reports import Measured, report
 from train.distributed import Ranks
-from train.evaluation import Plain, Result, chosen_context, evaluate
+from train.evaluation import Plain, Result, chosen_context, evaluate, places_of
 from train.model import LanguageModel
 from train.model_folder import About
 from train.views import Sentences, Stream
@@ -34,7 +38,7 @@ def rules_of(about: About) -> Corpus:
 
 
 def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: Evaluate, ranks: Ranks) -> dict[str, Any]:
-    """All ranks: the report of `settings.split` of a dataset.
+    """All ranks: the report of one split of a dataset, `settings.split`.
 
     Raises:
         RequestError: no dataset there, no such split, or ids of another tokenizer than the model's.
@@ -46,15 +50,23 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
             f"{folder}: its ids are of another tokenizer ({manifest.digests['tokenizer'][:16]}) than the model's ({about.tokenizer[:16]}); "
             "measure the text itself with --text, or make the dataset with the model's tokenizer.json (--tokenizer.kind file)"
         )
-    context = chosen_context(settings.context, about.context)
     sentences, stream = Sentences.open(folder, manifest, settings.split), Stream.open(folder, manifest, settings.split)
-    result = evaluate(Plain(model), sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
+    training = Sentences.open(folder, manifest, "train") if "train" in manifest.splits else None
+    seen = counts(training, manifest.vocab_size) if training is not None else None
+    text = _Text(sentences, stream, Encoder.load(folder), seen)
+    beside = None
+    if settings.baselines and ranks.first and training is not None:
+        beside = baselines(training, sentences, manifest.vocab_size)
+
+    def names(numbers: Sequence[int]) -> list[str]:
+        opening = np.searchsorted(places_of(sentences), stream.opens[list(numbers)])
+        return dataset.document_names(folder, manifest, settings.split, opening)
+
+    result, details = _measure(model, about, text, settings, ranks, beside, names)
     measured = Measured(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
     origin = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
-    made = report(result, measured, _origin(about, settings) | origin)
-    if settings.baselines and ranks.first and "train" in manifest.splits:
-        made["baselines"] = baselines(Sentences.open(folder, manifest, "train"), sentences, manifest.vocab_size)
-    return made
+    made = report(result, measured, _origin(about, settings) | origin, details)
+    return made | ({"baselines": beside.summary()} if beside else {})
 
 
 def measure_text(
@@ -66,32 +78,65 @@ def measure_text(
         RequestError: there is no text.
         PacklmError: text that is not UTF-8, where the model's rules do not say what to do with it.
     """
-    rules, counts = rules_of(about), Counter[str]()
-    found = documents.texts(places, rules, encoder.spelled_eos, counts)
-    result, measured, ids_digest = measure_documents(model, about, encoder, found, settings, ranks)
+    rules, changes = rules_of(about), Counter[str]()
+    found = documents.texts(places, rules, encoder.spelled_eos, changes)
+    result, measured, ids_digest, details = measure_documents(model, about, encoder, found, settings, ranks)
     origin = {"data": " ".join(places), "split": None, "data_digest": ids_digest}
-    return report(result, measured, _origin(about, settings) | origin), counts
+    return report(result, measured, _origin(about, settings) | origin, details), changes
 
 
 def measure_documents(
     model: LanguageModel, about: About, encoder: Encoder, found: Iterable[Texts], settings: Evaluate, ranks: Ranks
-) -> tuple[Result, Measured, str]:
-    """All ranks: measures blocks of documents; returns (result, how much was measured, digest of the ids)."""
+) -> tuple[Result, Measured, str, dict[str, Any]]:
+    """All ranks: measures blocks of documents; returns (result, how much was measured, digest of the ids, its parts)."""
     rules = rules_of(about)
-    blocks = [encode_documents(texts, rules, encoder) for texts in found]
+    blocks, document_names = [], []
+    for texts in found:
+        block = encode_documents(texts, rules, encoder)
+        opening = np.searchsorted(block.ends, block.document_starts, side="right")
+        document_names += texts.names.take(pa.array(block.documents[opening])).to_pylist()
+        blocks.append(block)
     if not any(len(block.ids) for block in blocks):
         raise RequestError("there is no text to measure: nothing but empty documents")
     ids = np.concatenate([block.ids for block in blocks])
     before = np.cumsum([0, *(len(block.ids) for block in blocks)]).tolist()
     ends = np.concatenate([block.ends + start for block, start in zip(blocks, before, strict=False)])
     opens = np.concatenate([block.document_starts + start for block, start in zip(blocks, before, strict=False)])
-    context = chosen_context(settings.context, about.context)
-    sentences, stream = Sentences.from_arrays(ids, ends), Stream.from_arrays(ids, opens, encoder.eos)
-    result = evaluate(Plain(model), sentences, stream, context, settings.streams, settings.batch_tokens, ranks)
+    text = _Text(Sentences.from_arrays(ids, ends), Stream.from_arrays(ids, opens, encoder.eos), encoder, None)
+    result, details = _measure(model, about, text, settings, ranks, None, lambda numbers: [document_names[number] for number in numbers])
     unknown = int((ids == encoder.unk).sum()) if encoder.unk is not None else 0
     words, num_bytes = sum(block.num_words for block in blocks), sum(block.num_bytes for block in blocks)
     measured = Measured(len(opens), len(ends), len(ids), words, num_bytes, unknown, encoder.lossless)
-    return result, measured, dataset.ids_digest(ids)
+    return result, measured, dataset.ids_digest(ids), details
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What is measured: a text in both views."""
+
+    sentences: Sentences
+    stream: Stream
+    encoder: Encoder
+    seen: np.ndarray | None
+    """[V] how often each id occurs in training, where that is known."""
+
+
+def _measure(
+    model: LanguageModel, about: About, text: _Text, settings: Evaluate, ranks: Ranks, beside: Baselines | None,
+    names: Callable[[Sequence[int]], list[str]],
+) -> tuple[Result, dict[str, Any]]:  # fmt: skip
+    """All ranks: (the whole, its parts)."""
+    groupings = {
+        "document": by_document(text.stream.opens),
+        "sentence_length": by_sentence_length(text.sentences.lengths),
+        "token": by_token(about.vocab_size, text.encoder.eos, text.encoder.unk, text.seen),
+    }
+    scorer = Detailed(Plain(model), groupings)
+    context = chosen_context(settings.context, about.context)
+    result = evaluate(scorer, text.sentences, text.stream, context, settings.streams, settings.batch_tokens, ranks)
+    sums = scorer.sums(ranks)
+    ids = text.sentences.read(np.arange(len(text.sentences)))[1] if ranks.first else np.zeros(0, np.int64)
+    return result, breakdown(sums, groupings, ids, beside, names)
 
 
 def _origin(about: About, settings: Evaluate) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.errors import PacklmError
 from train.evaluation import Result
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class Measured:
     lossless: bool
 
 
-def report(result: Result, measured: Measured, origin: dict[str, Any]) -> dict[str, Any]:
+def report(result: Result, measured: Measured, origin: dict[str, Any], details: dict[str, Any] | None = None) -> dict[str, Any]:
     """The numbers of an evaluation, for JSON.
 
     Args:
         origin: what was measured, on what and how: model, data and context.
+        details: what `serve.breakdown` makes of the parts.
 
     Raises:
         PacklmError: not every token was scored once, or a number is infinite.
@@ -56,6 +57,7 @@ def report(result: Result, measured: Measured, origin: dict[str, Any]) -> dict[s
         "perplexity_per_word": perplexity(result.nll / words),
         "bits_per_byte": result.nll / math.log(2) / measured.bytes if measured.lossless else None,
         "unknown_rate": measured.unknown / result.tokens,
+        **(details or {}),
     }
 
 
@@ -68,29 +70,42 @@ def perplexity(loss: float) -> float:
 
 def table(values: dict[str, Any]) -> str:
     """A report for reading."""
-    bits = values["bits_per_byte"]
-    rows = [
+    return "\n".join(f"{name:<16}{value}" for name, value in rows(values))
+
+
+def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a report says in short: (name, value), no name where a value goes on."""
+    bits, interval = values["bits_per_byte"], values["interval"]
+    between = f", {interval['perplexity'][0]:.2f} to {interval['perplexity'][1]:.2f} had other documents been drawn" if interval else ""
+    found = [
         ("model", values["model"]),
         ("measured on", values["data"]),
         ("context", values["context"] if values["context"] != "streams" else f"{values['streams']} stream(s), never reset"),
         ("tokens (N)", f"{values['tokens']:,} in {values['sentences']:,} sentences of {values['documents']:,} documents"),
         ("loss per token", f"{values['loss_per_token']:.4f} nats"),
-        ("perplexity", f"{values['perplexity']:.2f} per token"),
+        ("perplexity", f"{values['perplexity']:.2f} per token{between}"),
         ("", f"{values['perplexity_per_word']:.2f} per word ({values['words']:,} words + {values['sentences']:,} <eos>)"),
         ("bits per byte", f"{bits:.4f}" if bits is not None else "not defined: the tokenizer does not keep the whole text"),
-        ("unknown tokens", f"{values['unknown_rate']:.2%}"),
+        ("unknown tokens", f"{values['unknown_rate']:.2%}; perplexity of the others {values['perplexity_known']:.2f}"),
+        ("accuracy", f"{values['accuracy_at_1']:.1%} likeliest of all, {values['accuracy_at_5']:.1%} among the likeliest five"),
     ]
     if beside := values.get("baselines"):
         names = {"uniform": "all tokens alike", "unigram": "their frequencies", "kneser_ney_5": "Kneser-Ney 5-grams"}
         numbers = ", ".join(f"{beside[key]['perplexity']:,.1f} {name}" for key, name in names.items())
-        rows.append(("without a model", f"{numbers}; per token, each sentence by itself"))
-    return "\n".join(f"{name:<16}{value}" for name, value in rows)
+        found.append(("without a model", f"{numbers}; per token, each sentence by itself"))
+    return found
 
 
 def metrics(values: dict[str, Any], split: str) -> dict[str, float]:
     """The numbers of a report that MLflow keeps, as `SPLIT/name`."""
-    names = ("loss_per_token", "perplexity", "loss_per_word", "perplexity_per_word", "bits_per_byte", "unknown_rate", "tokens")
+    names = (
+        "loss_per_token", "perplexity", "perplexity_known", "loss_per_word", "perplexity_per_word", "bits_per_byte", "unknown_rate",
+        "accuracy_at_1", "accuracy_at_5", "tokens",
+    )  # fmt: skip
     found = {f"{split}/{name}": values[name] for name in names if values[name] is not None}
+    if values["interval"]:
+        low, high = values["interval"]["perplexity"]
+        found |= {f"{split}/perplexity_low": low, f"{split}/perplexity_high": high}
     if "baselines" in values:
         found[f"{split}/perplexity_kneser_ney_5"] = values["baselines"]["kneser_ney_5"]["perplexity"]
     return found

@@ -1,6 +1,8 @@
 """The stages `evaluate` and `generate` of a pipeline: what they read, where their results go, what MLflow keeps of them.
 
     run.dir/evaluate/SPLIT.json         the report                run.dir/evaluate/SPLIT.inputs.json
+                     SPLIT.md, .svg     the same as a page with a figure
+                     SPLIT.surprisal.html    a heat map of the first sentences
     run.dir/generate/samples.jsonl      the generations           run.dir/generate/samples.inputs.json
 
 `.inputs.json` says what a result was made from, and its digest: a stage whose inputs and result are as they were does nothing.
@@ -15,15 +17,19 @@ from typing import Any
 
 from pipeline import dataset, files, tracking
 from pipeline.config import Config
-from serve import batch_job, measuring, reports
+from pipeline.tracking import Recorder
+from serve import batch_job, heat_map, measuring, report_page, reports
 from serve.engine import Engine
 from train import model_folder
 from train.distributed import Ranks
+from train.views import Sentences
 
 log = logging.getLogger("packlm")
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("torch", "numpy", "safetensors", "tokenizers", "sentencex", "pydantic", "pyarrow", "datasets", "tqdm", "mlflow")
+HEAT_SENTENCES = 200
+"""Sentences of a split in its heat map."""
 TABLE_ROWS = 1000
 """Most generations in the table that MLflow shows."""
 
@@ -31,37 +37,69 @@ TABLE_ROWS = 1000
 def evaluate(config: Config, ranks: Ranks) -> str | None:
     """All ranks: measures `evaluate.split` of the configured dataset, then records and registers the model.
 
-    Returns the report for reading; on rank 0.
+    Returns the reports for reading; on rank 0.
     """
-    folder, split = config.run.dir / "model", config.evaluate.split
+    folder = config.run.dir / "model"
     about, manifest = model_folder.read(folder), dataset.read_manifest(config.dataset.dir)
-    settings = config.evaluate.model_dump(mode="json", exclude={"batch_tokens"})
+    settings = config.evaluate.model_dump(mode="json", exclude={"batch_tokens", "split"})
     inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "dataset": manifest.digests["content"], "evaluate": settings}
-    out = config.run.dir / "evaluate" / f"{split}.json"
-    if _up_to_date(out, inputs, ranks):
-        return reports.table(files.read_json(out)) if ranks.first else None
-    with tracking.stage(config, "evaluate") as recorder:
-        recorder.params(settings | {"weights": about.weights})
-        recorder.dataset(config.run.name, manifest.digests["content"], str(config.dataset.dir), split)
-        engine = Engine.load(folder, ranks.device)
-        report = measuring.measure_dataset(engine.model, about, config.dataset.dir, config.evaluate, ranks)
-        if not ranks.first:
-            return None
-        files.write_json(out, report)
-        numbers = reports.metrics(report, split)
-        recorder.metrics(numbers)
-        recorder.summary(numbers)
-        recorder.artifact(out, "evaluate")
-        code = Path(__file__).with_name("mlflow_model.py")
-        packages = [ROOT / name for name in ("pipeline", "preprocess", "serve", "train")]
-        parameters = {"task": "generate", "seed": config.run.seed, **engine.generation}
-        version = recorder.log_model(folder.resolve(), code, requirements(), packages, config.tracking.model_name, parameters)
-        if version:
-            log.info("registered as version %s of models:/%s", version, config.tracking.model_name)
-        if version or not config.tracking.uri:  # otherwise the stage is not complete: run again, it registers the model
-            _note_inputs(out, inputs)
-    log.info("wrote %s", out)
-    return reports.table(report)
+    outs = {split: config.run.dir / "evaluate" / f"{split}.json" for split in config.evaluate.splits(manifest.splits)}
+    complete = {split: _up_to_date(out, inputs | {"split": split}, ranks) for split, out in outs.items()}
+    if not all(complete.values()):
+        with tracking.stage(config, "evaluate") as recorder:
+            recorder.params(settings | {"split": config.evaluate.split, "weights": about.weights})
+            engine = Engine.load(folder, ranks.device)
+            for split in outs:
+                if not complete[split]:
+                    recorder.dataset(config.run.name, manifest.digests["content"], str(config.dataset.dir), split)
+                    chosen = config.evaluate.model_copy(update={"split": split})
+                    report = measuring.measure_dataset(engine.model, about, config.dataset.dir, chosen, ranks)
+                    if ranks.first:
+                        _keep(report, engine, config, outs[split], recorder)
+            if not ranks.first:
+                return None
+            version = _register(folder, engine, config, recorder)
+            if version or not config.tracking.uri:  # otherwise the stage is not complete: run again, it registers the model
+                for split, out in outs.items():
+                    _note_inputs(out, inputs | {"split": split})
+    return "\n\n".join(reports.table(files.read_json(out)) for out in outs.values()) if ranks.first else None
+
+
+def _keep(report: dict[str, Any], engine: Engine, config: Config, out: Path, recorder: Recorder) -> None:
+    """Writes a report as JSON, as a page with its figure, and a heat map of the split's first sentences; records them all."""
+    split = report["split"]
+    files.write_json(out, report)
+    page, heat = out.with_suffix(".md"), out.with_name(f"{split}.surprisal.html")
+    report_page.write(report, page)
+    _draw_first_sentences(engine, config, split, report["context"], heat)
+    numbers = reports.metrics(report, split)
+    recorder.metrics(numbers)
+    recorder.summary(numbers)
+    for path in (out, page, page.with_suffix(".svg"), heat):
+        recorder.artifact(path, "evaluate")
+    for parts in ("by_sentence_length", "by_token"):
+        recorder.table(f"evaluate/{split}.{parts}.json", {key: [row[key] for row in report[parts]] for key in report[parts][0]})
+    log.info("wrote %s, and beside it a page, %s, and a heat map, %s", out, page.name, heat.name)
+
+
+def _draw_first_sentences(engine: Engine, config: Config, split: str, context: str, out: Path) -> None:
+    sentences = Sentences.open(config.dataset.dir, dataset.read_manifest(config.dataset.dir), split)
+    texts = [engine.encoder.decode(sentences.targets(number)[:-1]) for number in range(min(HEAT_SENTENCES, len(sentences)))]
+    scores = engine.score(texts, document=context != "sentences")
+    with files.atomic(out, "w") as stream:
+        note = "Context: each sentence " + ("by itself." if context == "sentences" else "after all those before it here.")
+        heat_map.write(scores, stream, f"Surprisal of {split} under {engine.about.name}", note, len(sentences) - len(texts))
+
+
+def _register(folder: Path, engine: Engine, config: Config, recorder: Recorder) -> str | None:
+    """Records the model, and returns its new version in the registry; None where there is none."""
+    code = Path(__file__).with_name("mlflow_model.py")
+    packages = [ROOT / name for name in ("pipeline", "preprocess", "serve", "train")]
+    parameters = {"task": "generate", "seed": config.run.seed, **engine.generation}
+    version = recorder.log_model(folder.resolve(), code, requirements(), packages, config.tracking.model_name, parameters)
+    if version:
+        log.info("registered as version %s of models:/%s", version, config.tracking.model_name)
+    return version
 
 
 def generate(config: Config, ranks: Ranks) -> None:

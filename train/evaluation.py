@@ -12,6 +12,7 @@ from pipeline.errors import PacklmError, Stopped
 from train import carry
 from train.batches import Segments
 from train.distributed import Ranks
+from train.loss import RowScores
 from train.model import LanguageModel
 from train.plans import StreamPlan
 from train.recurrence import State
@@ -55,6 +56,10 @@ class Scorer(Protocol):
         """
         ...
 
+    def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
+        """What there is to know of each target besides; otherwise as `losses`."""
+        ...
+
 
 class Plain:
     """The model by itself."""
@@ -69,6 +74,9 @@ class Plain:
 
     def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
         return self.model.losses(segments.batch(self.device), state)
+
+    def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
+        return self.model.scores(segments.batch(self.device), state)
 
 
 def chosen_context(asked: str, trained: str) -> str:

@@ -96,6 +96,12 @@ def test_the_commands_answer_on_standard_output(
     status, out, _ = command("evaluate", "--model", model, "--text", corpus / "validation", "--out", "-")
     report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
     assert json.loads(out)["nll"] == pytest.approx(report["nll"], rel=1e-6) and json.loads(out)["tokens"] == report["tokens"]
+    status, out, _ = command("evaluate", "--model", model, "--data", config.dataset.dir, "--split", "all", "--out", "-")
+    assert [part["split"] for part in json.loads(out)] == ["train", "validation"] and json.loads(out)[1]["nll"] == report["nll"]
+    assert command("evaluate", "--model", model, "--data", config.dataset.dir, "--out", "page.md")[0] == 0
+    assert (tmp_path / "page.md").read_text(encoding="utf-8").startswith("# tiny-bpe on validation\n") and (tmp_path / "page.svg").exists()
+    status, _, err = command("evaluate", "--model", model, "--data", config.dataset.dir, "--split", "all", "--out", "page.md")
+    assert status == 2 and "a page holds one split" in err
     status, out, _ = command("next", "--model", model, "--prompt", "the", "--top", "4")
     assert status == 0 and len(out.splitlines()) == 5
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat\na dog\n")))
@@ -132,6 +138,8 @@ def test_the_stages_do_their_work_once(command: Command, recipe: Path, tmp_path:
     status, out, err = command("evaluate", "--config", recipe)
     report = json.loads((tmp_path / "runs" / "evaluate" / "validation.json").read_text(encoding="utf-8"))
     assert status == 0 and "perplexity" in out and report["split"] == "validation"
+    beside = {path.name for path in (tmp_path / "runs" / "evaluate").iterdir()} - {"validation.json", "validation.inputs.json"}
+    assert beside == {"validation.md", "validation.svg", "validation.surprisal.html"}
     assert "up to date" not in err and "up to date" in command("evaluate", "--config", recipe)[2]
     assert command("generate", "--config", recipe)[0] == 0
     samples = tmp_path / "runs" / "generate" / "samples.jsonl"

@@ -30,10 +30,16 @@ def test_text_and_dataset_give_the_same_numbers(made: Callable[[str], Config], c
     engine, settings = Engine.load(config.run.dir / "model"), Evaluate.model_validate({"context": context, "streams": 2})
     from_dataset = measuring.measure_dataset(engine.model, engine.about, config.dataset.dir, settings, ALONE)
     from_text, counts = measuring.measure_text(engine.model, engine.about, engine.encoder, [str(corpus / "validation")], settings, ALONE)
-    different = {"data", "split", "data_digest", "baselines"}
+    different = {"data", "split", "data_digest", "baselines", "by_sentence_length", "by_token", "by_document", "interval"}
     for name in from_dataset.keys() - different:
         expected = from_dataset[name]
         assert from_text[name] == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected), name
+    assert from_text["interval"]["perplexity"] == pytest.approx(from_dataset["interval"]["perplexity"], rel=1e-6)
+    for ours, theirs in zip(from_text["by_sentence_length"], from_dataset["by_sentence_length"], strict=True):
+        assert ours.pop("group") == theirs["group"] and ours == pytest.approx({name: theirs[name] for name in ours}, rel=1e-6)
+    for end in ("easiest", "hardest"):
+        names = [[Path(row["document"]).name for row in report["by_document"][end]] for report in (from_text, from_dataset)]
+        assert names[0] == names[1] and len(set(names[0])) == 5
     assert counts["lines dropped by '\\\\.START'"] == 5
     assert from_dataset["tokens"] == dataset.read_manifest(config.dataset.dir).split("validation").tokens
     assert (from_dataset["bits_per_byte"] is None) == (kind != "bpe")
