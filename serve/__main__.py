@@ -1,6 +1,7 @@
 """Uses a trained model.
 
     python -m serve evaluate [--model M] [--data DIR | --text FILE ...] [--split S|all] [--out F.json|F.md]    perplexity
+                             [--context sentences|documents|streams] [--streams N] [--cache N | --dynamic-lr X]
     python -m serve score    [--model M] [--input F|-] [--out F|-] [--html F.html]           surprisal of each word, as TSV or JSONL
                              [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
     python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
@@ -37,7 +38,7 @@ log = logging.getLogger("packlm")
 
 DRAWING = ("strategy", "samples", "temperature", "top_k", "top_p", "beams", "max_tokens", "stop_at_eos")
 SETTINGS: dict[str, dict[str, str]] = {
-    "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams")},
+    "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams", "cache", "dynamic_lr")},
     "score": {name: f"score.{name}" for name in ("context", "rows", "format", "text_field")},
     "next": {},
     "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},

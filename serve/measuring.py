@@ -17,10 +17,12 @@ from preprocess.encoding import Encoder, encode_documents
 from preprocess.texts import Texts
 from serve.baselines import Baselines, baselines, counts
 from serve.breakdown import breakdown
+from serve.cache import Cached
 from serve.details import Detailed, by_document, by_sentence_length, by_token
+from serve.dynamic import Dynamic, mean_squares
 from serve.reports import Measured, report
 from train.distributed import Ranks
-from train.evaluation import Plain, Result, chosen_context, evaluate, places_of
+from train.evaluation import Plain, Result, Scorer, chosen_context, evaluate, places_of
 from train.model import LanguageModel
 from train.model_folder import About
 from train.views import Sentences, Stream
@@ -54,6 +56,7 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
     training = Sentences.open(folder, manifest, "train") if "train" in manifest.splits else None
     seen = counts(training, manifest.vocab_size) if training is not None else None
     text = _Text(sentences, stream, Encoder.load(folder), seen)
+    learned = Stream.open(folder, manifest, "train") if training is not None and settings.dynamic_lr else None
     beside = None
     if settings.baselines and ranks.first and training is not None:
         beside = baselines(training, sentences, manifest.vocab_size)
@@ -62,7 +65,7 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
         opening = np.searchsorted(places_of(sentences), stream.opens[list(numbers)])
         return dataset.document_names(folder, manifest, settings.split, opening)
 
-    result, details = _measure(model, about, text, settings, ranks, beside, names)
+    result, details = _measure(_scorer(model, about, settings, learned), about, text, settings, ranks, beside, names)
     measured = Measured(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
     origin = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
     made = report(result, measured, _origin(about, settings) | origin, details)
@@ -103,7 +106,11 @@ def measure_documents(
     ends = np.concatenate([block.ends + start for block, start in zip(blocks, before, strict=False)])
     opens = np.concatenate([block.document_starts + start for block, start in zip(blocks, before, strict=False)])
     text = _Text(Sentences.from_arrays(ids, ends), Stream.from_arrays(ids, opens, encoder.eos), encoder, None)
-    result, details = _measure(model, about, text, settings, ranks, None, lambda numbers: [document_names[number] for number in numbers])
+
+    def names(numbers: Sequence[int]) -> list[str]:
+        return [document_names[number] for number in numbers]
+
+    result, details = _measure(_scorer(model, about, settings, None), about, text, settings, ranks, None, names)
     unknown = int((ids == encoder.unk).sum()) if encoder.unk is not None else 0
     words, num_bytes = sum(block.num_words for block in blocks), sum(block.num_bytes for block in blocks)
     measured = Measured(len(opens), len(ends), len(ids), words, num_bytes, unknown, encoder.lossless)
@@ -121,8 +128,22 @@ class _Text:
     """[V] how often each id occurs in training, where that is known."""
 
 
+def _scorer(model: LanguageModel, about: About, settings: Evaluate, training: Stream | None) -> Scorer:
+    """The model, with what `settings` add to it; `training`: the split that it was trained on."""
+    if not (settings.cache or settings.dynamic_lr):
+        return Plain(model)
+    if chosen_context(settings.context, about.context) == "sentences":
+        raise RequestError("a cache and dynamic evaluation learn from the text before: give --context documents or streams")
+    if settings.cache:
+        return Cached(model, settings.cache, settings.cache_theta, settings.cache_share)
+    if training is None:
+        raise RequestError("dynamic evaluation goes by the size of gradients in training: measure a dataset that has a training split")
+    squares = mean_squares(model, training, settings.dynamic_window)
+    return Dynamic(model, squares, settings.dynamic_lr, settings.dynamic_decay, settings.dynamic_window)
+
+
 def _measure(
-    model: LanguageModel, about: About, text: _Text, settings: Evaluate, ranks: Ranks, beside: Baselines | None,
+    scorer: Scorer, about: About, text: _Text, settings: Evaluate, ranks: Ranks, beside: Baselines | None,
     names: Callable[[Sequence[int]], list[str]],
 ) -> tuple[Result, dict[str, Any]]:  # fmt: skip
     """All ranks: (the whole, its parts)."""
@@ -131,10 +152,10 @@ def _measure(
         "sentence_length": by_sentence_length(text.sentences.lengths),
         "token": by_token(about.vocab_size, text.encoder.eos, text.encoder.unk, text.seen),
     }
-    scorer = Detailed(Plain(model), groupings)
+    detailed = Detailed(scorer, groupings)
     context = chosen_context(settings.context, about.context)
-    result = evaluate(scorer, text.sentences, text.stream, context, settings.streams, settings.batch_tokens, ranks)
-    sums = scorer.sums(ranks)
+    result = evaluate(detailed, text.sentences, text.stream, context, settings.streams, settings.batch_tokens, ranks)
+    sums = detailed.sums(ranks)
     ids = text.sentences.read(np.arange(len(text.sentences)))[1] if ranks.first else np.zeros(0, np.int64)
     return result, breakdown(sums, groupings, ids, beside, names)
 
@@ -147,4 +168,14 @@ def _origin(about: About, settings: Evaluate) -> dict[str, Any]:
         "tokenizer_digest": about.tokenizer,
         "context": context,
         "streams": settings.streams if context == "streams" else None,
+        "adapted": _adapted(settings),
     }
+
+
+def _adapted(settings: Evaluate) -> str | None:
+    """How the model goes on learning from the text that it is measured on."""
+    if settings.cache:
+        return f"neural cache of {settings.cache:,} tokens, theta {settings.cache_theta:g}, share {settings.cache_share:g}"
+    if settings.dynamic_lr:
+        return f"dynamic evaluation, lr {settings.dynamic_lr:g}, decay {settings.dynamic_decay:g}, window {settings.dynamic_window}"
+    return None

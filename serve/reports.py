@@ -81,6 +81,7 @@ def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", values["model"]),
         ("measured on", values["data"]),
         ("context", values["context"] if values["context"] != "streams" else f"{values['streams']} stream(s), never reset"),
+        *([("adapted by", values["adapted"])] if values["adapted"] else []),
         ("tokens (N)", f"{values['tokens']:,} in {values['sentences']:,} sentences of {values['documents']:,} documents"),
         ("loss per token", f"{values['loss_per_token']:.4f} nats"),
         ("perplexity", f"{values['perplexity']:.2f} per token{between}"),
