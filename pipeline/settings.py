@@ -387,8 +387,8 @@ class Generate(Section):
     """Most tokens generated after a prompt."""
     stop_at_eos: bool = True
     """A generation ends with its sentence; false: it goes on into the next ones, until `max_tokens`."""
-    batch_prompts: int = Field(64, ge=1)
-    """Prompts run at a time."""
+    batch_tokens: int = Field(8192, ge=1)
+    """Tokens of prompts and continuations, over all samples or beams, that are held at a time; changes nothing in the text."""
 
 
 class Tracking(Section):

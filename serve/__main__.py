@@ -5,7 +5,7 @@
     python -m serve score    [--model M] [--input F|-] [--out F|-] [--html F.html]           surprisal of each word, as TSV or JSONL
                              [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
     python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
-    python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL
+    python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL or Parquet
                              [--strategy greedy|sample|beam] [--samples N] [--temperature X] [--top-k N] [--top-p X]
                              [--beams N] [--max-tokens N] [--stop-at-eos true|false] [--seed N]
     torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F                 also evaluate, score
@@ -166,6 +166,7 @@ def generate(asked: argparse.Namespace, config: Config, given: list[str] | None)
     """The command `generate`; the settings `given` on the command line, where they are to amend those of the model's folder."""
     from serve import batch_job, stages
     from serve.engine import Engine
+    from serve.prompts import Request, open_requests, read_requests
     from train import distributed
 
     with distributed.start(config.train.device) as ranks:
@@ -173,13 +174,13 @@ def generate(asked: argparse.Namespace, config: Config, given: list[str] | None)
             stages.generate(config, ranks)
             return
         if asked.prompt is not None:
-            requests = [batch_job.Request(1, asked.prompt)]
+            requests = [Request(1, asked.prompt)]
         elif asked.prompts == "-":
-            requests = batch_job.read_requests(sys.stdin.buffer, "-")
+            requests = read_requests(sys.stdin.buffer, "-")
         elif asked.prompts:
-            requests = batch_job.open_requests(Path(asked.prompts))
+            requests = open_requests(Path(asked.prompts))
         else:
-            requests = [batch_job.Request(1)] if asked.model else stages.configured_requests(config)
+            requests = [Request(1)] if asked.model else stages.configured_requests(config)
         engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking)
         if given is not None:
             recommended = [word for key, value in engine.generation.items() for word in (f"--generate.{key}", str(value))]
@@ -191,10 +192,9 @@ def generate(asked: argparse.Namespace, config: Config, given: list[str] | None)
         if asked.out in (None, "-"):
             batch_job.write(engine, requests, settings, config.run.seed, ranks, sys.stdout)
         else:
-            batch_job.run(engine, requests, settings, config.run.seed, ranks, Path(asked.out))
-        refused = [request.line for request in requests if request.error]
-        if refused:
-            log.warning("%d of %d lines are no prompts, line %d first; their records say why", len(refused), len(requests), refused[0])
+            summary = batch_job.run(engine, requests, settings, config.run.seed, ranks, Path(asked.out))
+            if summary:
+                batch_job.tell(summary)
 
 
 def _open(path: Path) -> io.BufferedReader:

@@ -1,135 +1,203 @@
-"""Many prompts to many continuations: a file of prompts in, JSONL out, one record for every line, in their order.
+"""Many prompts to many continuations: a file of prompts in (`serve.prompts`), JSONL or Parquet out, one record for every line, in order.
 
-    in     a prompt a line, or JSON objects {"prompt": ..., "id": ...}, the id being optional
-    out    {"line": 1, "id": ..., "prompt": ..., "generations": [{"text", "log_prob", "tokens", "finished"}, ...]}
-           {"line": 2, "error": ...}    a line that is no prompt does not stop the others
+    {"line": 1, "id": ..., "prompt": ..., "generations": [{"text", "log_prob", "tokens", "finished"}, ...]}
+    {"line": 2, "error": ...}    a line that is no prompt does not stop the others
 
-Equal prompts are continued once. The others are sorted by length and cut into batches, which depend on the file and
-`generate.batch_prompts` alone; under torchrun rank r of W takes the batches r, r + W, ...
-Each process computes with one thread, since the last bits of a matrix product may depend on their number: so the bytes
-that come out are the same on one process or many.
+`unknown` tokens of a prompt, where it has any, are counted beside it. Prompts that ask for the same are continued once. The others are
+sorted by length and cut into batches of about `generate.batch_tokens`; under torchrun the ranks share the batches. What a batch made is
+kept in a journal before the next begins, so that a job that was killed goes on where it was and ends with the same bytes, on any number
+of ranks: each computes with one thread, since the last bits of a matrix product may depend on their number.
 """
 
 import heapq
 import json
+import logging
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
-from pipeline import files, log
+from pipeline import config as configuration
+from pipeline import files
+from pipeline import log as logs
 from pipeline.config import Generate
 from pipeline.errors import PacklmError, RequestError
-from serve import decoding
+from serve import journal
 from serve.engine import Engine
+from serve.generation_summary import Summary
+from serve.journal import Journal
+from serve.prompt_batches import batches_of
+from serve.prompts import Request
+from serve.record_files import write_records
 from train.distributed import Ranks
+
+log = logging.getLogger("packlm")
+
+FORMAT = 1
+"""Of the journal's records: a job that an older version began is begun anew."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A line of the file of prompts: a prompt, or why it is none."""
+class _Asked:
+    """What some lines ask for alike."""
 
-    line: int
-    """Counts from 1."""
-    prompt: str = ""
-    id: Any = None
-    error: str = ""
-
-
-def read_requests(stream: IO[bytes], name: str) -> list[Request]:
-    """Reads a file of prompts: JSONL where its name ends in `.jsonl` or the first line begins with a brace, else a prompt a line."""
-    lines = stream.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if lines[-1] == b"":  # what follows the last line feed is no line
-        lines.pop()
-    structured = name.endswith(".jsonl") or (not name.endswith(".txt") and bool(lines) and lines[0].lstrip().startswith(b"{"))
-    return [_request(number, line, structured) for number, line in enumerate(lines, 1)]
+    prompt: tuple[np.ndarray, np.ndarray]
+    """As of `Engine.prompt`."""
+    settings: Generate
+    seed: int
+    indices: list[int]
+    """Of the requests."""
 
 
-def open_requests(path: Path) -> list[Request]:
-    """`read_requests` of a file; `RequestError` where it cannot be read."""
-    try:
-        with open(path, "rb") as stream:
-            return read_requests(stream, str(path))
-    except OSError as error:
-        raise RequestError(f"{path}: the prompts cannot be read: {error.strerror}") from None
+def run(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int, ranks: Ranks, out: Path) -> dict[str, Any] | None:
+    """All ranks: writes the record of every request to `out`, in order, whole or not at all; returns the job's summary, on rank 0.
 
-
-def _request(number: int, line: bytes, structured: bool) -> Request:
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        return Request(number, error=f"not UTF-8 at byte {error.start + 1}")
-    if not structured:
-        return Request(number, text.strip())
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair, which JSON can spell but no file can hold
-    except (ValueError, RecursionError) as error:
-        return Request(number, error=f"not JSON: {error}")
-    if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
-        return Request(number, error='not an object with a "prompt" that is a string')
-    if unknown := sorted(set(value) - {"prompt", "id"}):
-        return Request(number, id=value.get("id"), error=f"unknown fields {', '.join(unknown)}; there are prompt and id")
-    return Request(number, value["prompt"], value.get("id"))
-
-
-def run(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int, ranks: Ranks, out: Path) -> None:
-    """All ranks: writes the record of every request to `out`, in order, whole or not at all."""
-    parts = [out.with_name(f".{out.name}.part-{rank:05d}") for rank in range(ranks.world)]
-    with files.atomic(parts[ranks.rank], "w") as stream:
-        stream.writelines(f"{number:012d}\t{record}\n" for number, record in sorted(_records(engine, requests, settings, seed, ranks)))
-    ranks.barrier()
-    if ranks.first:
-        with ExitStack() as stack:
-            streams = [stack.enter_context(open(part, encoding="utf-8", newline="\n")) for part in parts]
-            with files.atomic(out, "w") as whole:
-                whole.writelines(line.partition("\t")[2] for line in heapq.merge(*streams))
-        for part in parts:
-            part.unlink()
-    ranks.barrier()
+    Raises:
+        PacklmError: another job writes to `out`.
+    """
+    kept = Journal(out)
+    lock = out.with_name(f".{out.name}.lock")
+    with files.lock(lock, out) if ranks.first else nullcontext():
+        if ranks.first:
+            kept.begin(_key(engine, requests, settings, seed))
+        ranks.barrier()
+        done = kept.done()
+        ranks.barrier()  # all have read before one writes
+        if done and ranks.first:
+            log.info("%s: %d of %d prompts were done before; going on", out, len(done), len(requests))
+        batches, errors = _plan(engine, requests, settings, seed)
+        left = [batch for batch in batches if any(requests[index].line not in done for asked in batch for index in asked.indices)]
+        began, made = time.monotonic(), 0
+        with kept.writer(ranks.rank) as stream:
+            for records, tokens in _made(engine, requests, left[ranks.rank :: ranks.world]):
+                journal.append(stream, records)
+                made += tokens
+        seconds = time.monotonic() - began
+        ranks.barrier()
+        made_by_all = int(ranks.sum(np.array([float(made)]))[0])
+        summary = None
+        if ranks.first:
+            _refusals(requests, errors)
+            counted = Summary()
+            write_records(out, _merged(kept.records(), errors), counted.add)
+            kept.remove()
+            lock.unlink()
+            summary = counted.values() | {"tokens_per_second": made_by_all / seconds if made_by_all else None}
+        ranks.barrier()
+    return summary
 
 
 def write(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int, ranks: Ranks, stream: IO[str]) -> None:
     """Writes the record of every request to a stream; for one process."""
     if ranks.world > 1:
         raise RequestError("several processes cannot share standard output: give --out FILE")
-    stream.writelines(f"{record}\n" for _, record in sorted(_records(engine, requests, settings, seed, ranks)))
+    batches, errors = _plan(engine, requests, settings, seed)
+    _refusals(requests, errors)
+    made = [record for records, _ in _made(engine, requests, batches) for record in records]
+    stream.writelines(f"{record}\n" for _, record in sorted([*made, *errors]))
 
 
-def _records(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int, ranks: Ranks) -> Iterator[tuple[int, str]]:
-    """(line, JSON) of this rank's share of the requests."""
-    read, good = [], []
-    for request in requests:
-        error = request.error
-        if not error:
+def tell(summary: dict[str, Any]) -> None:
+    """Says in two lines what a job came to."""
+    lengths, perplexity = summary["tokens_per_generation"], summary["self_perplexity"]
+    if lengths:
+        repeated = "" if summary["repetition"] is None else f", {summary['repetition']:.1%} of 4-grams repeated"
+        distinct = "" if summary["distinct_2"] is None else f", {summary['distinct_2']:.1%} of bigrams different"
+        log.info(
+            "%s generations of %s prompts, %.0f tokens in the middle (%.0f to %.0f), perplexity %.1f%s%s",
+            f"{summary['generations']:,}", f"{summary['prompts']:,}", lengths["50%"], lengths["5%"], lengths["95%"], perplexity, distinct,
+            repeated,
+        )  # fmt: skip
+    if summary["tokens_per_second"]:
+        log.info("%s tokens a second", f"{summary['tokens_per_second']:,.0f}")
+
+
+def _refusals(requests: Sequence[Request], errors: list[tuple[int, str]]) -> None:
+    if errors:
+        total = len(requests)
+        log.warning("%d of %d lines are no prompts, line %d first; their records say why", len(errors), total, errors[0][0])
+
+
+def _plan(
+    engine: Engine, requests: Sequence[Request], settings: Generate, seed: int
+) -> tuple[list[list[_Asked]], list[tuple[int, str]]]:  # fmt: skip
+    """The batches, a function of the requests alone, and the records of the requests that cannot be met."""
+    errors: list[tuple[int, str]] = []
+    asked: dict[tuple[str, bytes], _Asked] = {}
+    chosen: dict[str, tuple[Generate, int] | str] = {}
+    for index, request in enumerate(requests):
+        own = json.dumps(request.settings, sort_keys=True)
+        if own not in chosen:
+            chosen[own] = _settings(settings, seed, request.settings)
+        found, error = chosen[own], request.error
+        if isinstance(found, str):
+            error = error or found
+        elif not error:
             try:
-                read.append(engine.prompt(request.prompt))
-                good.append(request)
+                prompt = engine.prompt(request.prompt)
+                asked.setdefault((own, prompt[0].tobytes()), _Asked(prompt, *found, [])).indices.append(index)
             except PacklmError as refused:
                 error = str(refused)
-        if error and ranks.first:
-            yield request.line, _json(request, {"error": error})
-    batches = decoding.by_length([ids for ids, _ in read], settings.batch_prompts)[ranks.rank :: ranks.world]
-    with _one_thread(), log.progress(total=sum(len(group) for batch in batches for group in batch), unit="prompt") as bar:
+        if error:
+            errors.append((request.line, _json(request, {"error": error})))
+    alike: dict[tuple[str, int], list[_Asked]] = {}
+    for one in asked.values():
+        alike.setdefault((one.settings.model_dump_json(), one.seed), []).append(one)
+    batches = [
+        [group[number] for number in batch]
+        for group in alike.values()
+        for batch in batches_of([one.prompt[0] for one in group], group[0].settings)
+    ]
+    return batches, errors
+
+
+def _settings(settings: Generate, seed: int, own: dict[str, Any]) -> tuple[Generate, int] | str:
+    """The settings of a request and its seed; or what is wrong with its own."""
+    changed = {name: value for name, value in own.items() if name != "seed"}
+    try:
+        resolved = configuration.resolve({"generate": settings.model_dump() | changed, "run": {"seed": own.get("seed", seed)}})
+    except RequestError as error:
+        return " ".join(str(error).split())
+    return resolved.generate, resolved.run.seed
+
+
+def _made(engine: Engine, requests: Sequence[Request], batches: list[list[_Asked]]) -> Iterator[tuple[list[tuple[int, str]], int]]:
+    """For each batch ((line, JSON) of its requests, tokens generated)."""
+    total = sum(len(asked.indices) for batch in batches for asked in batch)
+    with _one_thread(), logs.progress(total=total, unit="prompt") as bar:
         for batch in batches:
-            continued = engine.continue_([read[group[0]] for group in batch], settings, seed)
-            for group, continuations in zip(batch, continued, strict=True):
+            records, tokens = [], 0
+            continued = engine.continue_([asked.prompt for asked in batch], batch[0].settings, batch[0].seed)
+            for asked, continuations in zip(batch, continued, strict=True):
                 generations = [asdict(item) | {"log_prob": round(item.log_prob, 6)} for item in continuations]
-                for index in group:
-                    yield good[index].line, _json(good[index], {"prompt": good[index].prompt, "generations": generations})
-                bar.update(len(group))
+                tokens += sum(item.tokens for item in continuations)
+                unknown = int((asked.prompt[0] == engine.encoder.unk).sum()) if engine.encoder.unk is not None else 0
+                for index in asked.indices:
+                    values = {"prompt": requests[index].prompt} | ({"unknown": unknown} if unknown else {}) | {"generations": generations}
+                    records.append((requests[index].line, _json(requests[index], values)))
+            bar.update(len(records))
+            yield records, tokens
+
+
+def _merged(made: Iterator[tuple[int, str]], errors: list[tuple[int, str]]) -> Iterator[str]:
+    """All records in the order of their lines."""
+    yield from (record for _, record in heapq.merge(made, errors))
+
+
+def _key(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int) -> str:
+    asked = files.digest([vars(request) for request in requests])
+    about = [FORMAT, engine.about.weights, engine.about.tokenizer, asked, settings.model_dump(mode="json"), seed]
+    return files.digest(about)
 
 
 def _json(request: Request, values: dict[str, Any]) -> str:
     named = {"line": request.line} | ({} if request.id is None else {"id": request.id})
     return json.dumps(named | values, ensure_ascii=False)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON value")
 
 
 @contextmanager

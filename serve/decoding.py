@@ -47,7 +47,7 @@ def generate(
 
     Args:
         prompts: ids to read before the first prediction, each at least the `<eos>` that every text starts after.
-        settings: strategy and its parameters; `prompts` and `batch_prompts` are not looked at.
+        settings: strategy and its parameters; `prompts` and `batch_tokens` are not looked at.
         eos: ends a generation, where `settings.stop_at_eos`.
         fresh_sentences: whether the state is zeroed after `<eos>`, as in training on single sentences.
 
@@ -60,18 +60,6 @@ def generate(
     strategy = {"greedy": greedy, "sample": sample, "beam": beam}[settings.strategy]
     with torch.inference_mode():
         return strategy(model, prompts, settings, seed, eos, fresh_sentences)
-
-
-def by_length(prompts: Sequence[np.ndarray], size: int) -> list[list[list[int]]]:
-    """Batches of at most `size` different prompts, shortest first: a function of the prompts alone.
-
-    A batch lists, for each of its prompts, the indices of all that are equal to it, so that it is read and continued once.
-    """
-    equal: dict[bytes, list[int]] = {}
-    for index, ids in enumerate(prompts):
-        equal.setdefault(ids.tobytes(), []).append(index)
-    groups = sorted(equal.values(), key=lambda group: len(prompts[group[0]]))
-    return [groups[start : start + size] for start in range(0, len(groups), size)]
 
 
 def greedy(

@@ -16,6 +16,7 @@ from preprocess import sentences
 from preprocess.encoding import Encoder
 from preprocess.texts import Texts
 from serve import decoding, measuring, scoring
+from serve.prompt_batches import batches_of
 from train import model_folder
 from train.distributed import Ranks
 from train.model import LanguageModel
@@ -103,12 +104,12 @@ class Engine:
         """
         chosen = configuration.resolve({"generate": self.generation | settings}).generate
         read = [self.prompt(prompt) for prompt in prompts]
-        found: list[list[Continuation]] = [[] for _ in prompts]
-        for batch in decoding.by_length([ids for ids, _ in read], chosen.batch_prompts):
-            for group, continuations in zip(batch, self.continue_([read[group[0]] for group in batch], chosen, seed), strict=True):
-                for index in group:
-                    found[index] = continuations
-        return found
+        different = list({pair[0].tobytes(): pair for pair in read}.values())  # equal prompts are continued once
+        found: dict[bytes, list[Continuation]] = {}
+        for batch in batches_of([ids for ids, _ in different], chosen):
+            continued = self.continue_([different[number] for number in batch], chosen, seed)
+            found |= {different[number][0].tobytes(): items for number, items in zip(batch, continued, strict=True)}
+        return [found[ids.tobytes()] for ids, _ in read]
 
     def prompt(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """What the model reads of a prompt: `<eos>`, then its ids; the white space around it is no part of it.

@@ -4,6 +4,7 @@
                      SPLIT.md, .svg     the same as a page with a figure
                      SPLIT.surprisal.html    a heat map of the first sentences
     run.dir/generate/samples.jsonl      the generations           run.dir/generate/samples.inputs.json
+                     summary.json       how many, how long, how varied
 
 `.inputs.json` says what a result was made from, and its digest: a stage whose inputs and result are as they were does nothing.
 """
@@ -20,6 +21,7 @@ from pipeline.config import Config
 from pipeline.tracking import Recorder
 from serve import batch_job, heat_map, measuring, report_page, reports
 from serve.engine import Engine
+from serve.prompts import Request, open_requests
 from train import model_folder
 from train.distributed import Ranks
 from train.views import Sentences
@@ -107,7 +109,7 @@ def generate(config: Config, ranks: Ranks) -> None:
     folder = config.run.dir / "model"
     about = model_folder.read(folder)
     requests = configured_requests(config)
-    settings = config.generate.model_dump(mode="json", exclude={"prompts", "batch_prompts"})
+    settings = config.generate.model_dump(mode="json", exclude={"prompts", "batch_tokens"})
     prompts = files.digest([vars(request) for request in requests])
     inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "prompts": prompts, "generate": settings, "seed": config.run.seed}
     out = config.run.dir / "generate" / "samples.jsonl"
@@ -115,23 +117,25 @@ def generate(config: Config, ranks: Ranks) -> None:
         return
     with tracking.stage(config, "generate") as recorder:
         recorder.params(settings | {"seed": config.run.seed, "prompts": str(config.generate.prompts), "weights": about.weights})
-        batch_job.run(Engine.load(folder, ranks.device), requests, config.generate, config.run.seed, ranks, out)
-        if not ranks.first:
+        summary = batch_job.run(Engine.load(folder, ranks.device), requests, config.generate, config.run.seed, ranks, out)
+        if summary is None:
             return
-        columns = table(out)
-        recorder.table("samples.json", columns)
-        recorder.artifact(out, "generate")
+        files.write_json(out.with_name("summary.json"), summary)
+        recorder.metrics({f"generate/{name}": value for name, value in summary.items() if isinstance(value, int | float)})
+        recorder.table("samples.json", table(out))
+        for path in (out, out.with_name("summary.json")):
+            recorder.artifact(path, "generate")
         _note_inputs(out, inputs)
-    refused = sum(bool(request.error) for request in requests)
-    log.info("wrote %s: %d prompts, %d that could not be read", out, len(requests) - refused, refused)
+    log.info("wrote %s", out)
+    batch_job.tell(summary)
 
 
-def configured_requests(config: Config) -> list[batch_job.Request]:
+def configured_requests(config: Config) -> list[Request]:
     """The prompts of `generate.prompts`; the empty prompt where there are none."""
     prompts = config.generate.prompts
     if isinstance(prompts, Path):
-        return batch_job.open_requests(prompts)
-    return [batch_job.Request(number, prompt.strip()) for number, prompt in enumerate(prompts or ("",), 1)]
+        return open_requests(prompts)
+    return [Request(number, prompt.strip()) for number, prompt in enumerate(prompts or ("",), 1)]
 
 
 def table(path: Path) -> dict[str, list[Any]]:

@@ -82,7 +82,7 @@ def save(
     about |= {"weights": files.sha256(work / "model.safetensors"), "tokenizer": files.sha256(work / "tokenizer.json")}
     complete = About(**about)
     files.write_json(work / "config.json", asdict(complete))
-    files.write_json(work / "generation_config.json", generation.model_dump(mode="json", exclude={"prompts", "batch_prompts"}))
+    files.write_json(work / "generation_config.json", generation.model_dump(mode="json", exclude={"prompts", "batch_tokens"}))
     files.write_text(work / "README.md", card(complete))
     files.recover_folder(folder)
     files.replace_folder(work, folder)

@@ -63,7 +63,7 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
                     "tokenizer": {"kind": kind, "vocab_size": {"word": 30, "bpe": 270}.get(kind, 60)},
                     "dataset": {"dir": folder / "dataset", "workers": 1, "shards": 2, "length": 7},
                     "model": {"hidden": 12, "layers": 2},
-                    "generate": {"max_tokens": 12, "batch_prompts": 3},
+                    "generate": {"max_tokens": 12, "batch_tokens": 40},
                     "tracking": {"uri": ""},
                 }
             )  # fmt: skip

@@ -5,21 +5,28 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipeline import files
 from pipeline.config import Generate
-from pipeline.errors import RequestError
-from serve import batch_job, decoding
+from pipeline.errors import PacklmError, RequestError
+from serve import batch_job, decoding, journal
 from serve.engine import Engine
+from serve.generation_summary import Summary
+from serve.journal import Journal
+from serve.prompts import Request, open_requests, read_requests
 from train.distributed import Ranks
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = Generate(strategy="sample", samples=2, max_tokens=8, batch_prompts=2)
+SETTINGS = Generate(strategy="sample", samples=2, max_tokens=8, batch_tokens=60)
 LINES = [
     b'{"prompt": "the cat", "id": "first"}',
     b"{malformed",
@@ -29,7 +36,7 @@ LINES = [
     b'["the cat"]',
     b'{"prompt": "a \xff"}',
     b'{"prompt": "\\ud800"}',
-    b'{"prompt": "the", "temperature": 2}',
+    b'{"prompt": "the", "temprature": 2}',
     b"",
     b'{"prompt": "the", "id": NaN}',
     "{\"prompt\": \"a naïve 'Ümlaut'\"}".encode(),
@@ -37,27 +44,40 @@ LINES = [
 ]
 
 
-@dataclass(frozen=True)
-class FakeRanks(Ranks):
-    """One of several ranks, run one after the other, rank 0 last."""
+class ThreadRanks(Ranks):
+    """One of several ranks, each a thread."""
 
-    def barrier(self) -> None: ...
+    def __init__(self, rank: int, world: int, waiting: threading.Barrier, board: list[Any]):
+        super().__init__(rank, world, torch.device("cpu"))
+        self.__dict__ |= {"waiting": waiting, "board": board}
+
+    def barrier(self) -> None:
+        self.waiting.wait(60)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        self.board[self.rank] = values
+        self.barrier()
+        total = sum(self.board)
+        self.barrier()
+        return total
 
 
 def run(
-    engine: Engine, requests: list[batch_job.Request], out: Path, world: int = 1, settings: Generate = SETTINGS
+    engine: Engine, requests: list[Request], out: Path, world: int = 1, settings: Generate = SETTINGS
 ) -> list[dict[str, Any]]:  # fmt: skip
-    for rank in reversed(range(world)):
-        batch_job.run(engine, requests, settings, 5, FakeRanks(rank, world, torch.device("cpu")), out)
+    waiting, board = threading.Barrier(world), [None] * world
+    with ThreadPoolExecutor(world) as pool:
+        ranks = [ThreadRanks(rank, world, waiting, board) for rank in range(world)]
+        list(pool.map(lambda one: batch_job.run(engine, requests, settings, 5, one, out), ranks))
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
 def test_every_line_has_one_record_in_order(engine: Engine, tmp_path: Path) -> None:
-    records = run(engine, batch_job.read_requests(io.BytesIO(b"\n".join(LINES) + b"\n"), "p.jsonl"), tmp_path / "out.jsonl")
+    records = run(engine, read_requests(io.BytesIO(b"\n".join(LINES) + b"\n"), "p.jsonl"), tmp_path / "out.jsonl")
     assert [record["line"] for record in records] == list(range(1, len(LINES) + 1))
     bad = {record["line"]: record["error"] for record in records if "error" in record}
     assert sorted(bad) == [2, 4, 6, 7, 8, 9, 10, 11]
-    assert "not JSON" in bad[2] and "UTF-8" in bad[7] and "temperature" in bad[9]
+    assert "not JSON" in bad[2] and "UTF-8" in bad[7] and "did you mean temperature?" in bad[9]
     assert all(record.keys() >= {"prompt", "generations"} for record in records if record["line"] not in bad)
     assert [record.get("id") for record in records[:5]] == ["first", None, 7, None, None]
     assert records[11]["prompt"] == "a naïve 'Ümlaut'"
@@ -69,7 +89,7 @@ def test_every_line_has_one_record_in_order(engine: Engine, tmp_path: Path) -> N
 
 
 def test_each_prompt_gets_what_it_gets_alone(engine: Engine, tmp_path: Path) -> None:
-    requests = batch_job.read_requests(io.BytesIO(b"the cat\n\na small dog quietly\nthe\n"), "p.txt")
+    requests = read_requests(io.BytesIO(b"the cat\n\na small dog quietly\nthe\n"), "p.txt")
     together = run(engine, requests, tmp_path / "all.jsonl")
     for request, record in zip(requests, together, strict=True):
         (alone,) = run(engine, [request], tmp_path / "one.jsonl")
@@ -79,7 +99,7 @@ def test_each_prompt_gets_what_it_gets_alone(engine: Engine, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
 def test_the_bytes_do_not_depend_on_the_number_of_ranks(engine: Engine, tmp_path: Path, strategy: str) -> None:
-    requests = batch_job.read_requests(io.BytesIO(b"\n".join(LINES)), "p.jsonl")
+    requests = read_requests(io.BytesIO(b"\n".join(LINES)), "p.jsonl")
     settings = SETTINGS.model_copy(update={"strategy": strategy})
     for world in (1, 2, 3):
         run(engine, requests, tmp_path / f"{world}.jsonl", world, settings)
@@ -91,26 +111,26 @@ def test_two_processes_of_torchrun_write_the_bytes_of_one(engine: Engine, made: 
     model, prompts = made("bpe").run.dir / "model", tmp_path / "p.jsonl"
     prompts.write_bytes(b"\n".join(LINES))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "serve")]
-    command += ["generate", "--model", str(model), "--prompts", str(prompts), "--generate.batch_prompts", "2"]
+    command += ["generate", "--model", str(model), "--prompts", str(prompts), "--generate.batch_tokens", "60"]
     command += ["--strategy", "sample", "--samples", "2", "--max-tokens", "8", "--seed", "5", "--out", "two"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("8 of 13 lines are no prompts") == 1
-    run(engine, batch_job.open_requests(prompts), tmp_path / "one")
+    run(engine, open_requests(prompts), tmp_path / "one")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "p.jsonl", "two"]
 
 
 def test_several_processes_need_a_file(engine: Engine) -> None:
     with pytest.raises(RequestError, match="--out FILE"):
-        batch_job.write(engine, [batch_job.Request(1)], SETTINGS, 1, FakeRanks(0, 2, torch.device("cpu")), io.StringIO())
+        batch_job.write(engine, [Request(1)], SETTINGS, 1, Ranks(0, 2, torch.device("cpu")), io.StringIO())
 
 
 def test_text_is_a_prompt_a_line() -> None:
-    read = batch_job.read_requests(io.BytesIO(b"\xef\xbb\xbf the cat\r\n\n\xff\n{a dog}"), "p.txt")
+    read = read_requests(io.BytesIO(b"\xef\xbb\xbf the cat\r\n\n\xff\n{a dog}"), "p.txt")
     assert [request.prompt for request in read] == ["the cat", "", "", "{a dog}"]
     assert [bool(request.error) for request in read] == [False, False, True, False]
-    assert batch_job.read_requests(io.BytesIO(b""), "p.txt") == []
+    assert read_requests(io.BytesIO(b""), "p.txt") == []
 
 
 def test_one_thread_computes_and_then_all_do_again(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +139,101 @@ def test_one_thread_computes_and_then_all_do_again(engine: Engine, tmp_path: Pat
     monkeypatch.setattr(decoding, "generate", lambda *arguments: seen.append(torch.get_num_threads()) or original(*arguments))
     torch.set_num_threads(3)
     try:
-        run(engine, [batch_job.Request(1, "the")], tmp_path / "out")
+        run(engine, [Request(1, "the")], tmp_path / "out")
         assert (seen, torch.get_num_threads()) == ([1], 3)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_line_may_have_settings_of_its_own(engine: Engine, tmp_path: Path) -> None:
+    lines = [
+        {"prompt": "the cat"},
+        {"prompt": "the cat", "strategy": "beam", "beams": 3, "max_tokens": 4},
+        {"prompt": "the cat", "seed": 9},
+        {"prompt": "the cat", "top_p": 2, "samples": 0},
+    ]
+    stream = io.BytesIO("\n".join(map(json.dumps, lines)).encode())
+    plain, beams, other, wrong = run(engine, read_requests(stream, "p.jsonl"), tmp_path / "out.jsonl")
+    (expected,) = engine.generate(["the cat"], 5, strategy="beam", beams=3, samples=2, max_tokens=4)
+    assert [item["text"] for item in beams["generations"]] == [item.text for item in expected]
+    assert other["generations"] != plain["generations"] and len(plain["generations"]) == 2
+    assert "generate.top_p" in wrong["error"] and "generate.samples" in wrong["error"]
+
+
+def test_parquet_holds_what_jsonl_holds(engine: Engine, tmp_path: Path) -> None:
+    requests = read_requests(io.BytesIO(b"\n".join(LINES)), "p.jsonl")
+    records = run(engine, requests, tmp_path / "out.jsonl")
+    batch_job.run(engine, requests, SETTINGS, 5, Ranks(0, 1, torch.device("cpu")), tmp_path / "out.parquet")
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["id"] for row in rows[:3]] == ["first", None, "7"]
+    for row, record in zip(rows, records, strict=True):
+        assert {name: value for name, value in row.items() if name != "id" and value is not None} == {
+            name: value for name, value in record.items() if name != "id"
+        }
+
+
+class Killed(BaseException):
+    """The end of a process, as it were."""
+
+
+@pytest.mark.parametrize("worlds", [(1, 1), (1, 3)])
+def test_a_job_that_was_killed_makes_only_what_is_left(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worlds: tuple[int, int]
+) -> None:
+    requests = read_requests(io.BytesIO(b"\n".join(LINES)), "p.jsonl")
+    run(engine, requests, tmp_path / "whole.jsonl")
+    made: list[int] = []
+    original = engine.continue_
+
+    def counted(prompts: Any, *others: Any) -> Any:
+        made.append(len(prompts))
+        return original(prompts, *others)
+
+    def killed(prompts: Any, *others: Any) -> Any:
+        if len(made) == 2:
+            raise Killed
+        return counted(prompts, *others)
+
+    out = tmp_path / "killed.jsonl"
+    monkeypatch.setattr(engine, "continue_", killed)
+    with pytest.raises(Killed):
+        batch_job.run(engine, requests, SETTINGS, 5, Ranks(0, 1, torch.device("cpu")), out)
+    assert not out.exists()
+    journal = tmp_path / ".killed.jsonl.parts" / "rank-00000"
+    journal.write_bytes(journal.read_bytes()[:-5])  # the last line was not yet whole: its batch is made again
+    before, made[:] = made[:], []
+    monkeypatch.setattr(engine, "continue_", counted)
+    run(engine, requests, out, worlds[1])
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert len(before) == 2 and len(made) > 0
+    made_anew = list(made)
+    run(engine, requests, tmp_path / "anew.jsonl")
+    assert len(made) - len(made_anew) == len(made_anew) + 1  # one batch was not made again
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["anew.jsonl", "killed.jsonl", "whole.jsonl"]
+
+
+def test_what_was_begun_with_other_settings_is_begun_anew(engine: Engine, tmp_path: Path) -> None:
+    kept = Journal(tmp_path / "out.jsonl")
+    kept.begin("other")
+    with kept.writer(0) as stream:
+        journal.append(stream, [(1, '{"line": 1, "prompt": "stale"}')])
+    (record,) = run(engine, [Request(1, "the")], tmp_path / "out.jsonl")
+    assert record["prompt"] == "the"
+
+
+def test_two_jobs_of_one_file_are_one_too_many(engine: Engine, tmp_path: Path) -> None:
+    with files.lock(tmp_path / ".out.jsonl.lock"), pytest.raises(PacklmError, match=r"out.jsonl: in use by process \d+"):
+        run(engine, [Request(1, "the")], tmp_path / "out.jsonl")
+
+
+def test_the_summary_is_what_it_is_called(engine: Engine, tmp_path: Path) -> None:
+    counted = Summary()
+    for text, log_prob, tokens in (("a b a b a b", -8.0, 7), ("a b", -2.0, 3)):
+        counted.add({"generations": [{"text": text, "log_prob": log_prob, "tokens": tokens, "finished": tokens == 7}]})
+    counted.add({"error": "no"})
+    found = counted.values()
+    assert (found["prompts"], found["refused"], found["generations"], found["finished"], found["tokens"]) == (2, 1, 2, 1, 10)
+    assert found["self_perplexity"] == pytest.approx(np.exp(1.0))
+    assert found["distinct_1"] == 2 / 8 and found["distinct_2"] == 2 / 6 and found["distinct_4"] == 2 / 3
+    assert found["repetition"] == 1 / 3  # a b a b, b a b a, a b a b
+    assert Summary().values()["self_perplexity"] is None

@@ -255,9 +255,3 @@ def test_so_are_those_that_show_on_the_way_only(strategy: str) -> None:
         model.embedding.weight[3] = torch.nan
     with pytest.raises(PacklmError, match="not numbers"):
         run(model, [(EOS,)], strategy=strategy, samples=6, beams=6)
-
-
-def test_batches_hold_every_prompt_once_shortest_first_and_equal_ones_together() -> None:
-    prompts = [np.array(ids) for ids in ([1, 2, 3], [5], [1, 2, 4], [5], [6], [7, 7], [5])]
-    assert decoding.by_length(prompts, 3) == [[[1, 3, 6], [4], [5]], [[0], [2]]]
-    assert decoding.by_length([], 3) == []

@@ -1,0 +1,77 @@
+"""Prompts of a batch job, from a file of text or JSONL: what each line asks for, or why it is no prompt.
+
+    text     a prompt a line
+    jsonl    {"prompt": ..., "id": ..., "seed": ..., SETTING: ...}, all but the prompt optional; SETTING is one of `generate.*`, for
+             this prompt alone
+"""
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.config import Generate
+from pipeline.errors import RequestError
+
+SETTINGS = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
+"""Settings that a line may change for itself."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A line of the file of prompts: a prompt, or why it is none."""
+
+    line: int
+    """Counts from 1."""
+    prompt: str = ""
+    id: Any = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Those of `generate.*` that it has for itself, and `seed`."""
+    error: str = ""
+
+
+def read_requests(stream: IO[bytes], name: str) -> list[Request]:
+    """Reads a file of prompts: JSONL where its name ends in `.jsonl` or the first line begins with a brace, else a prompt a line."""
+    lines = stream.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if lines[-1] == b"":  # what follows the last line feed is no line
+        lines.pop()
+    structured = name.endswith(".jsonl") or (not name.endswith(".txt") and bool(lines) and lines[0].lstrip().startswith(b"{"))
+    return [_request(number, line, structured) for number, line in enumerate(lines, 1)]
+
+
+def open_requests(path: Path) -> list[Request]:
+    """`read_requests` of a file; `RequestError` where it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return read_requests(stream, str(path))
+    except OSError as error:
+        raise RequestError(f"{path}: the prompts cannot be read: {error.strerror}") from None
+
+
+def _request(number: int, line: bytes, structured: bool) -> Request:
+    if (place := line.find(b"\0")) >= 0:
+        return Request(number, error=f"not text: byte {place + 1} is NUL")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return Request(number, error=f"not UTF-8 at byte {error.start + 1}")
+    if not structured:
+        return Request(number, text.strip())
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair, which JSON can spell but no file can hold
+    except (ValueError, RecursionError) as error:
+        return Request(number, error=f"not JSON: {error}")
+    if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
+        return Request(number, error='not an object with a "prompt" that is a string')
+    settings = {name: given for name, given in value.items() if name not in ("prompt", "id")}
+    if unknown := sorted(set(settings) - {"seed", *SETTINGS}):
+        near = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "there are prompt, id, seed and the settings of generate"
+        return Request(number, id=value.get("id"), error=f"unknown field {unknown[0]}; {hint}")
+    return Request(number, value["prompt"], value.get("id"), settings)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON value")
