@@ -42,7 +42,7 @@ kill-training: $(READY)
 	@$(BIN)/python benchmarks/kill_training.py $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -1,0 +1,147 @@
+"""How fast sentences are scored, beside scoring them one by one and beside padded batches in the order of the input, all in one run.
+
+    python benchmarks/scoring_speed.py [--text FILE] [--sentences 3000] [--hidden 200] [--vocabulary 10000] [--rounds 5]
+
+FILE holds a sentence a line, made-up ones without it. The model has random weights, which changes nothing in its speed: a tied LSTM of two
+layers. Every side gives the log-probability of each sentence, and they have to agree to 1e-3. Each takes turns with the others on all
+sentences; figures are medians over the rounds, ratios medians of the rounds' ratios.
+
+    ours        `serve.scoring`: sorted by length, no padding, with words, entropies and surprisals beside it
+    losses      the same order through `LanguageModel.losses`: log-probabilities alone
+    padded      batches of 32 in the order of the input, padded, all logits of the batch at once, log-probabilities alone
+    one by one  a sentence after the other, log-probabilities alone
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+from made_up_text import make_corpus
+from torch.nn.functional import cross_entropy, pad
+
+from pipeline import config as configuration
+from preprocess.build import build as build_dataset
+from preprocess.encoding import Encoder
+from serve import scoring
+from train.evaluation import by_length, pieces, places_of
+from train.model import LanguageModel, build
+from train.views import Sentences, laid_out
+
+BATCH_TOKENS = configuration.Evaluate().batch_tokens
+PADDED = 32
+"""Sentences of a padded batch."""
+
+Way = Callable[[LanguageModel, Encoder, list[str]], np.ndarray]
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--sentences", type=int, default=3000)
+    parser.add_argument("--hidden", type=int, default=200)
+    parser.add_argument("--vocabulary", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        encoder, texts = prepare(given.text, Path(folder), given.vocabulary, given.sentences)
+    model = build(configuration.Model(hidden=given.hidden, layers=2), encoder.vocab_size, seed=1).eval()
+    tokens = len(encoder.encode_sentences(texts)[0])
+    print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{len(texts):,} sentences of {tokens / len(texts):.1f} tokens, vocabulary {encoder.vocab_size:,}, LSTM 2x{given.hidden} tied")
+    ways: dict[str, Way] = {"ours": ours, "losses": losses, "padded": padded, "one by one": one_by_one}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    expected = one_by_one(model, encoder, texts)
+    for _ in range(given.rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            found = way(model, encoder, texts)
+            seconds[name].append(time.perf_counter() - began)
+            if not np.allclose(found, expected, atol=1e-3):
+                sys.exit(f"{name}: the log-probabilities differ by {np.abs(found - expected).max()}")
+    print(f"{'':<12}{'sentences/s':>12}{'tokens/s':>10}{'ours is so many times as fast':>32}")
+    for name, taken in seconds.items():
+        ratio = median(theirs / own for own, theirs in zip(seconds["ours"], taken, strict=True))
+        print(f"{name:<12}{len(texts) / median(taken):>12,.0f}{tokens / median(taken):>10,.0f}{ratio:>32.2f}")
+
+
+def prepare(text: Path | None, folder: Path, vocabulary: int, count: int) -> tuple[Encoder, list[str]]:
+    """A tokenizer of the text's words, and its first sentences."""
+    if text is None:
+        text = folder / "made-up.txt"
+        make_corpus(text, 4 << 20)
+    settings = configuration.resolve(
+        {
+            "corpus": {"train": str(text), "document": "line", "sentences": "none"},
+            "tokenizer": {"kind": "word", "vocab_size": vocabulary}, "dataset": {"dir": folder / "data"},
+        }
+    )  # fmt: skip
+    build_dataset(settings)
+    lines = (line.strip() for line in text.read_text(encoding="utf-8").splitlines())
+    return Encoder.load(folder / "data"), [line for line in lines if line][:count]
+
+
+def ours(model: LanguageModel, encoder: Encoder, texts: list[str]) -> np.ndarray:
+    found = scoring.score(model, encoder, map(scoring.Sentence, texts), BATCH_TOKENS)
+    return np.array([score.log_prob for score in found])
+
+
+def losses(model: LanguageModel, encoder: Encoder, texts: list[str]) -> np.ndarray:
+    ids, ends = encoder.encode_sentences(texts)
+    sentences = Sentences.from_arrays(ids, ends)
+    found, places = np.empty(len(ids)), places_of(sentences)
+    for batch in by_length(sentences.lengths, np.arange(len(sentences)), BATCH_TOKENS):
+        for piece in pieces(sentences, places, batch, BATCH_TOKENS):
+            values, _ = model.losses(piece.batch(torch.device("cpu")))
+            found[laid_out(piece.keys, piece.keys + piece.lengths)] = values.numpy()
+    return -np.add.reduceat(found, places)
+
+
+@torch.inference_mode()
+def padded(model: LanguageModel, encoder: Encoder, texts: list[str]) -> np.ndarray:
+    cells = plain_lstm(model)
+    ids, ends = encoder.encode_sentences(texts)
+    rows, found = [torch.from_numpy(part.astype(np.int64)) for part in np.split(ids, ends[:-1])], []
+    for start in range(0, len(rows), PADDED):
+        some = rows[start : start + PADDED]
+        targets = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=-100)
+        inputs = pad(targets[:, :-1].clamp(min=0), (1, 0), value=encoder.eos)
+        logits = model.projection(cells(model.embedding(inputs))[0])
+        found.append(-cross_entropy(logits.transpose(1, 2), targets, reduction="none").double().sum(1))
+    return torch.cat(found).numpy()
+
+
+@torch.inference_mode()
+def one_by_one(model: LanguageModel, encoder: Encoder, texts: list[str]) -> np.ndarray:
+    cells, found = plain_lstm(model), []
+    for text in texts:
+        targets = torch.from_numpy(encoder.encode_sentences([text])[0].astype(np.int64))
+        inputs = pad(targets[:-1], (1, 0), value=encoder.eos)
+        logits = model.projection(cells(model.embedding(inputs)[None])[0][0])
+        found.append(-float(cross_entropy(logits, targets, reduction="sum")))
+    return np.array(found)
+
+
+def plain_lstm(model: LanguageModel) -> torch.nn.LSTM:
+    """The model's layers as PyTorch's own."""
+    widths = model.settings.widths
+    cells = torch.nn.LSTM(model.settings.embedding_width, widths[0], len(widths), batch_first=True)
+    for number, layer in enumerate(model.recurrence.layers):
+        for name, weight in layer.named_parameters():
+            getattr(cells, name.replace("_l0", f"_l{number}")).data = weight.data
+    return cells
+
+
+if __name__ == "__main__":
+    main()
