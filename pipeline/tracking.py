@@ -376,8 +376,9 @@ def _patient_lock(path: Path) -> Iterator[None]:
 def _params_schema(parameters: Mapping[str, Any]) -> Any:
     from mlflow.types import ParamSchema, ParamSpec
 
-    kinds = {bool: "boolean", int: "long", float: "double", str: "string"}
-    return ParamSchema([ParamSpec(key, kinds[type(value)], value) for key, value in parameters.items()])
+    kinds = {bool: "boolean", int: "long", float: "double", str: "string", list: "string"}  # lists are of strings
+    shapes = {list: (-1,)}
+    return ParamSchema([ParamSpec(key, kinds[type(value)], value, shapes.get(type(value))) for key, value in parameters.items()])
 
 
 def _describe(error: Exception, uri: str) -> str:

@@ -84,7 +84,9 @@ def sample(
     def choose(log_probs: Tensor, rows: Tensor, time: int) -> Tensor:
         which = rows.cpu().numpy()
         uniform = torch.from_numpy(noise.uniform(seed, prompt_keys[which], numbers[which], time)).to(log_probs.device)
-        return draw(log_probs, uniform, settings.temperature, settings.top_k, settings.top_p)
+        return draw(
+            log_probs, uniform, settings.temperature, settings.top_k, settings.top_p, settings.min_p, settings.typical_p
+        )
 
     return _draw(model, prompts, count, choose, settings, eos, fresh_sentences)
 
