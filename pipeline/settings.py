@@ -431,19 +431,20 @@ class Generate(Section):
         return self
 
     @property
-    def ignored(self) -> list[str]:
-        """What these settings ask for in vain: one line for each that the strategy, or another setting, leaves without effect."""
-        lines, given = [], self.model_dump(exclude_defaults=True)
+    def ignored(self) -> dict[str, str]:
+        """The settings that the strategy, or another setting, leaves without effect: why, for each."""
+        given = self.model_dump(exclude_defaults=True)
+        why: dict[str, str] = {}
         own = {"sample": ("temperature", "top_k", "top_p", "min_p", "typical_p", "replacement"), "beam": ("beams", "length_penalty")}
         for strategy, keys in own.items():
             if self.strategy != strategy:
-                lines += [f"generate.{key} is for strategy = {strategy}, not {self.strategy}" for key in keys if key in given]
+                why |= {key: f"generate.{key} is for strategy = {strategy}, not {self.strategy}" for key in keys if key in given}
         possible = {"greedy": 1, "beam": self.beams, "sample": self.samples}[self.strategy]
         if self.samples > possible:
-            lines.append(f"generate.samples = {self.samples}: {self.strategy} gives at most {possible} of each prompt")
+            why["samples"] = f"generate.samples = {self.samples}: {self.strategy} gives at most {possible} of each prompt"
         if self.min_tokens and not (self.stop_at_eos or self.stop):
-            lines.append("generate.min_tokens: nothing ends a generation before max_tokens")
-        return lines
+            why["min_tokens"] = "generate.min_tokens: nothing ends a generation before max_tokens"
+        return why
 
 
 class Tracking(Section):

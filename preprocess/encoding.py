@@ -132,6 +132,21 @@ class Encoder:
         return bytes(_BYTES[character] for character in spelled).decode(errors="backslashreplace")
 
     @cached_property
+    def spellings(self) -> list[bytes]:
+        """[V] what each token adds to the text before it, in UTF-8; of `<eos>`, the line feed between two sentences."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        found = [b""] * self.vocab_size
+        anchor = min((id for id in vocabulary.values() if id not in (self.eos, self.unk)), default=self.eos)
+        before = self._tokenizer.decode([anchor], skip_special_tokens=False)
+        for spelled, id in vocabulary.items():
+            if self.lossless:
+                found[id] = bytes(_BYTES[character] for character in spelled if character in _BYTES)
+            else:
+                found[id] = self._tokenizer.decode([anchor, id], skip_special_tokens=False).removeprefix(before).encode()
+        found[self.eos] = b"\n"
+        return found
+
+    @cached_property
     def _plainly(self) -> bool:
         """Whether sentences must be encoded whole; the log says why."""
         why = chunks.unsafe(self._tokenizer)

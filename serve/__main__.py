@@ -6,8 +6,10 @@
                              [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
     python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
     python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL or Parquet
-                             [--strategy greedy|sample|beam] [--samples N] [--temperature X] [--top-k N] [--top-p X]
-                             [--beams N] [--max-tokens N] [--stop-at-eos true|false] [--seed N]
+                             [--strategy greedy|sample|beam] [--samples N] [--min-tokens N] [--max-tokens N] [--seed N]
+                             [--temperature X] [--top-k N] [--top-p X] [--min-p X] [--typical-p X] [--replacement true|false]
+                             [--beams N] [--length-penalty X] [--no-repeat-ngram N] [--banned '["W", ...]'] [--stop '["S", ...]']
+                             [--stop-at-eos true|false]
     torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F                 also evaluate, score
 
 M is a model folder or a registry address (models:/NAME@champion); without it, the configuration's `run.dir/model`. `evaluate` and
@@ -25,8 +27,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import argparse
 import difflib
 import io
+import json
 import logging
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline import config as configuration
 from pipeline import dataset, errors
@@ -36,7 +39,7 @@ from pipeline.errors import RequestError
 
 log = logging.getLogger("packlm")
 
-DRAWING = ("strategy", "samples", "temperature", "top_k", "top_p", "beams", "max_tokens", "stop_at_eos")
+DRAWING = tuple(name for name in configuration.Generate.model_fields if name not in ("prompts", "batch_tokens"))
 SETTINGS: dict[str, dict[str, str]] = {
     "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams", "cache", "dynamic_lr")},
     "score": {name: f"score.{name}" for name in ("context", "rows", "format", "text_field")},
@@ -183,12 +186,12 @@ def generate(asked: argparse.Namespace, config: Config, given: list[str] | None)
             requests = [Request(1)] if asked.model else stages.configured_requests(config)
         engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking)
         if given is not None:
-            recommended = [word for key, value in engine.generation.items() for word in (f"--generate.{key}", str(value))]
+            recommended = [word for key, value in engine.generation.items() for word in (f"--generate.{key}", _spelled(value))]
             config = configuration.load(None, recommended + given)
         settings = config.generate
-        possible = {"greedy": 1, "beam": settings.beams, "sample": settings.samples}[settings.strategy]
-        if settings.samples > possible:
-            log.warning("generate.samples = %d: %s gives at most %d of each prompt", settings.samples, settings.strategy, possible)
+        for key, why in settings.ignored.items():
+            if given is None or f"--generate.{key}" in given:  # what the model's folder recommends for another strategy is no mistake
+                log.warning("%s", why)
         if asked.out in (None, "-"):
             batch_job.write(engine, requests, settings, config.run.seed, ranks, sys.stdout)
         else:
@@ -202,6 +205,11 @@ def _open(path: Path) -> io.BufferedReader:
         return open(path, "rb")
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _spelled(value: Any) -> str:
+    """A setting as it is given on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _positive(text: str) -> int:

@@ -1,7 +1,9 @@
 """Text in, text out: a trained model with its tokenizer. `packlm.load(path)` gives an `Engine`."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from preprocess import sentences
 from preprocess.encoding import Encoder
 from preprocess.texts import Texts
 from serve import decoding, measuring, scoring
+from serve.generation import Text
 from serve.prompt_batches import batches_of
+from serve.stepping import Stepper
 from train import model_folder
 from train.distributed import Ranks
 from train.model import LanguageModel
 from train.model_folder import About
+
+log = logging.getLogger("packlm")
 
 BATCH_TOKENS = configuration.Evaluate().batch_tokens
 
@@ -36,7 +42,7 @@ class Continuation:
     tokens: int
     """How many tokens were generated, the `<eos>` that ended them included."""
     finished: bool
-    """Whether it ended with its sentence; false where it was cut at `max_tokens`."""
+    """Whether it ended with its sentence or a stop string; false where it was cut, at `max_tokens` or where nothing was left to choose."""
 
 
 class Engine:
@@ -91,7 +97,7 @@ class Engine:
         """The likeliest next tokens after a prompt, and the probability of each."""
         ids, _ = self.prompt(prompt)
         with torch.inference_mode():
-            log_probs, _ = decoding.read(self.model, [ids])
+            log_probs, _ = self.stepper.read([ids])
         best, tokens = log_probs[0].double().exp().topk(min(top, self.encoder.vocab_size))
         return [(self.encoder.token(token), probability) for token, probability in zip(tokens.tolist(), best.tolist(), strict=True)]
 
@@ -99,10 +105,13 @@ class Engine:
         """Continues each prompt; the likeliest continuations first. An empty prompt gives text from nothing.
 
         Args:
-            settings: `strategy`, `samples`, `temperature`, `top_k`, `top_p`, `beams`, `max_tokens`, `stop_at_eos`; what is not
+            settings: those of `generate` (docs/generation.md): `strategy`, `samples`, `temperature`, `max_tokens`, ...; what is not
                 given is as in the model's `generation_config.json`.
         """
         chosen = configuration.resolve({"generate": self.generation | settings}).generate
+        for key, why in chosen.ignored.items():
+            if key in settings:
+                log.warning("%s", why)
         read = [self.prompt(prompt) for prompt in prompts]
         different = list({pair[0].tobytes(): pair for pair in read}.values())  # equal prompts are continued once
         found: dict[bytes, list[Continuation]] = {}
@@ -134,11 +143,22 @@ class Engine:
     def continue_(self, prompts: Sequence[tuple[np.ndarray, np.ndarray]], settings: Generate, seed: int) -> list[list[Continuation]]:
         """Continues one batch of prompts, each as `prompt` returns it."""
         read = [ids for ids, _ in prompts]
-        generations = decoding.generate(self.model, read, settings, seed, self.encoder.eos, self.sentences_alone)
+        generations = decoding.generate(self.stepper, read, settings, seed, self.encoder.eos, self.text)
         return [
             [Continuation(self._text(unfinished, item.ids), item.log_prob, len(item.ids), item.finished) for item in items]
             for (_, unfinished), items in zip(prompts, generations, strict=True)
         ]
+
+    @cached_property
+    def stepper(self) -> Stepper:
+        """The model, ready to read one token at a time."""
+        return Stepper(self.model, self.encoder.eos if self.sentences_alone else None)
+
+    @cached_property
+    def text(self) -> Text:
+        """What decoding has to know of text."""
+        spellings = self.encoder.spellings
+        return Text([*spellings, *[b""] * (self.about.vocab_size - len(spellings))], self._text_after)
 
     @property
     def sentences_alone(self) -> bool:
@@ -155,6 +175,10 @@ class Engine:
             documents = lines if self.about.context == "streams" else lines[-1:]
         cut = [sentences.split(document, self.rules.sentences, self.rules.language)[1] for document in documents]
         return [sentence for found in cut for sentence, _ in found]
+
+    def _text_after(self, prompt: np.ndarray, ids: np.ndarray) -> str:
+        """`_text` of ids after all those of a prompt."""
+        return self._text(prompt[np.flatnonzero(prompt == self.encoder.eos)[-1] + 1 :], ids)
 
     def _text(self, before: np.ndarray, ids: np.ndarray) -> str:
         """The text of generated ids; decoded with the ids before them, which decide on the white space between."""

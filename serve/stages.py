@@ -113,6 +113,8 @@ def generate(config: Config, ranks: Ranks) -> None:
     prompts = files.digest([vars(request) for request in requests])
     inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "prompts": prompts, "generate": settings, "seed": config.run.seed}
     out = config.run.dir / "generate" / "samples.jsonl"
+    for line in config.generate.ignored.values():
+        log.warning("%s", line)
     if _up_to_date(out, inputs, ranks):
         return
     with tracking.stage(config, "generate") as recorder:

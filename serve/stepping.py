@@ -5,9 +5,9 @@ filled up with zeros, and before the first one it is tried on this device, with 
 row has the bits that it has in the widest block, at either end of it. Of those the narrowest that holds the rows is taken, so one prompt
 does not pay for 64. Were a row's bits to depend on its place even there, every row would run alone: slow, and still exact.
 
-Two more things keep bits in place: weights are transposed once (kernels for tiny products of the other layout do depend on the place; and it
-is faster), and the logistic function is made of tanh (torch's own takes another path for the elements that do not fill a
-vector, wherever those happen to lie). Prompts are read in the same way, one token of each at a time.
+Two more things keep bits in place: weights are transposed once (kernels for tiny products of the other layout do depend on the place; and
+it is faster), and the logistic function is made of tanh (torch's own takes another path for the elements that do not fill a vector,
+wherever those happen to lie). Prompts are read in the same way, one token of each at a time.
 
 Shapes: B prompts, R rows, W rows of a block, V vocabulary, I input width, H units, C parts of a state (`train.recurrence`).
 """
@@ -136,6 +136,8 @@ class _Layer:
     def __init__(self, cell: str, layer: torch.nn.Module):
         w_ih, w_hh, b_ih, b_hh = (weight.detach() for weight in cells.weights_of(layer))
         self.cell = cell
+        self.weights: tuple[Tensor, ...]
+        self.biases: tuple[Tensor, ...]
         self.gates = [_transposed(gate) for gate in layer.gates] if isinstance(layer, mogrifier.Mogrifier) else []
         if cell == "gru":
             self.weights, self.biases = (_transposed(w_ih), _transposed(w_hh)), (b_ih.clone(), b_hh.clone())

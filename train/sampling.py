@@ -24,7 +24,7 @@ def draw(
     log_probs: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
     typical_p: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """Draws an id for each row from what the filters leave (`filtered`, whose arguments these are) by inverting the cumulative distribution.
+    """Draws an id for each row from what the filters leave (`filtered`), by inverting the cumulative distribution.
 
     Args:
         uniform: [R] float64 in (0, 1).
