@@ -93,8 +93,7 @@ def test_each_prompt_gets_what_it_gets_alone(engine: Engine, tmp_path: Path) -> 
     together = run(engine, requests, tmp_path / "all.jsonl")
     for request, record in zip(requests, together, strict=True):
         (alone,) = run(engine, [request], tmp_path / "one.jsonl")
-        for own, other in zip(alone["generations"], record["generations"], strict=True):
-            assert own["text"] == other["text"] and own["log_prob"] == pytest.approx(other["log_prob"], abs=1e-4)
+        assert alone["generations"] == record["generations"]
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])

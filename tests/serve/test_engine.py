@@ -1,14 +1,18 @@
 """Text in, text out: how prompts are read, and what comes back."""
 
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.config import Config
 from pipeline.errors import PacklmError, RequestError
-from serve import decoding
-from serve.engine import Engine
+from serve.engine import Continuation, Engine
 from tests.serve.conftest import trained_on
 
 
@@ -62,14 +66,72 @@ def test_prompt_and_continuation_make_up_a_text_that_scores_the_same(word_engine
             assert item.text.startswith(" ") == bool(prompt and item.text)
 
 
+def ended(item: Continuation) -> bool:
+    """Whether the last token was `<eos>`."""
+    return item.finished and not any(string in item.text for string in (" dog", "cat"))
+
+
+RULES: list[dict[str, Any]] = [
+    {"strategy": "greedy", "banned": ["the", "sees"]},
+    {"strategy": "sample", "samples": 4, "temperature": 2.0, "no_repeat_ngram": 2, "min_tokens": 4},
+    {"strategy": "sample", "samples": 4, "temperature": 2.0, "replacement": False, "stop": [" dog", "cat"]},
+    {"strategy": "beam", "beams": 4, "samples": 4, "length_penalty": 1.0, "top_k": 3},
+]
+
+
+@pytest.mark.parametrize("settings", RULES, ids=str)
+def test_log_prob_is_the_score_of_the_text_whatever_the_rules(engine: Engine, word_engine: Engine, settings: dict[str, Any]) -> None:
+    compared = 0
+    for one in (engine, word_engine):
+        prompts = ["the cat", "", "a small"]
+        for prompt, continuations in zip(prompts, one.generate(prompts, max_tokens=9, **settings), strict=True):
+            known = len(one.encoder.encode_open(prompt))
+            for item in continuations:
+                (score,) = one.score([prompt + item.text])
+                if len(score.tokens) == known + item.tokens + (not ended(item)):  # tokens that the tokenizer would choose as well
+                    assert item.log_prob == pytest.approx(score.log_probs[known : known + item.tokens].sum(), abs=1e-3)
+                    compared += 1
+    assert compared >= 3
+
+
+@pytest.mark.parametrize("kind", ["bpe", "word", "character"])
+def test_texts_contain_no_banned_word_and_end_at_stop_strings(made: Callable[[str], Config], kind: str) -> None:
+    engine = Engine.load(made(kind).run.dir / "model")
+    settings: dict[str, Any] = {"strategy": "sample", "samples": 60, "temperature": 3.0, "max_tokens": 25, "stop_at_eos": False}
+
+    def words(texts: Iterable[str]) -> list[str]:
+        return [word for text in texts for word in re.findall(r"\w+", text)]
+
+    (free,) = engine.generate(["a"], **settings)
+    banned = [word for word, _ in Counter(words("a" + item.text for item in free)).most_common(6) if word != "a"]
+    assert not set(words("a" + item.text for item in engine.generate(["a"], banned=banned, **settings)[0])) & set(banned)
+    pairs = Counter(item.text[place : place + 2] for item in free for place in range(len(item.text) - 1))
+    (stopped,) = engine.generate(["a"], stop=[pairs.most_common(20)[-1][0]], **settings)
+    ends = [item.text.find(pairs.most_common(20)[-1][0]) for item in stopped]
+    assert [item.finished for item in stopped] == [end >= 0 for end in ends]
+    assert all(item.tokens == 25 for item in stopped if not item.finished) and 0 < sum(item.finished for item in stopped) < 60
+
+
+def test_a_prompt_gives_the_same_alone_and_in_a_batch_to_the_bit(engine: Engine) -> None:
+    prompts = ["the cat", "", "a small dog quietly", "a", "the", "under the river"]
+    for settings in RULES:
+        together = engine.generate(prompts, seed=3, batch_prompts=5, **settings)
+        assert [engine.generate([prompt], seed=3, **settings)[0] for prompt in prompts] == together
+
+
+def test_settings_that_change_nothing_are_warned_of(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    engine.generate([""], strategy="greedy", beams=3, max_tokens=2)
+    assert [record.getMessage() for record in caplog.records] == ["generate.beams is for strategy = beam, not greedy"]
+
+
 def test_a_continuation_of_bytes_follows_the_prompt_without_a_gap(engine: Engine) -> None:
     (items,) = engine.generate(["the ca"], strategy="sample", samples=30, top_k=5, max_tokens=3)
     assert any(item.text and not item.text[0].isspace() for item in items)
 
 
 def test_equal_prompts_are_read_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, original = [], decoding.read
-    monkeypatch.setattr(decoding, "read", lambda model, prompts: read.append(len(prompts)) or original(model, prompts))
+    read, original = [], engine.stepper.read
+    monkeypatch.setattr(engine.stepper, "read", lambda prompts: read.append(len(prompts)) or original(prompts))
     found = engine.generate(["the cat", "a", "the cat ", "a"], strategy="sample", samples=4, max_tokens=5)
     assert read == [2] and found[0] == found[2] and found[1] == found[3] != found[0]
 
