@@ -3,7 +3,8 @@
 A text contains a word where no letter or digit stands beside it, if a letter or digit is at that end of the word itself: `cat` is in
 `a cat.` but not in `cats`. So a word is spoilt or completed by what follows it: an id is out of the question where it completes one (by the
 character behind it), or where it spells one to its end and nothing could follow that makes it longer: at the last
-token allowed, and with tokenizers whose tokens are whole words. The prompt is part of the text, so a word cannot be completed either.
+token allowed, and with tokenizers whose tokens are whole words. A character that comes in several tokens counts as no letter behind a
+word. The prompt is part of the text: a word that it begins is not completed.
 
 A row's state is how much of each word its text ends with. States are few, and which ids each forbids is found once, in text.
 """
@@ -39,7 +40,7 @@ class BannedWords:
         """`spellings`: [V] what each id adds to the text before it."""
         self.words, self.spellings, self.device = tuple(words), spellings, device
         self._openings = [spelling.decode(errors="replace")[:1] for spelling in spellings]
-        self._may_go_on = any(opening.isalnum() or opening == PART for opening in self._openings)
+        self._may_go_on = any(opening.isalnum() for opening in self._openings)
         self._states: list[State] = [START]
         self._numbers: dict[State, int] = {START: 0}
         self._after: dict[tuple[int, int], int] = {}
@@ -75,8 +76,9 @@ class BannedWords:
                 trying = [id for id, opening in enumerate(self._openings) if self._matters(state, opening)]
             for id in trying:
                 after, completed = self._read(state, self.spellings[id])
-                found[0, id] = completed
-                found[1, id] = any(place == len(self.words[word]) for word, place in after.begun)
+                spelt = any(place == len(self.words[word]) for word, place in after.begun)
+                found[0, id] = completed or (spelt and bool(after.rest))  # a part of a character may turn out to be anything
+                found[1, id] = spelt
             self._found[number] = (found[0].to(self.device), found[1].to(self.device))
         return self._found[number]
 
