@@ -16,7 +16,7 @@ from train.model import LanguageModel
 
 TOKENS = 40
 """Length of each text."""
-FEW = 256
+FEW = 1024
 """Ids among which the fewest that have some probability are looked for before all are sorted."""
 
 

@@ -59,7 +59,7 @@ def test_few_candidates_or_all_give_the_same(monkeypatch: pytest.MonkeyPatch) ->
     log_probs = log_probs.log_softmax(-1)
     for filters in ((1.0, 0, 0.8, 0.0, 1.0), (1.0, 0, 1.0, 0.0, 0.7), (1.0, 0, 0.9, 0.01, 0.8)):
         expected = np.stack([filtered(row, *filters) for row in log_probs.exp().numpy()])
-        for few in (1, 5, 256):
+        for few in (1, 5, 1024):
             monkeypatch.setattr(sampling, "FEW", few)
             found, _ = sampling.filtered(log_probs, *filters)
             assert (found / found.sum(-1, keepdim=True)).numpy() == pytest.approx(expected, abs=1e-12)
