@@ -115,7 +115,7 @@ def test_texts_contain_no_banned_word_and_end_at_stop_strings(made: Callable[[st
 def test_a_prompt_gives_the_same_alone_and_in_a_batch_to_the_bit(engine: Engine) -> None:
     prompts = ["the cat", "", "a small dog quietly", "a", "the", "under the river"]
     for settings in RULES:
-        together = engine.generate(prompts, seed=3, batch_prompts=5, **settings)
+        together = engine.generate(prompts, seed=3, batch_tokens=400, **settings)
         assert [engine.generate([prompt], seed=3, **settings)[0] for prompt in prompts] == together
 
 
