@@ -9,7 +9,7 @@ On the command line:
 
     packlm run|config|sync ...                         all stages; the resolved configuration; what MLflow has missed
     packlm preprocess|train ...                        one stage (several processes: torchrun --nproc-per-node 4 train ...)
-    packlm evaluate|score|next|generate ...            what one does with a model
+    packlm evaluate|score|pairs|next|generate ...      what one does with a model
 
 Every command takes `--config FILE` and `--section.key value`; `packlm config --explain` lists all settings.
 """
@@ -31,6 +31,7 @@ MODULES = {
     "train": "train",
     "evaluate": "serve",
     "score": "serve",
+    "pairs": "serve",
     "next": "serve",
     "generate": "serve",
 }

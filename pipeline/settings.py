@@ -368,6 +368,17 @@ class Score(Section):
     """The column or field of the input that holds the sentence."""
 
 
+class Pairs(Section):
+    format: Literal["auto", "tsv", "jsonl"] = "auto"
+    """What the input of `serve pairs` is; auto: JSONL where its name ends in `.jsonl`, else TSV."""
+    good: str = ""
+    """The column or field with the acceptable sentence; empty: `good`, in JSONL `sentence_good`."""
+    bad: str = ""
+    """The one with the other sentence; empty: `bad`, in JSONL `sentence_bad`."""
+    group: str = ""
+    """The one by which accuracy is given apart; empty: none."""
+
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: ((value,) if value else ()) if isinstance(value, str) else value)]
 
 
@@ -467,6 +478,7 @@ class Config(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     score: Score = Score()
+    pairs: Pairs = Pairs()
     generate: Generate = Generate()
     tracking: Tracking = Tracking()
 

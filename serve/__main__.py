@@ -4,13 +4,15 @@
                              [--context sentences|documents|streams] [--streams N] [--cache N | --dynamic-lr X]
     python -m serve score    [--model M] [--input F|-] [--out F|-] [--html F.html]           surprisal of each word, as TSV or JSONL
                              [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
+    python -m serve pairs    [--model M] [--input F|-] [--out F|-] [--summary F.json]        minimal pairs: accuracy, differences
+                             [--good NAME] [--bad NAME] [--group NAME] [--format tsv|jsonl]
     python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
     python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL or Parquet
                              [--strategy greedy|sample|beam] [--samples N] [--min-tokens N] [--max-tokens N] [--seed N]
                              [--temperature X] [--top-k N] [--top-p X] [--min-p X] [--typical-p X] [--replacement true|false]
                              [--beams N] [--length-penalty X] [--no-repeat-ngram N] [--banned '["W", ...]'] [--stop '["S", ...]']
                              [--stop-at-eos true|false]
-    torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F                 also evaluate, score
+    torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F                 also evaluate, score, pairs
 
 M is a model folder or a registry address (models:/NAME@champion); without it, the configuration's `run.dir/model`. `evaluate` and
 `generate` without any of these options are stages of the pipeline: they measure the configured dataset, continue the configured
@@ -43,6 +45,7 @@ DRAWING = tuple(name for name in configuration.Generate.model_fields if name not
 SETTINGS: dict[str, dict[str, str]] = {
     "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams", "cache", "dynamic_lr")},
     "score": {name: f"score.{name}" for name in ("context", "rows", "format", "text_field")},
+    "pairs": {name: f"pairs.{name}" for name in ("format", "good", "bad", "group")},
     "next": {},
     "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},
 }
@@ -70,7 +73,7 @@ def main() -> None:
     if asked.command == "generate":
         generate(asked, config, settings if asked.model and not file else None)
     else:
-        {"evaluate": evaluate, "score": score, "next": next_tokens}[asked.command](asked, config)
+        {"evaluate": evaluate, "score": score, "pairs": pairs, "next": next_tokens}[asked.command](asked, config)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -90,6 +93,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         elif name == "score":
             command.add_argument("--input", default="-")
             command.add_argument("--html", type=Path)
+        elif name == "pairs":
+            command.add_argument("--input", default="-")
+            command.add_argument("--summary", type=Path)
         elif name == "next":
             command.add_argument("--prompt", required=True)
             command.add_argument("--top", type=_positive, default=10)
@@ -152,6 +158,17 @@ def score(asked: argparse.Namespace, config: Config) -> None:
 
     with source, distributed.start(config.train.device) as ranks:
         score_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out or "-", asked.html, config, ranks)
+
+
+def pairs(asked: argparse.Namespace, config: Config) -> None:
+    """The command `pairs`."""
+    source = sys.stdin.buffer if asked.input == "-" else _open(Path(asked.input))
+
+    from serve import pairs_command
+    from train import distributed
+
+    with source, distributed.start(config.train.device) as ranks:
+        pairs_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out, asked.summary, config, ranks)
 
 
 def next_tokens(asked: argparse.Namespace, config: Config) -> None:

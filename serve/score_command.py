@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pipeline import files
 from pipeline import log as logs
@@ -18,6 +18,7 @@ from train.distributed import Ranks
 
 log = logging.getLogger("packlm")
 
+T = TypeVar("T")
 NAMED = 10
 """Lines that could not be read and are named one by one; the rest is counted."""
 
@@ -36,7 +37,7 @@ def run(model: str | Path, source: IO[bytes], name: str, out: str, html: Path | 
     documents, why = context(engine, config.score.context)
     log.info("context: %s", why)
     reader = Reader(source, name, config.score.format, config.score.text_field, documents)
-    rows = _counting(score_files.share(reader, ranks))
+    rows = counting(score_files.share(reader, ranks), "sentences")
     writer = Writer("jsonl" if out.endswith(".jsonl") else "tsv", config.score.rows, reader.others)
     found = score_files.scored(
         rows, lambda sentences: scoring.score(engine.model, engine.encoder, sentences, config.evaluate.batch_tokens, documents)
@@ -45,13 +46,13 @@ def run(model: str | Path, source: IO[bytes], name: str, out: str, html: Path | 
     if html:
         found = drawn.keep(found)
     with logs.progress(unit=" sentences") as bar:
-        found = _ticking(found, bar)
+        found = ticking(found, bar)
         if out == "-":
             sys.stdout.write(writer.header)
             for row, score in found:
                 sys.stdout.writelines(writer.lines(row, score))
         else:
-            score_files.write(found, writer, ranks, Path(out))
+            score_files.write(found, writer.lines, writer.header, ranks, Path(out))
     if html:
         with files.atomic(html, "w") as stream:
             title = f"Surprisal of {Path(name).name} under {engine.about.name}"
@@ -65,8 +66,8 @@ def context(engine: Engine, asked: str) -> tuple[bool, str]:
     return documents, said + (", as the model was trained" if asked == "auto" else "")
 
 
-def _counting(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows; the first that could not be read are named, and all of them counted."""
+def counting(rows: Iterable[Row], what: str) -> Iterator[Row]:
+    """The rows; the first that are none of what they should be are named, and all of them counted."""
     count = wrong = 0
     for row in rows:
         count += 1
@@ -76,7 +77,7 @@ def _counting(rows: Iterable[Row]) -> Iterator[Row]:
                 log.warning("line %d: %s", row.number, row.error)
         yield row
     if wrong:
-        log.warning("%d of %d lines are no sentences", wrong, count)
+        log.warning("%d of %d lines are no %s", wrong, count, what)
     elif not count:
         log.warning("the input is empty: nothing was scored")
 
@@ -97,7 +98,8 @@ class _Drawn:
             yield row, score
 
 
-def _ticking(found: Iterable[tuple[Row, Score | None]], bar: Any) -> Iterator[tuple[Row, Score | None]]:
+def ticking(found: Iterable[T], bar: Any) -> Iterator[T]:
+    """Passes things on, each a step of a progress bar."""
     for pair in found:
         bar.update()
         yield pair

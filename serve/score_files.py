@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 
 from pipeline import files
 from pipeline.errors import RequestError
@@ -32,6 +32,7 @@ COLUMNS = {
 }
 """The columns of a TSV, by what a row is; each after `item` and `sentence`."""
 
+T = TypeVar("T")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -53,12 +54,15 @@ class Row:
 class Reader:
     """The rows of a stream; what the header of a TSV says is known at once."""
 
-    def __init__(self, stream: IO[bytes], name: str, kind: str, text_field: str, documents: bool):
+    def __init__(
+        self, stream: Iterable[bytes], name: str, kind: str, text_field: str, documents: bool, setting: str = "score.text_field"
+    ):
         """
         Args:
             name: of the file, for messages and its ending; `-` is standard input.
             kind: `score.format`.
             documents: whether sentences are read after one another.
+            setting: the one that names `text_field`, for messages.
 
         Raises:
             RequestError: a binary file, or a TSV without a column `text_field`.
@@ -76,7 +80,7 @@ class Reader:
             self._columns = _decoded(next(self._lines, b""))[0].split("\t")
             if text_field not in self._columns or len(set(self._columns)) < len(self._columns):
                 there = ", ".join(self._columns)
-                raise RequestError(f"{name}: no column {text_field!r}, or one twice; there are {there}; score.text_field names the text's")
+                raise RequestError(f"{name}: no column {text_field!r}, or one twice; there are {there}; {setting} names the text's")
             self.others = [column for column in self._columns if column not in (text_field, "item")]
 
     def __iter__(self) -> Iterator[Row]:
@@ -167,18 +171,24 @@ class Writer:
                 yield "\t".join([escape(str(row.item)), str(row.number), *cells, *others]) + "\n"
 
 
-def write(found: Iterable[tuple[Row, Score | None]], writer: Writer, ranks: Ranks, out: Path) -> None:
-    """All ranks: writes the scores of all ranks to one file, in the order of the rows; whole or not at all."""
+def write(
+    found: Iterable[tuple[Row, T]], lines: Callable[[Row, T], Iterator[str]], header: str, ranks: Ranks, out: Path
+) -> None:  # fmt: skip
+    """All ranks: writes what all ranks found to one file, in the order of the rows; whole or not at all.
+
+    Args:
+        lines: the lines of a row and what was found for it.
+    """
     parts = [out.with_name(f".{out.name}.part-{rank:05d}") for rank in range(ranks.world)]
     with files.atomic(parts[ranks.rank], "w") as stream:
-        for row, score in found:
-            stream.writelines(f"{row.number:015d}{line}" for line in writer.lines(row, score))
+        for row, value in found:
+            stream.writelines(f"{row.number:015d}{line}" for line in lines(row, value))
     ranks.barrier()
     if ranks.first:
         with ExitStack() as stack:
             streams = [stack.enter_context(open(part, encoding="utf-8", newline="\n")) for part in parts]
             with files.atomic(out, "w") as whole:
-                whole.write(writer.header)
+                whole.write(header)
                 whole.writelines(line[15:] for line in heapq.merge(*streams, key=lambda line: line[:15]))
         for part in parts:
             part.unlink()

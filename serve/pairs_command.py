@@ -1,0 +1,65 @@
+"""The command `pairs`: which ranks, which files, where the summary goes."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline import files
+from pipeline import log as logs
+from pipeline.config import Config
+from pipeline.errors import RequestError
+from serve import pairs, pairs_summary, score_files, scoring
+from serve.engine import Engine
+from serve.pairs import Pairs, Writer
+from serve.pairs_summary import Tally
+from serve.score_command import counting, ticking
+from train.distributed import Ranks
+
+log = logging.getLogger("packlm")
+
+
+def run(
+    model: str | Path, source: Iterable[bytes], name: str, out: str | None, summary: Path | None, config: Config, ranks: Ranks
+) -> None:  # fmt: skip
+    """All ranks: scores the pairs of `source`, writes them to `out` (`-`: standard output) and what they come to to `summary`, as JSON.
+
+    The summary goes to standard output for people to read, or to standard error where the pairs go there.
+
+    Raises:
+        RequestError: no such model, no pair in the input, or several processes with one standard input or output.
+    """
+    if ranks.world > 1 and (name == "-" or out == "-"):
+        raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
+    engine = Engine.load(model, ranks.device, config.tracking)
+    settings, tally = config.pairs, Tally()
+    given = Pairs(source, name, settings.format, settings.good, settings.bad, settings.group)
+    rows = counting(score_files.share(given, ranks), "pairs")
+    found = pairs.scored(
+        rows, given.bad, lambda sentences: scoring.score(engine.model, engine.encoder, sentences, config.evaluate.batch_tokens)
+    )
+    found = tally.keep(found, given.group_of if settings.group else lambda row: "")
+    writer = Writer("jsonl" if (out or "").endswith(".jsonl") else "tsv", given)
+    with logs.progress(unit=" pairs") as bar:
+        found = ticking(found, bar)
+        if out == "-":
+            sys.stdout.write(writer.header)
+            for row, pair in found:
+                sys.stdout.writelines(writer.lines(row, pair))
+        elif out:
+            score_files.write(found, writer.lines, writer.header, ranks, Path(out))
+        else:
+            for _ in found:
+                pass
+    tally.join(ranks)
+    if not ranks.first:
+        return
+    made = {"model": engine.about.name, "weights_digest": engine.about.weights, "data": name} | tally.summary()
+    if not made["pairs"]:
+        raise RequestError(f"{name}: there is no pair in it")
+    if summary:
+        files.write_json(summary, made)
+    if out == "-":
+        log.info("%s", pairs_summary.table(made))
+    else:
+        print(pairs_summary.table(made))
