@@ -144,9 +144,9 @@ def share(rows: Iterable[Row], ranks: Ranks) -> Iterator[Row]:
     """The rows of a rank: blocks of them in turn, each ending with a document."""
     block = count = 0
     for row in rows:
-        if count >= CHUNK_SENTENCES and row.opens:
+        if count >= CHUNK_SENTENCES and row.opens and not row.error:
             block, count = block + 1, 0
-        count += 1
+        count += not row.error
         if block % ranks.world == ranks.rank:
             yield row
 

@@ -118,14 +118,14 @@ def test_ranks_add_up_their_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     tallies[0].add("x", made_up(-1, -2))
     tallies[1].add("x", made_up(-2, -1))
     tallies[1].add("a longer name", made_up(-2, -4))
-    tallies[1].errors = 3
+    tallies[0].errors, tallies[1].errors = 1, 3
     sent: list[torch.Tensor] = []
     monkeypatch.setattr(Ranks, "sum", lambda self, values: values + np.array([0, *map(len, sent)] if sent else [0, 0]))
     monkeypatch.setattr(Ranks, "gather", lambda self, own, axis, sizes: torch.cat([own, *sent]) if self.first else sent.append(own))
     for rank in (1, 0):
         tallies[rank].join(Ranks(rank, 2, torch.device("cpu")))
     summary = tallies[0].summary()
-    assert (summary["pairs"], summary["accuracy"], summary["lines_that_are_no_pairs"]) == (3, pytest.approx(2 / 3, abs=1e-6), 3)
+    assert (summary["pairs"], summary["accuracy"], summary["lines_that_are_no_pairs"]) == (3, pytest.approx(2 / 3, abs=1e-6), 4)
     assert summary["groups"]["x"]["pairs"] == 2 and summary["groups"]["a longer name"]["mean_difference"] == 2
 
 

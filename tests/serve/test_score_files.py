@@ -113,6 +113,11 @@ def test_ranks_share_blocks_that_end_with_documents(monkeypatch: pytest.MonkeyPa
     assert sorted(row.number for own in shares for row in own) == list(range(1, 15))
     assert [row.number for row in shares[0]] == [1, 2, 3, 4, 5, 6, 7, 13, 14]
     assert all(own[0].opens for own in shares)
+    # A line that is no sentence neither counts as one nor ends a document.
+    given[8:8] = [Row(16, error="bad"), Row(17, error="bad")]
+    given[3:3] = [Row(15, error="bad")]
+    share = score_files.share(given, Ranks(0, 2, torch.device("cpu")))
+    assert [row.number for row in share] == [1, 2, 3, 15, 4, 5, 6, 7, 13, 14]
 
 
 def test_two_processes_of_torchrun_write_the_bytes_of_one(made: Callable[[str], Config], tmp_path: Path) -> None:
