@@ -9,7 +9,7 @@ On the command line:
 
     packlm run|config|sync ...                         all stages; the resolved configuration; what MLflow has missed
     packlm preprocess|train ...                        one stage (several processes: torchrun --nproc-per-node 4 train ...)
-    packlm evaluate|score|pairs|next|generate ...      what one does with a model
+    packlm evaluate|score|pairs|rescore|next|generate ...   what one does with a model
 
 Every command takes `--config FILE` and `--section.key value`; `packlm config --explain` lists all settings.
 """
@@ -32,6 +32,7 @@ MODULES = {
     "evaluate": "serve",
     "score": "serve",
     "pairs": "serve",
+    "rescore": "serve",
     "next": "serve",
     "generate": "serve",
 }

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Weight = Annotated[float, Field(allow_inf_nan=False)] | Literal["tune"]
 
 
 class Section(BaseModel):
@@ -379,6 +380,23 @@ class Pairs(Section):
     """The one by which accuracy is given apart; empty: none."""
 
 
+class Rescore(Section):
+    lm_weight: Weight = "tune"
+    """What log P of a hypothesis counts for; tune: what gives the fewest word errors on the references."""
+    word_bonus: Weight = 0.0
+    """What is added for each word, in nats; tune likewise."""
+    old_lm_weight: Weight = 0.0
+    """What the score of the recogniser's own language model counts for, where the lists hold it apart; tune likewise."""
+    context: int = Field(0, ge=0)
+    """Utterances of the same recording that are read before a hypothesis."""
+    context_from: Literal["best", "reference"] = "best"
+    """What is read of an earlier utterance: the hypothesis that won, or its reference (which flatters)."""
+    sign: Literal["log-prob", "cost"] = "log-prob"
+    """What a score in JSONL is: higher is better, or lower."""
+    log_base: Annotated[float, Field(gt=1, allow_inf_nan=False)] | Literal["e"] = "e"
+    """The base of the logarithm that a score in JSONL is."""
+
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: ((value,) if value else ()) if isinstance(value, str) else value)]
 
 
@@ -479,6 +497,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     score: Score = Score()
     pairs: Pairs = Pairs()
+    rescore: Rescore = Rescore()
     generate: Generate = Generate()
     tracking: Tracking = Tracking()
 

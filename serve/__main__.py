@@ -6,6 +6,9 @@
                              [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
     python -m serve pairs    [--model M] [--input F|-] [--out F|-] [--summary F.json]        minimal pairs: accuracy, differences
                              [--good NAME] [--bad NAME] [--group NAME] [--format tsv|jsonl]
+    python -m serve rescore  [--model M] --nbest F.jsonl|DIR|WORDS [--ac-cost F [--lm-cost F]] [--references F] [--tune-on F]
+                             [--lm-weight X|tune] [--word-bonus X|tune] [--old-lm-weight X|tune] [--out F|DIR] [--summary F.json]
+                             [--context N [--segments F] [--context-from best|reference]] [--sign log-prob|cost] [--log-base B]
     python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
     python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL or Parquet
                              [--strategy greedy|sample|beam] [--samples N] [--min-tokens N] [--max-tokens N] [--seed N]
@@ -46,6 +49,10 @@ SETTINGS: dict[str, dict[str, str]] = {
     "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams", "cache", "dynamic_lr")},
     "score": {name: f"score.{name}" for name in ("context", "rows", "format", "text_field")},
     "pairs": {name: f"pairs.{name}" for name in ("format", "good", "bad", "group")},
+    "rescore": {
+        name: f"rescore.{name}"
+        for name in ("lm_weight", "word_bonus", "old_lm_weight", "context", "context_from", "sign", "log_base")
+    },
     "next": {},
     "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},
 }
@@ -73,7 +80,7 @@ def main() -> None:
     if asked.command == "generate":
         generate(asked, config, settings if asked.model and not file else None)
     else:
-        {"evaluate": evaluate, "score": score, "pairs": pairs, "next": next_tokens}[asked.command](asked, config)
+        {"evaluate": evaluate, "score": score, "pairs": pairs, "rescore": rescore, "next": next_tokens}[asked.command](asked, config)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -96,6 +103,10 @@ def parse(words: list[str]) -> argparse.Namespace:
         elif name == "pairs":
             command.add_argument("--input", default="-")
             command.add_argument("--summary", type=Path)
+        elif name == "rescore":
+            command.add_argument("--nbest", required=True)
+            for option in ("--ac-cost", "--lm-cost", "--references", "--tune-on", "--segments", "--summary"):
+                command.add_argument(option, type=Path)
         elif name == "next":
             command.add_argument("--prompt", required=True)
             command.add_argument("--top", type=_positive, default=10)
@@ -169,6 +180,15 @@ def pairs(asked: argparse.Namespace, config: Config) -> None:
 
     with source, distributed.start(config.train.device) as ranks:
         pairs_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out, asked.summary, config, ranks)
+
+
+def rescore(asked: argparse.Namespace, config: Config) -> None:
+    """The command `rescore`."""
+    from serve import rescore_command
+    from train import distributed
+
+    with distributed.start(config.train.device) as ranks:
+        rescore_command.run(asked.model or config.run.dir / "model", asked, config, ranks)
 
 
 def next_tokens(asked: argparse.Namespace, config: Config) -> None:

@@ -77,7 +77,7 @@ class Reader:
         self.kind = kind if kind != "auto" else _kind(name, first)
         self._lines = iter(_chain(first, lines))
         if self.kind == "tsv":
-            self._columns = _decoded(next(self._lines, b""))[0].split("\t")
+            self._columns = decoded(next(self._lines, b""))[0].split("\t")
             if text_field not in self._columns or len(set(self._columns)) < len(self._columns):
                 there = ", ".join(self._columns)
                 raise RequestError(f"{name}: no column {text_field!r}, or one twice; there are {there}; {setting} names the text's")
@@ -87,7 +87,7 @@ class Reader:
         read = {"text": self._text, "tsv": self._tsv, "jsonl": self._json}[self.kind]
         before, ended, documents = object(), True, 0
         for number, line in enumerate(self._lines, 1):
-            text, error = _decoded(line)
+            text, error = decoded(line)
             row = Row(number, error=error) if error else read(number, text)
             if row.error:
                 yield row
@@ -112,11 +112,9 @@ class Reader:
         return Row(number, cells[self._field], item=cells.get("item"), others={name: cells[name] for name in self.others})
 
     def _json(self, number: int, line: str) -> Row:
-        try:
-            value = json.loads(line, parse_constant=_refuse)
-            json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair, which JSON can spell but no file can hold
-        except (ValueError, RecursionError) as error:
-            return Row(number, error=f"not JSON: {error}")
+        value, wrong = json_value(line)
+        if wrong:
+            return Row(number, error=wrong)
         if not isinstance(value, dict) or not isinstance(value.get(self._field), str):
             return Row(number, error=f'not an object with a "{self._field}" that is a string')
         others = {name: other for name, other in value.items() if name not in (self._field, "item")}
@@ -247,7 +245,17 @@ def _chain(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _decoded(line: bytes) -> tuple[str, str]:
+def json_value(line: str) -> tuple[Any, str]:
+    """(value, "") of a line of JSON, or (None, what is wrong)."""
+    try:
+        value = json.loads(line, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair, which JSON can spell but no file can hold
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON: {error}"
+    return value, ""
+
+
+def decoded(line: bytes) -> tuple[str, str]:
     """(text without its line end, "") or ("", what is wrong)."""
     try:
         text = line.decode().rstrip("\r\n")

@@ -93,7 +93,11 @@ def score(
         ids, ends = encoder.encode_sentences(texts)
         opens = np.array([sentence.opens or not carry_on for sentence in chunk])
         segments = Sentences.from_arrays(ids, ends[np.append(opens[1:], True)])
-        found, state = segment_scores(model, segments, batch_tokens, encoder.opens_word, carry_on, None if opens[0] else state)
+        starts = None
+        if state is not None and not opens[0]:
+            both = tuple(torch.cat([zero, left], 1) for zero, left in zip(model.recurrence.zero_state(1), state, strict=True))
+            starts = both, np.arange(len(segments)) == 0
+        found, state = segment_scores(model, segments, batch_tokens, encoder.opens_word, carry_on, starts)
         yield from _by_sentence(encoder, texts, ids, ends, found)
 
 
@@ -109,14 +113,14 @@ class Found:
 
 def segment_scores(
     model: LanguageModel, segments: Sentences, batch_tokens: int, opens_word: np.ndarray | None = None, carry_on: bool = False,
-    first: State | None = None,
+    starts: tuple[State, np.ndarray] | None = None,
 ) -> tuple[Found, State | None]:  # fmt: skip
     """What the model says of all tokens of segments (each ends in `<eos>`, and starts after it), end to end.
 
     Args:
         opens_word: [V] bool, the tokens that `Found.boundaries` are about.
         carry_on: whether the state that the last segment leaves is wanted; it comes second.
-        first: what the first segment starts from; zeros if None.
+        starts: (states, [S] which of them each segment starts from); zeros if None.
     """
     device, places = model.embedding.weight.device, places_of(segments)
     found = np.empty((3, segments.tokens))
@@ -124,11 +128,9 @@ def segment_scores(
     final = None
     for batch in by_length(segments.lengths, np.arange(len(segments)), batch_tokens):
         state = None
-        if first is not None and (batch == 0).any():
-            state = model.recurrence.zero_state(len(batch))
-            place = int(np.flatnonzero(batch == 0)[0])
-            for part, given in zip(state, first, strict=True):
-                part[:, place] = given[:, 0]
+        if starts is not None:
+            own = torch.from_numpy(starts[1][batch].astype(np.int64)).to(device)
+            state = tuple(part.index_select(1, own) for part in starts[0])
         for piece in pieces(segments, places, batch, batch_tokens, carry_on):
             scores, state = model.scores(piece.batch(device), state, marked)
             where = laid_out(piece.keys, piece.keys + piece.lengths)

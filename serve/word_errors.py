@@ -35,6 +35,3 @@ class Rate:
     def rate(self) -> float:
         """Errors a word; more than 1 where more was inserted than said."""
         return self.errors / self.words
-
-    def __str__(self) -> str:
-        return f"{100 * self.rate:.2f} % ({self.errors:,} errors in {self.words:,} words)"

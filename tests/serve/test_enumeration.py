@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -11,9 +12,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from pipeline import config
+from pipeline.settings import Rescore
 from preprocess.encoding import Encoder
-from serve import pairs
+from serve import pairs, rescore
+from serve.context_scores import log_probs
 from serve.engine import Engine
+from serve.nbest import Hypothesis, Utterance
 from serve.score_files import Row
 from serve.scoring import BITS
 from tests.serve.conftest import wild
@@ -82,3 +86,30 @@ def test_pairs_are_decided_by_the_table(tiny: Engine, table: dict[tuple[int, ...
         per_token = truth(table, good) / (len(good.split()) + 1) - truth(table, bad) / (len(bad.split()) + 1)
         assert pair.difference_per_token == pytest.approx(per_token, abs=1e-9)
         assert pair.unknown == (good.count("z"), bad.count("z"))
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (0.25, 0.0), (1.0, 0.5), (4.0, -1.0)])
+def test_lists_are_ranked_by_the_table(tiny: Engine, table: dict[tuple[int, ...], float], weights: tuple[float, float]) -> None:
+    scores = np.random.default_rng(1).normal(0, 2, len(SENTENCES)).tolist()
+    hypotheses = [Hypothesis(text, rank, score) for rank, (text, score) in enumerate(zip(SENTENCES, scores, strict=True), 1)]
+    settings = Rescore(lm_weight=weights[0], word_bonus=weights[1])
+    (found,), given = rescore.rescore(
+        [Utterance("u", hypotheses, 1)], lambda asked: log_probs(tiny.model, tiny.encoder, asked, 100), settings, None
+    )  # fmt: skip
+    log_p, words = [truth(table, text) for text in SENTENCES], [len(text.split()) for text in SENTENCES]
+    expected = np.array(scores) + weights[0] * np.array(log_p) + weights[1] * np.array(words)
+    assert found.totals(given) == pytest.approx(expected, abs=1e-9)
+    assert found.order(given) == np.argsort(-expected, kind="stable").tolist()
+
+
+def test_tuning_finds_the_weight_at_which_the_table_is_right(tiny: Engine, table: dict[tuple[int, ...], float]) -> None:
+    """Each list holds the likeliest sentence of a length and another one that the recogniser prefers by twice the difference."""
+    utterances = []
+    for length in (1, 2, 3):
+        best, *others = sorted((text for text in SENTENCES if len(text.split()) == length), key=lambda text: -truth(table, text))
+        for number, other in enumerate(others):
+            score = 2 * (truth(table, best) - truth(table, other))
+            utterances.append(Utterance(f"{length}-{number}", [Hypothesis(other, 1, score), Hypothesis(best, 2, 0.0)], 1, best))
+    found, weights = rescore.rescore(utterances, lambda asked: log_probs(tiny.model, tiny.encoder, asked, 100), Rescore(), None)
+    rates = rescore.rates(found, weights)
+    assert rates["after"].errors == 0 < rates["before"].errors and weights[0] == pytest.approx(4, abs=1e-6)

@@ -1,0 +1,222 @@
+"""Rescoring: contexts read as they are defined, orders that follow from the totals, and word errors that fall after tuning."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import config as configuration
+from pipeline.config import Config
+from pipeline.errors import PacklmError
+from pipeline.settings import Rescore
+from serve import context_scores, rescore, scoring
+from serve.context_scores import Context
+from serve.engine import Engine
+from serve.nbest import Hypothesis, Utterance
+from tests.serve.conftest import WORDS
+from tests.serve.test_main import Command, command  # noqa: F401
+from tests.serve.test_nbest import write
+from tests.serve.test_scoring import LINES, chain
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4096])
+@pytest.mark.parametrize("batch_tokens", [1, 8192])
+def test_log_p_after_a_context_is_that_of_reading_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, chunk: int, batch_tokens: int
+) -> None:  # fmt: skip
+    monkeypatch.setattr(context_scores, "CHUNK_SENTENCES", chunk)
+    contexts: list[Context] = [(), ("the cat",), (LINES[3], ""), ("the cat",), ("", "", " a dog ")]
+    asked = [(context, text) for context in contexts for text in ("tree", "", LINES[0], " tree ")]
+    found, unknown = context_scores.log_probs(engine.model, engine.encoder, asked, batch_tokens)
+    for (context, text), value in zip(asked, found.tolist(), strict=True):
+        steps = chain(engine, [*context, text])[-1]
+        assert value == pytest.approx(sum(float(log_probs[target]) for target, log_probs in steps), abs=1e-4)
+    assert not unknown.any() and found[0] == found[3]
+    assert len(context_scores.log_probs(engine.model, engine.encoder, [], 9)[0]) == 0
+
+
+def test_equal_texts_are_scored_once_and_unknown_words_counted(word_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    segment_scores = scoring.segment_scores
+    monkeypatch.setattr(context_scores, "segment_scores", lambda model, segments, *rest, **more: (
+        seen.append(len(segments)), segment_scores(model, segments, *rest, **more),
+    )[1])  # fmt: skip
+    one, other = ((), "the zebra"), (("a",), "the zebra")
+    asked: list[tuple[Context, str]] = [one, ((), "the okapi zebra"), other, ((), " the zebra"), other]
+    found, unknown = context_scores.log_probs(word_engine.model, word_engine.encoder, asked, 100)
+    assert seen == [3] and unknown.tolist() == [1, 2, 1, 1, 1] and found[0] == found[3] and found[2] == found[4] != found[0]
+
+
+def test_a_score_that_is_no_number_is_an_error(engine: Engine) -> None:
+    bias = engine.model.projection.bias
+    kept = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias[5] = torch.inf
+        with pytest.raises(PacklmError, match="unusable"):
+            context_scores.log_probs(engine.model, engine.encoder, [((), "the cat")], 100)
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+
+
+def utterance(
+    id: str, texts: Sequence[str], scores: Sequence[float], recording: str | None = None, reference: str | None = None
+) -> Utterance:  # fmt: skip
+    hypotheses = [Hypothesis(text, rank, score) for rank, (text, score) in enumerate(zip(texts, scores, strict=True), 1)]
+    return Utterance(id, hypotheses, 1, reference, recording)
+
+
+def spelled(asked: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """A model that likes a text the more, the more of its letters the context has."""
+    return np.array([float(sum("".join(context).count(letter) for letter in text)) for context, text in asked]), np.zeros(len(asked), int)
+
+
+def test_a_context_is_what_won_before_in_the_recording() -> None:
+    given = [
+        utterance("1", ["a", "b"], [0, 1], "r"), utterance("x", ["q"], [0], "s"), utterance("2", ["a", "b"], [0.5, 0], "r"),
+        utterance("alone", ["b", "a"], [0, 0.25]), utterance("3", ["aa", "bb"], [1, 0], "r"),
+    ]  # fmt: skip
+    seen: list[tuple[Context, str]] = []
+
+    def score(asked: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
+        seen.extend(asked)
+        return spelled(asked)
+
+    found, weights = rescore.rescore(given, score, Rescore(lm_weight=1.0, context=1), None)
+    assert [one.utterance.id for one in found] == ["1", "x", "2", "alone", "3"] and weights.tolist() == [1, 0, 0]
+    # The second of utterance 1 wins by its score; with it before, the second of 2; with that, the second of 3.
+    assert [one.order(weights)[0] for one in found] == [1, 0, 1, 1, 1]
+    assert [context for context, text in seen if text == "aa"] == [("b",)] and {context for context, text in seen if text == "q"} == {()}
+    found, _ = rescore.rescore(given, score, Rescore(lm_weight=1.0), None)
+    assert [one.order(weights)[0] for one in found] == [1, 0, 0, 1, 0]
+    referred = [replace(one, reference=None if one.id == "2" else "a") for one in given]
+    seen.clear()
+    rescore.rescore(referred, score, Rescore(lm_weight=1.0, context=2, context_from="reference"), None)
+    assert dict((text, context) for context, text in seen if text in ("aa", "q")) == {"aa": ("a",), "q": ()}
+
+
+def test_weights_are_tuned_after_what_the_recogniser_put_first() -> None:
+    given = [utterance("1", ["a", "b"], [1, 0], "r", "a"), utterance("2", ["bb", "aa"], [3, 0], "r", "aa")]
+    seen: list[tuple[Context, str]] = []
+
+    def score(asked: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(asked[-1])
+        return spelled(asked)
+
+    found, weights = rescore.rescore(given, score, Rescore(context=3), None)
+    assert weights[0] > 1.5 and [one.order(weights)[0] for one in found] == [0, 1]
+    assert seen == [(("a",), "aa"), ((), "b"), (("a",), "aa")]  # all at once, then in turn
+    assert {name: rate.rate for name, rate in rescore.rates(found, weights).items()} == {"before": 0.5, "after": 0, "oracle": 0}
+
+
+def test_the_old_language_model_counts_with_its_weight() -> None:
+    given = [Utterance("u", [Hypothesis("a", 1, -1.0, -5.0), Hypothesis("b b", 2, -2.0, -1.0)], 1)]
+    found, weights = rescore.rescore(given, spelled, Rescore(lm_weight=0.0, old_lm_weight=0.5, word_bonus=0.25), None)
+    assert found[0].totals(weights).tolist() == [-1 - 2.5 + 0.25, -2 - 0.5 + 0.5]
+
+
+@pytest.fixture
+def noisy(word_engine: Engine) -> list[dict[str, Any]]:
+    """Lists with noise for scores, whose references are what the model takes for the likeliest, 3 nats a word being added."""
+    generator = np.random.default_rng(3)
+    made: list[dict[str, Any]] = []
+    for number in range(40):
+        texts = [" ".join(generator.choice(WORDS, generator.integers(2, 6))) for _ in range(6)]
+        liked = [score.log_prob + 3 * len(score.words) for score in word_engine.score(texts)]
+        scores = sorted(generator.normal(0, 2, 6).round(3).tolist(), reverse=True)
+        hypotheses = [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
+        made.append({"id": f"u{number:03d}", "hypotheses": hypotheses, "reference": texts[int(np.argmax(liked))]})
+    return made
+
+
+def test_word_errors_fall_after_tuning(
+    command: Command, made: Callable[[str], Config], noisy: list[dict[str, Any]], tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    model = made("word").run.dir / "model"
+    lines = [json.dumps(record) for record in noisy]
+    (tmp_path / "n.jsonl").write_text("\n".join([*lines[:5], "nonsense", *lines[5:]]), encoding="utf-8")
+    (tmp_path / "dev").write_text("".join(f"{record['id']}\n" for record in noisy[:20]), encoding="utf-8")
+    options = ["rescore", "--model", model, "--nbest", "n.jsonl"]
+    status, out, err = command(*options, "--tune-on", "dev", "--word-bonus", "tune", "--out", "o.jsonl", "--summary", "s.json")
+    assert status == 0 and "warning: n.jsonl line 6: not JSON" in err and "tuned on" in out and "only `the rest` says" in out
+    summary = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    rates = summary["word_error_rates"]
+    assert rates["tuned_on"]["after"]["rate"] < 0.2 * rates["tuned_on"]["before"]["rate"]
+    assert rates["the_rest"]["after"]["rate"] < 0.5 * rates["the_rest"]["before"]["rate"] and rates["all"]["oracle"]["errors"] == 0
+    assert summary["tuned"] == ["lm_weight", "word_bonus"] and summary["scores_read_as"] == {"sign": "log-prob", "log_base": "e"}
+    records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert "error" in records.pop(5) and [record["id"] for record in records] == [record["id"] for record in noisy]
+    errors = sum(record["hypotheses"][0]["errors"] for record in records)
+    assert errors == rates["all"]["after"]["errors"]
+    weights = summary["weights"]
+    for record in records:
+        totals = [own["total"] for own in record["hypotheses"]]
+        assert totals == sorted(totals, reverse=True)
+        for own in record["hypotheses"]:
+            expected = own["score"] + weights["lm_weight"] * own["log_prob"] + weights["word_bonus"] * own["words"]
+            assert own["total"] == pytest.approx(expected, abs=1e-4)
+    # The same weights, given: the same bytes. Another base and sign: the same order.
+    given = ["--lm-weight", weights["lm_weight"], "--word-bonus", weights["word_bonus"]]
+    status, out, err = command(*options, *given)
+    assert status == 0 and out == (tmp_path / "o.jsonl").read_text(encoding="utf-8") and "word error rate" in err
+    for record in noisy:
+        record["hypotheses"] = [own | {"score": -own["score"] / math.log(10)} for own in record["hypotheses"]]
+    (tmp_path / "n.jsonl").write_text("\n".join(map(json.dumps, noisy)), encoding="utf-8")
+    status, out, _ = command(*options, *given, "--sign", "cost", "--log-base", "10")
+    again = [json.loads(line) for line in out.splitlines()]
+    assert [[own["rank"] for own in one["hypotheses"]] for one in again] == [[own["rank"] for own in one["hypotheses"]] for one in records]
+
+
+def test_kaldi_and_espnet_lists_come_back_in_their_form(command: Command, made: Callable[[str], Config], tmp_path: Path) -> None:  # noqa: F811
+    model = made("word").run.dir / "model"
+    write(tmp_path, words="u-1 the cat\nu-2 a dog often\nv-2 tree\n", ac="u-1 3\nu-2 2\nv-2 1\n", text="u a dog often\nz the\n")
+    write(tmp_path, segments="u r 1 2\nv r 0 1\n", **{"1best_recog__text": "u the cat\n", "1best_recog__score": "u tensor(-3.)\n"})
+    options = ["rescore", "--model", model, "--nbest", "words", "--ac-cost", "ac", "--references", "text", "--out", "o"]
+    status, out, err = command(*options, "--context", 1, "--segments", "segments")
+    assert status == 0 and (tmp_path / "o" / "text").read_text() == "u a dog often\nv tree\n" and "  50.00 %" not in out
+    for warning in ("1 lists have no reference, v first", "1 references have no list, z first", "1 lists lack some rank, v first"):
+        assert warning in err
+    assert "foreign to it" in err
+    scores = [json.loads(line) for line in (tmp_path / "o" / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [one["id"] for one in scores] == ["u", "v"] and scores[0]["hypotheses"][0]["score"] == -2.0
+    status, _, _ = command("rescore", "--model", model, "--nbest", tmp_path, "--lm-weight", "0.5", "--out", "e")
+    total = float((tmp_path / "e" / "1best_recog" / "score").read_text().split()[1])
+    assert status == 0 and total == pytest.approx(-3 + 0.5 * Engine.load(model).score(["the cat"])[0].log_prob, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nbest", "n.jsonl"], "lm_weight = tune needs references: give --references FILE, or --lm-weight NUMBER"),
+        (["--nbest", "n.jsonl", "--lm-weight", "most"], "rescore.lm_weight"),
+        (["--nbest", "n.jsonl", "--lm-weight", "nan"], "rescore.lm_weight"),
+        (["--nbest", "n.jsonl", "--lm-weight", "1", "--tune-on", "text"], "--tune-on goes with a weight that is tuned"),
+        (["--nbest", "n.jsonl", "--references", "text", "--tune-on", "other"], "names no utterance"),
+        (["--nbest", "n.jsonl", "--references", "silence"], "the references hold no word"),
+        (["--nbest", "n.jsonl", "--lm-weight", "1", "--old-lm-weight", "1"], "no score of the old language model"),
+        (["--nbest", "n.jsonl", "--lm-weight", "1", "--context", "1"], "--segments FILE"),
+        (["--nbest", "text", "--lm-weight", "1"], "it is none of these"),
+        (["--nbest", "text", "--lm-cost", "text"], "--lm-cost goes with --ac-cost"),
+        (["--nbest", "text", "--ac-cost", "text", "--sign", "cost"], "about JSONL"),
+        (["--nbest", "n.jsonl", "--lm-weight", "1", "--out", "n.jsonl"], "write over the input"),
+        (["--nbest", "text", "--ac-cost", "text", "--out", "."], "write over the input"),
+        (["--nbest", "empty.jsonl"], "there is no n-best list in it"),
+        (["--nbest", "n.jsonl", "--lm-weight", "1"], "nowhere: no model here"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_the_model_is_read(
+    command: Command, tmp_path: Path, words: list[str], message: str  # noqa: F811
+) -> None:  # fmt: skip
+    (tmp_path / "n.jsonl").write_text('{"id": "u", "hypotheses": [{"text": "a", "score": 1}]}\n', encoding="utf-8")
+    write(tmp_path, text="u 1\n", other="v\n", silence="u\n")
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    status, out, err = command("rescore", "--model", "nowhere", *words)
+    assert (status, out) == (2, "") and message in err
+    assert configuration.load(None, ["--rescore.word_bonus", "-0.5"]).rescore.word_bonus == -0.5
