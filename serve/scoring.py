@@ -103,12 +103,14 @@ def score(
 
 @dataclass(frozen=True)
 class Found:
-    """What the model says of tokens, each [N] float64, in nats."""
+    """What the model says of tokens, each [N] float64; in nats, but for the last."""
 
     losses: np.ndarray
     entropies: np.ndarray
     boundaries: np.ndarray
     """-log P that a token comes which can only follow the end of a word."""
+    likelier: np.ndarray
+    """How many ids were likelier: 0 where the likeliest came."""
 
 
 def segment_scores(
@@ -123,7 +125,7 @@ def segment_scores(
         starts: (states, [S] which of them each segment starts from); zeros if None.
     """
     device, places = model.embedding.weight.device, places_of(segments)
-    found = np.empty((3, segments.tokens))
+    found = np.empty((4, segments.tokens))
     marked = None if opens_word is None else torch.from_numpy(opens_word).to(device)
     final = None
     for batch in by_length(segments.lengths, np.arange(len(segments)), batch_tokens):
@@ -134,7 +136,7 @@ def segment_scores(
         for piece in pieces(segments, places, batch, batch_tokens, carry_on):
             scores, state = model.scores(piece.batch(device), state, marked)
             where = laid_out(piece.keys, piece.keys + piece.lengths)
-            for row, values in zip(found, (scores.losses, scores.entropies, -scores.marked), strict=True):
+            for row, values in zip(found, (scores.losses, scores.entropies, -scores.marked, scores.likelier), strict=True):
                 row[where] = values.double().cpu().numpy()
         last = np.flatnonzero(batch == len(segments) - 1)
         if carry_on and len(last):

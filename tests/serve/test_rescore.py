@@ -96,10 +96,11 @@ def test_a_context_is_what_won_before_in_the_recording() -> None:
     assert [context for context, text in seen if text == "aa"] == [("b",)] and {context for context, text in seen if text == "q"} == {()}
     found, _ = rescore.rescore(given, score, Rescore(lm_weight=1.0), None)
     assert [one.order(weights)[0] for one in found] == [1, 0, 0, 1, 0]
-    referred = [replace(one, reference=None if one.id == "2" else "a") for one in given]
-    seen.clear()
-    rescore.rescore(referred, score, Rescore(lm_weight=1.0, context=2, context_from="reference"), None)
-    assert dict((text, context) for context, text in seen if text in ("aa", "q")) == {"aa": ("a",), "q": ()}
+    for second, context in (("b", ("b",)), (None, ("a",))):  # an utterance without a reference is left out of the context
+        referred = [replace(one, reference={"1": "a", "2": second}.get(one.id)) for one in given]
+        seen.clear()
+        rescore.rescore(referred, score, Rescore(lm_weight=1.0, context=1, context_from="reference"), None)
+        assert {text: context for context, text in seen if text in ("aa", "q")} == {"aa": context, "q": ()}
 
 
 def test_weights_are_tuned_after_what_the_recogniser_put_first() -> None:
