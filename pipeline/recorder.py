@@ -80,9 +80,10 @@ class Recorder:
         requirements: list[str],
         code_paths: list[Path],
         name: str,
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
     ) -> str | None:
-        """Records a model folder as an MLflow model made from code, and registers it. Waits for it.
+        """Records a model folder as an MLflow model made from code, and registers it, unless a version has these weights. Waits for it.
 
         Args:
             folder: our model folder; `declare_model`'s `load` gets a copy of it.
@@ -91,14 +92,29 @@ class Recorder:
             code_paths: packages that go with it.
             name: name in the registry.
             parameters: what `predict` accepts as `params`, with the defaults; MLflow drops all others.
+            tags: of the version; `weights`, their digest, tells versions apart.
 
-        Returns the new version, or None if it could not be recorded.
+        Returns the version, new or not, or None if it could not be recorded.
         """
-        if not self._courier:
-            return None
-        call = (folder, code, requirements, code_paths, name, dict(parameters or {}))
-        version: str | None = self._courier.wait_for(self._courier.post(lambda runs: runs.model(*call)))
+        call = (folder, code, requirements, code_paths, name, dict(parameters), dict(tags))
+        version: str | None = self._ask(lambda runs: runs.model(*call))
         return version
+
+    def champion(self, name: str) -> str | None:
+        """The version of a registered model that has the alias `champion`; empty where none has, None if the registry does not say."""
+        version: str | None = self._ask(lambda runs: runs.champion(name))
+        return version
+
+    def crown(self, name: str, version: str) -> bool:
+        """Moves the alias `champion` to a version; whether that was done."""
+        return bool(self._ask(lambda runs: runs.crown(name, version)))
+
+    def describe(self, name: str, version: str, text: str) -> None:
+        """What the registry's page says of a version (Markdown)."""
+        self._post(lambda runs: runs.describe(name, version, text))
+
+    def _ask(self, action: Callable[[Any], Any]) -> Any:
+        return self._courier.wait_for(self._courier.post(action)) if self._courier else None
 
     def _post(self, action: Callable[[Any], Any]) -> None:
         if self._courier:

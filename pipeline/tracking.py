@@ -20,12 +20,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline import files
+from pipeline import files, registry
 from pipeline.config import Config, Tracking
 from pipeline.courier import Courier
 from pipeline.errors import PacklmError, RequestError, Stopped
@@ -225,8 +225,12 @@ class _Runs:
         store(self.child, str(path), folder or None)
 
     def model(
-        self, folder: Path, code: Path, requirements: list[str], code_paths: list[Path], name: str, parameters: dict[str, Any]
-    ) -> str:
+        self, folder: Path, code: Path, requirements: list[str], code_paths: list[Path], name: str, parameters: dict[str, Any],
+        tags: dict[str, str],
+    ) -> str:  # fmt: skip
+        known = registry.version_of(self.client, name, tags["weights"])
+        if known is not None:
+            return known
         mlflow = _mlflow()
         mlflow.set_tracking_uri(self.uri)  # what follows goes to the global store and experiment
         mlflow.set_experiment(experiment_id=self.experiment)
@@ -244,9 +248,17 @@ class _Runs:
                 pip_requirements=requirements,
                 signature=signature,
             )
-        with suppress(mlflow.exceptions.MlflowException):  # there already
-            self.client.create_registered_model(name)
-        return str(self.client.create_model_version(name, info.model_uri, self.child, model_id=info.model_id).version)
+        return registry.register(self.client, name, info, self.child, tags)
+
+    def champion(self, name: str) -> str:
+        return registry.champion(self.client, name)
+
+    def crown(self, name: str, version: str) -> bool:
+        self.client.set_registered_model_alias(name, registry.CHAMPION, version)
+        return True
+
+    def describe(self, name: str, version: str, text: str) -> None:
+        self.client.update_model_version(name, version, text)
 
     def end(self, status: str) -> None:
         for run in (self.child, self.parent):

@@ -77,6 +77,11 @@ class Engine:
         generation = files.read_json(folder / "generation_config.json")
         return cls(model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")), about, encoder, generation)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.embedding.weight.device
+
     def score(self, texts: Sequence[str], document: bool = False) -> list[scoring.Score]:
         """log P(E) of each text, taken as one sentence, and surprisal and entropy of each of its tokens and words.
 
@@ -88,7 +93,7 @@ class Engine:
 
     def perplexity(self, texts: Sequence[str]) -> float:
         """Perplexity per token of texts, each a document, cut into sentences and measured with the context the model was trained with."""
-        ranks = Ranks(0, 1, self.model.projection.weight.device)
+        ranks = Ranks(0, 1, self.device)
         documents = Texts.of((f"text {number}", text) for number, text in enumerate(texts))
         result, *_ = measuring.measure_documents(self.model, self.about, self.encoder, [documents], configuration.Evaluate(), ranks)
         return result.perplexity

@@ -73,6 +73,15 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join(f"{name:<16}{value}" for name, value in rows(values))
 
 
+def in_a_line(values: dict[str, Any]) -> str:
+    """`validation: perplexity 93.20 per token, 141.00 per word, 1.3210 bits per byte; 70,390 tokens, context documents`."""
+    bits = f", {values['bits_per_byte']:.4f} bits per byte" if values["bits_per_byte"] is not None else ""
+    return (
+        f"{values['split']}: perplexity {values['perplexity']:,.2f} per token, {values['perplexity_per_word']:,.2f} per word{bits}; "
+        f"{values['tokens']:,} tokens, context {values['context']}"
+    )
+
+
 def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     """What a report says in short: (name, value), no name where a value goes on."""
     bits, interval = values["bits_per_byte"], values["interval"]

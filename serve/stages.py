@@ -19,7 +19,7 @@ from typing import Any
 from pipeline import dataset, files, tracking
 from pipeline.config import Config
 from pipeline.tracking import Recorder
-from serve import batch_job, heat_map, measuring, report_page, reports
+from serve import batch_job, champion, heat_map, measuring, report_page, reports
 from serve.engine import Engine
 from serve.prompts import Request, open_requests
 from train import model_folder
@@ -60,8 +60,7 @@ def evaluate(config: Config, ranks: Ranks) -> str | None:
                         _keep(report, engine, config, outs[split], recorder)
             if not ranks.first:
                 return None
-            version = _register(folder, engine, config, recorder)
-            if version or not config.tracking.uri:  # otherwise the stage is not complete: run again, it registers the model
+            if _registered(folder, engine, config, {split: files.read_json(out) for split, out in outs.items()}, recorder):
                 for split, out in outs.items():
                     _note_inputs(out, inputs | {"split": split})
     return "\n\n".join(reports.table(files.read_json(out)) for out in outs.values()) if ranks.first else None
@@ -93,15 +92,24 @@ def _draw_first_sentences(engine: Engine, config: Config, split: str, context: s
         heat_map.write(scores, stream, f"Surprisal of {split} under {engine.about.name}", note, len(sentences) - len(texts))
 
 
-def _register(folder: Path, engine: Engine, config: Config, recorder: Recorder) -> str | None:
-    """Records the model, and returns its new version in the registry; None where there is none."""
+def _registered(folder: Path, engine: Engine, config: Config, made: dict[str, Any], recorder: Recorder) -> bool:
+    """Registers the model and settles who is champion; false if the registry did not answer: run again, the stage does the rest."""
+    if not config.tracking.uri:
+        return True
     code = Path(__file__).with_name("mlflow_model.py")
     packages = [ROOT / name for name in ("pipeline", "preprocess", "serve", "train")]
     parameters = {"task": "generate", "seed": config.run.seed, **engine.generation}
-    version = recorder.log_model(folder.resolve(), code, requirements(), packages, config.tracking.model_name, parameters)
-    if version:
-        log.info("registered as version %s of models:/%s", version, config.tracking.model_name)
-    return version
+    name, about = config.tracking.model_name, engine.about
+    tags = {"weights": about.weights, "tokenizer": about.tokenizer, "run": config.run.name}
+    version = recorder.log_model(folder.resolve(), code, requirements(), packages, name, parameters, tags)
+    if version is None:
+        return False
+    log.info("version %s of models:/%s", version, name)
+    found = champion.contest(config, engine, version, made, recorder)
+    if found:
+        champion.keep(found, config, recorder)
+        recorder.describe(name, version, "\n\n".join([*map(reports.in_a_line, made.values()), f"As champion: {found.reason}."]))
+    return found is not None
 
 
 def generate(config: Config, ranks: Ranks) -> None:

@@ -28,6 +28,8 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
     ranks = Ranks(0, 1, torch.device("cpu"))
     assert "perplexity" in (stages.evaluate(config, ranks) or "")
     stages.generate(config, ranks)
+    again = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"baselines": False})})
+    stages.evaluate(again, ranks)  # measured anew, but the same weights
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -39,8 +41,12 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
         for run in (ids["parent"], ids["stages"]["evaluate"]):
             assert client.get_run(run).data.metrics["validation/perplexity"] == pytest.approx(report["perplexity"])
         assert "samples.json" in [item.path for item in client.list_artifacts(ids["stages"]["generate"])]
+        assert [version.version for version in client.search_model_versions(f"name = '{tracked.model_name}'")] == [1]
+        version = client.get_model_version_by_alias(tracked.model_name, "champion")
+        assert version.tags["weights"] == report["weights_digest"] and f"{report['perplexity']:,.2f} per token" in version.description
+        assert "evaluate/champion.json" in [item.path for item in client.list_artifacts(ids["stages"]["evaluate"], "evaluate")]
         mlflow.set_tracking_uri(tracked.uri)
-        loaded = mlflow.pyfunc.load_model(f"models:/{tracked.model_name}/1")
+        loaded = mlflow.pyfunc.load_model(f"models:/{tracked.model_name}@champion")
         rows = [{"prompt": "the cat"}, {"prompt": ""}]
         generated = loaded.predict(rows, params={"strategy": "beam", "samples": 2, "max_tokens": 5})
         scored = loaded.predict(rows, params={"task": "score"})

@@ -1,0 +1,149 @@
+"""A new version becomes champion only by being better, measured beside the present one; whatever cannot be compared changes nothing."""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import dataset, tracking
+from pipeline.config import Config
+from pipeline.errors import PacklmError
+from preprocess.encoding import Encoder
+from serve import champion, original_text
+from serve.engine import Engine
+from tests.serve.conftest import write_model
+from train import model_folder
+
+
+class Registry(tracking.Recorder):
+    """A registry in memory: answers who is champion, and notes who becomes it."""
+
+    def __init__(self, present: str | None):
+        super().__init__()
+        self.present, self.answers, self.logged = present, True, dict[str, float]()
+
+    def champion(self, name: str) -> str | None:
+        return self.present
+
+    def crown(self, name: str, version: str) -> bool:
+        if self.answers:
+            self.present = version
+        return self.answers
+
+    def metrics(self, values: Any, step: int = 0) -> None:
+        self.logged |= values
+
+
+@pytest.fixture
+def best(made: Callable[[str], Config], tmp_path: Path) -> Path:
+    """The model of `engine` with smaller weights, which is better: the other's are random and large."""
+    return saved(made("bpe"), tmp_path / "best", 0.01)
+
+
+def saved(config: Config, folder: Path, scale: float) -> Path:
+    model, about = model_folder.load(config.run.dir / "model")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    values = {name: value for name, value in vars(about).items() if name not in ("weights", "tokenizer", "format")}
+    model_folder.save(folder, model_folder.weights_of(model), values, config.generate, config.run.dir / "model")
+    return folder
+
+
+def champions_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(tracking, "fetch_model", lambda address, store: folder)
+
+
+def test_the_better_one_becomes_champion_and_the_worse_does_not(
+    made: Callable[[str], Config], engine: Engine, best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, registry = made("bpe"), Registry("1")
+    champions_folder(monkeypatch, config.run.dir / "model")
+    better = champion.contest(config, Engine.load(best), "2", {}, registry)
+    assert better and better.won and registry.present == "2" and better.by == "perplexity"
+    champions_folder(monkeypatch, best)
+    worse = champion.contest(config, engine, "3", {}, registry)
+    assert worse and not worse.won and registry.present == "2"
+    assert (worse.new, worse.old) == (better.old, better.new)  # each was measured once as the new one and once as the champion
+    assert champion.contest(config, Engine.load(best), "4", {"validation": {"perplexity": worse.old}}, registry).won is False  # no better
+    into = config.model_copy(update={"run": config.run.model_copy(update={"dir": tmp_path})})
+    champion.keep(worse, into, registry)
+    assert json.loads((tmp_path / "evaluate" / "champion.json").read_text())["reason"] == worse.reason
+    assert registry.logged == {"champion/perplexity_new": worse.new, "champion/perplexity_old": worse.old, "champion/won": False}
+
+
+def test_the_first_one_becomes_champion_unmeasured(made: Callable[[str], Config], engine: Engine) -> None:
+    registry = Registry("")
+    found = champion.contest(made("bpe"), engine, "1", {}, registry)
+    assert found and found.won and found.by is None and registry.present == "1"
+    again = champion.contest(made("bpe"), engine, "1", {}, registry)
+    assert again and not again.won and again.reason == "version 1 is the champion already"
+
+
+def test_other_tokenizers_are_compared_by_bits_per_byte_of_the_text(
+    made: Callable[[str], Config], engine: Engine, corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = made("bpe")
+    other = config.model_copy(
+        update={
+            "tokenizer": config.tokenizer.model_copy(update={"vocab_size": 290}),
+            "dataset": config.dataset.model_copy(update={"dir": tmp_path / "dataset"}),
+            "run": config.run.model_copy(update={"dir": tmp_path / "run"}),
+        }
+    )
+    write_model(other)
+    champions_folder(monkeypatch, other.run.dir / "model")
+    found = champion.contest(config, engine, "2", {}, Registry("1"))
+    assert found and found.by == "bits_per_byte"
+    files = sorted((corpus / "validation").iterdir())
+    lines = [line.strip() for path in files for line in path.read_text(encoding="utf-8").splitlines() if line != ".START"]
+    size = dataset.read_manifest(config.dataset.dir).split("validation").bytes
+    for measured, folder in ((found.new, config.run.dir), (found.old, other.run.dir)):
+        total = sum(score.log_prob for score in Engine.load(folder / "model").score([line for line in lines if line]))
+        assert measured == pytest.approx(-total / math.log(2) / size, rel=1e-6)
+
+
+def test_what_cannot_be_compared_changes_nothing_and_is_said(
+    made: Callable[[str], Config], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("packlm").propagate = True
+    caplog.set_level(logging.INFO, logger="packlm")
+    config, registry = made("bpe"), Registry("1")
+    champions_folder(monkeypatch, made("word").run.dir / "model")
+    lossy = champion.contest(config, engine, "2", {}, registry)
+    assert lossy and not lossy.won and "version 1 stays, not compared with version 2: their tokenizers differ" in lossy.reason
+    (made("word").run.dir / "nothing").mkdir()
+    champions_folder(monkeypatch, made("word").run.dir / "nothing")
+    unreadable = champion.contest(config, engine, "2", {}, registry)
+    assert unreadable and "no model here" in unreadable.reason
+    assert registry.present == "1"
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["models", "models"]  # one line each
+
+
+def test_a_registry_that_does_not_answer_decides_nothing(
+    made: Callable[[str], Config], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any) -> Path:
+        raise PacklmError("the store did not hand it out")
+
+    assert champion.contest(made("bpe"), engine, "2", {}, Registry(None)) is None
+    monkeypatch.setattr(tracking, "fetch_model", down)
+    assert champion.contest(made("bpe"), engine, "2", {}, Registry("1")) is None
+    registry = Registry("")
+    registry.answers = False
+    assert champion.contest(made("bpe"), engine, "2", {}, registry) is None
+
+
+def test_documents_come_back_to_the_letter(made: Callable[[str], Config], corpus: Path) -> None:
+    config = made("bpe")
+    manifest = dataset.read_manifest(config.dataset.dir)
+    blocks = original_text.blocks(config.dataset.dir, manifest, "train", Encoder.load(config.dataset.dir))
+    found = [pair for texts in blocks for pair in texts]
+    texts = {path.name: path.read_text(encoding="utf-8").replace(".START\n", "") for path in (corpus / "train").iterdir()}
+    assert {Path(name).name: text for name, text in found} == texts
+    assert len(found) == manifest.split("train").documents
