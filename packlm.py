@@ -38,11 +38,16 @@ MODULES = {
 }
 
 
-def load(path: str | Path) -> "Engine":
-    """Opens a model folder or a registry address (`models:/NAME@ALIAS`)."""
+def load(path: str | Path, precision: str = "full") -> "Engine":
+    """Opens a model folder or a registry address (`models:/NAME@ALIAS`).
+
+    Args:
+        precision: of the weights: full (as stored), or on a CPU bf16 or int8, which take less memory and are faster in wide models
+            (docs/mlflow.md says what they lose).
+    """
     from serve.engine import Engine
 
-    return Engine.load(path)
+    return Engine.load(path, precision=precision)
 
 
 def main() -> None:

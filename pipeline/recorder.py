@@ -80,7 +80,9 @@ class Recorder:
         requirements: list[str],
         code_paths: list[Path],
         name: str,
+        column: str,
         parameters: Mapping[str, Any],
+        options: Mapping[str, Any],
         tags: Mapping[str, str],
     ) -> str | None:
         """Records a model folder as an MLflow model made from code, and registers it, unless a version has these weights. Waits for it.
@@ -91,12 +93,14 @@ class Recorder:
             requirements: pip requirements of whoever loads it.
             code_paths: packages that go with it.
             name: name in the registry.
+            column: the column of text that `predict` answers.
             parameters: what `predict` accepts as `params`, with the defaults; MLflow drops all others.
+            options: the `model_config` that `load` gets, unless whoever opens the model says otherwise.
             tags: of the version; `weights`, their digest, tells versions apart.
 
         Returns the version, new or not, or None if it could not be recorded.
         """
-        call = (folder, code, requirements, code_paths, name, dict(parameters), dict(tags))
+        call = (folder, code, requirements, code_paths, name, column, dict(parameters), dict(options), dict(tags))
         version: str | None = self._ask(lambda runs: runs.model(*call))
         return version
 

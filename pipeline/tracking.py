@@ -100,21 +100,24 @@ def sync(config: Config) -> None:
         log.info("%s: all of it is in MLflow", path)
 
 
-def declare_model(load: Callable[[Path], Any], predict: Callable[[Any, Any, dict[str, Any]], Any]) -> None:
+def declare_model(load: Callable[[Path, dict[str, Any]], Any], predict: Callable[[Any, Any, dict[str, Any]], Any]) -> None:
     """Called by the code file that goes with a recorded model: says how MLflow opens and uses it.
 
     Args:
-        load: makes a model of our model folder.
-        predict: answers (model, DataFrame of inputs, params).
+        load: makes a model of our model folder and the `model_config` that MLflow was given.
+        predict: answers (model, DataFrame of inputs, params); its `RequestError` becomes one that a server answers with status 400.
     """
     mlflow = _mlflow()
 
     class Answers:  # a class apart: PythonModel warns of a `predict` without type hints, and with them MLflow would drop `params`
         def load_context(self, context: Any) -> None:
-            self.model = load(Path(context.artifacts["model"]))
+            self.model = load(Path(context.artifacts["model"]), dict(context.model_config or {}))
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            return predict(self.model, model_input, params or {})
+            try:
+                return predict(self.model, model_input, params or {})
+            except RequestError as error:
+                raise mlflow.exceptions.MlflowException.invalid_parameter_value(str(error)) from None
 
     class Model(Answers, mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         pass
@@ -225,8 +228,8 @@ class _Runs:
         store(self.child, str(path), folder or None)
 
     def model(
-        self, folder: Path, code: Path, requirements: list[str], code_paths: list[Path], name: str, parameters: dict[str, Any],
-        tags: dict[str, str],
+        self, folder: Path, code: Path, requirements: list[str], code_paths: list[Path], name: str, column: str,
+        parameters: dict[str, Any], options: dict[str, Any], tags: dict[str, str],
     ) -> str:  # fmt: skip
         known = registry.version_of(self.client, name, tags["weights"])
         if known is not None:
@@ -234,7 +237,8 @@ class _Runs:
         mlflow = _mlflow()
         mlflow.set_tracking_uri(self.uri)  # what follows goes to the global store and experiment
         mlflow.set_experiment(experiment_id=self.experiment)
-        signature = mlflow.models.ModelSignature(params=_params_schema(parameters)) if parameters else None
+        columns = mlflow.types.Schema([mlflow.types.ColSpec("string", column)])
+        signature = mlflow.models.ModelSignature(inputs=columns, params=_params_schema(parameters))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # asks for an example of an input
             info = mlflow.models.Model.log(
@@ -247,6 +251,7 @@ class _Runs:
                 code_paths=[str(path) for path in code_paths],
                 pip_requirements=requirements,
                 signature=signature,
+                model_config=options,
             )
         return registry.register(self.client, name, info, self.child, tags)
 

@@ -17,7 +17,8 @@
                              [--stop-at-eos true|false]
     torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F                 also evaluate, score, pairs
 
-M is a model folder or a registry address (models:/NAME@champion); without it, the configuration's `run.dir/model`. `evaluate` and
+M is a model folder or a registry address (models:/NAME@champion); without it, the configuration's `run.dir/model`. --precision bf16 or
+int8 (any command, CPUs) takes less memory and is faster in wide models, at the cost of a little perplexity. `evaluate` and
 `generate` without any of these options are stages of the pipeline: they measure the configured dataset, continue the configured
 prompts, and keep a record in MLflow. Every command takes --config FILE and --section.key value; generate --model M draws
 as M's generation_config.json says unless told otherwise.
@@ -57,6 +58,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},
 }
 """Options of each command that are other names of settings; the configuration checks their values."""
+PRECISIONS = ("full", "bf16", "int8")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,6 +93,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     for name, aliases in SETTINGS.items():
         command = commands.add_parser(name, add_help=False, allow_abbrev=False)
         command.add_argument("--model")
+        command.add_argument("--precision", choices=PRECISIONS, default="full")
         for alias in aliases:
             command.add_argument(f"--{alias.replace('_', '-')}", dest=alias)
         if name == "evaluate":
@@ -138,12 +141,12 @@ def evaluate(asked: argparse.Namespace, config: Config) -> None:
     from train import distributed
 
     with distributed.start(config.train.device) as ranks:
-        if not (asked.model or asked.data or asked.text or asked.out):
+        if not (asked.model or asked.data or asked.text or asked.out or asked.precision != "full"):
             table = stages.evaluate(config, ranks)
             if ranks.first:
                 print(table)
             return
-        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking)
+        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking, asked.precision)
         if asked.text:
             found, counts = measuring.measure_text(engine.model, engine.about, engine.encoder, asked.text, config.evaluate, ranks)
             for reason, count in counts.items():
@@ -168,7 +171,8 @@ def score(asked: argparse.Namespace, config: Config) -> None:
     from train import distributed
 
     with source, distributed.start(config.train.device) as ranks:
-        score_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out or "-", asked.html, config, ranks)
+        model = asked.model or config.run.dir / "model"
+        score_command.run(model, source, asked.input, asked.out or "-", asked.html, config, ranks, asked.precision)
 
 
 def pairs(asked: argparse.Namespace, config: Config) -> None:
@@ -179,7 +183,7 @@ def pairs(asked: argparse.Namespace, config: Config) -> None:
     from train import distributed
 
     with source, distributed.start(config.train.device) as ranks:
-        pairs_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out, asked.summary, config, ranks)
+        pairs_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out, asked.summary, config, ranks, asked.precision)
 
 
 def rescore(asked: argparse.Namespace, config: Config) -> None:
@@ -196,7 +200,7 @@ def next_tokens(asked: argparse.Namespace, config: Config) -> None:
     from serve.engine import Engine
     from serve.score_files import escape
 
-    engine = Engine.load(asked.model or config.run.dir / "model", store=config.tracking)
+    engine = Engine.load(asked.model or config.run.dir / "model", store=config.tracking, precision=asked.precision)
     print("token\tprobability")
     for token, probability in engine.next(asked.prompt, asked.top):
         print(f"{escape(token)}\t{probability:.6f}")
@@ -210,7 +214,7 @@ def generate(asked: argparse.Namespace, config: Config, given: list[str] | None)
     from train import distributed
 
     with distributed.start(config.train.device) as ranks:
-        if not (asked.model or asked.prompts or asked.prompt is not None or asked.out):
+        if not (asked.model or asked.prompts or asked.prompt is not None or asked.out or asked.precision != "full"):
             stages.generate(config, ranks)
             return
         if asked.prompt is not None:
@@ -221,7 +225,7 @@ def generate(asked: argparse.Namespace, config: Config, given: list[str] | None)
             requests = open_requests(Path(asked.prompts))
         else:
             requests = [Request(1)] if asked.model else stages.configured_requests(config)
-        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking)
+        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking, asked.precision)
         if given is not None:
             recommended = [word for key, value in engine.generation.items() for word in (f"--generate.{key}", _spelled(value))]
             config = configuration.load(None, recommended + given)

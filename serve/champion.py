@@ -64,7 +64,7 @@ def contest(config: Config, engine: Engine, version: str, reports: dict[str, Any
     if present == version:
         reason = f"version {version} is the champion already"
     elif not present:
-        won, reason = True, f"version {version} is the first"
+        won, reason = True, f"version {version}, as no other was"
     else:
         try:
             folder = tracking.fetch_model(f"models:/{name}/{present}", config.tracking)

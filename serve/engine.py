@@ -17,7 +17,7 @@ from pipeline.errors import RequestError
 from preprocess import sentences
 from preprocess.encoding import Encoder
 from preprocess.texts import Texts
-from serve import decoding, measuring, scoring
+from serve import decoding, measuring, reduced, scoring
 from serve.generation import Text
 from serve.prompt_batches import batches_of
 from serve.stepping import Stepper
@@ -55,11 +55,14 @@ class Engine:
         self.rules = measuring.rules_of(about)
 
     @classmethod
-    def load(cls, address: str | Path, device: torch.device | None = None, store: configuration.Tracking | None = None) -> "Engine":
+    def load(
+        cls, address: str | Path, device: torch.device | None = None, store: configuration.Tracking | None = None, precision: str = "full"
+    ) -> "Engine":
         """Opens a model folder, or a registry address (`models:/NAME@ALIAS`, `models:/NAME/3`).
 
         Args:
             device: where to run; a GPU where there is one, unless given.
+            precision: full, or for CPUs bf16 or int8 (`serve.reduced`).
             store: the registry's; that of the environment unless given.
 
         Raises:
@@ -75,6 +78,10 @@ class Engine:
         if encoder.vocab_size > about.vocab_size:
             raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {about.vocab_size:,}")
         generation = files.read_json(folder / "generation_config.json")
+        if precision != "full":
+            if device is not None and device.type != "cpu":
+                raise RequestError(f"precision {precision} is for CPUs; use full here, or --train.device cpu")
+            return cls(reduced.reduced(model, precision), about, encoder, generation)
         return cls(model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")), about, encoder, generation)
 
     @property

@@ -23,7 +23,9 @@ NAMED = 10
 """Lines that could not be read and are named one by one; the rest is counted."""
 
 
-def run(model: str | Path, source: IO[bytes], name: str, out: str, html: Path | None, config: Config, ranks: Ranks) -> None:
+def run(
+    model: str | Path, source: IO[bytes], name: str, out: str, html: Path | None, config: Config, ranks: Ranks, precision: str
+) -> None:  # fmt: skip
     """All ranks: scores the sentences of `source` to the file `out` (`-`: standard output), and draws them to `html`.
 
     Raises:
@@ -33,7 +35,7 @@ def run(model: str | Path, source: IO[bytes], name: str, out: str, html: Path | 
         raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
     if ranks.world > 1 and html:
         raise RequestError("--html draws what one process scores: run it without torchrun")
-    engine = Engine.load(model, ranks.device, config.tracking)
+    engine = Engine.load(model, ranks.device, config.tracking, precision)
     documents, why = context(engine, config.score.context)
     log.info("context: %s", why)
     reader = Reader(source, name, config.score.format, config.score.text_field, documents)

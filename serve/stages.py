@@ -101,7 +101,7 @@ def _registered(folder: Path, engine: Engine, config: Config, made: dict[str, An
     parameters = {"task": "generate", "seed": config.run.seed, **engine.generation}
     name, about = config.tracking.model_name, engine.about
     tags = {"weights": about.weights, "tokenizer": about.tokenizer, "run": config.run.name}
-    version = recorder.log_model(folder.resolve(), code, requirements(), packages, name, parameters, tags)
+    version = recorder.log_model(folder.resolve(), code, requirements(), packages, name, "prompt", parameters, {"precision": "full"}, tags)
     if version is None:
         return False
     log.info("version %s of models:/%s", version, name)

@@ -69,14 +69,14 @@ def row_scores(
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         weights = None if marked is None else marked.to(bias.dtype)
         found = [
-            _row_scores(some, wanted, weight, bias, weights)
+            scores_of((some @ weight.T).to(bias.dtype).add_(bias), wanted, weights)
             for some, wanted in zip(*_chunks(most_bytes, weight, rows.to(weight.dtype), targets), strict=True)
         ]
         return RowScores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def _row_scores(rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, marked: Tensor | None) -> RowScores:
-    logits = (rows @ weight.T).to(bias.dtype).add_(bias)
+def scores_of(logits: Tensor, targets: Tensor, marked: Tensor | None) -> RowScores:
+    """What there is to know of rows by their logits [P, V], which are overwritten; `marked`: [V], 1 for the ids to sum up, else 0."""
     wanted = logits.gather(1, targets[:, None])
     likelier = (logits > wanted).sum(1)
     highest = logits.amax(1, keepdim=True)

@@ -196,12 +196,13 @@ def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_pat
     code.write_text(
         "import json\n"
         "from pipeline import tracking\n\n\n"
-        "def load(folder):\n    return json.loads((folder / 'config.json').read_text())['greeting']\n\n\n"
+        "def load(folder, options):\n    return json.loads((folder / 'config.json').read_text())['greeting']\n\n\n"
         "def predict(model, frame, params):\n    return [f'{model} {name}' + '!' * params['marks'] for name in frame['name']]\n\n\n"
         "tracking.declare_model(load, predict)\n"
     )
     with tracking.stage(config, "evaluate") as recorder:
-        version = recorder.log_model(folder, code, ["numpy"], [Path(tracking.__file__).parent], "tiny", {"marks": 1}, {"weights": "abc"})
+        package = Path(tracking.__file__).parent
+        version = recorder.log_model(folder, code, ["numpy"], [package], "tiny", "name", {"marks": 1}, {}, {"weights": "abc"})
     assert version == "1"
     store(config).set_registered_model_alias("tiny", "champion", version)
     for address in ("models:/tiny/1", "models:/tiny@champion"):
@@ -223,7 +224,7 @@ def test_nothing_is_recorded_without_a_store_or_by_other_ranks(
 ) -> None:
     with tracking.stage(make_config(""), "train") as recorder:
         recorder.params({"a": 1})
-        assert recorder.log_model(tmp_path, tmp_path, [], [], "tiny", {}, {}) is None
+        assert recorder.log_model(tmp_path, tmp_path, [], [], "tiny", "", {}, {}, {}) is None
     monkeypatch.setenv("RANK", "1")
     with tracking.stage(make_config(), "train") as recorder:
         recorder.metrics({"a": 1.0})
@@ -263,7 +264,7 @@ def test_training_goes_on_without_the_server(
         with tracking.stage(config, "train") as recorder:
             recorder.mirror(path)
             recorder.params({"a": 1})
-            assert recorder.log_model(Path(), Path(), [], [], "tiny", {}, {}) is None
+            assert recorder.log_model(Path(), Path(), [], [], "tiny", "", {}, {}, {}) is None
         assert time.monotonic() - start < 8  # a call to a server that hangs takes 5 s
         if kind == "broken":
             server.shutdown()
