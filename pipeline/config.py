@@ -85,14 +85,15 @@ def to_toml(config: Config, explain: bool = False) -> str:
         for key, value in section.model_dump(mode="json").items():
             if explain:
                 lines += ["# " + " ".join(str(type(section).model_fields[key].description).split())]
-            lines.append(f"{key} = {_toml(value)}" if value is not None else f"# {key} is not set")
+            lines.append(f"{key} = {toml_value(value)}" if value is not None else f"# {key} is not set")
         lines.append("")
     return "\n".join(lines)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(inner)}" for key, inner in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline import files, registry
+from pipeline import files, notes, registry
 from pipeline.config import Config, Tracking
 from pipeline.courier import Courier
 from pipeline.errors import PacklmError, RequestError, Stopped
@@ -44,6 +44,10 @@ ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """What mlflow is told before it is imported, unless the environment says otherwise."""
+RUN_TAG = "packlm.run"
+"""The tag of a parent run that holds `run.name`, by which a run is found whatever it was renamed to."""
+NOTE, NOTE_TAG = "mlflow.note.content", "packlm.note"
+"""The tag that MLflow shows as a run's description, and the one that holds the digest of what we wrote there last."""
 LOCK_SECONDS = 60.0
 """How long a stage waits for another one that is creating the store or the runs."""
 LOGGED_TABLES = 60
@@ -65,6 +69,7 @@ def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
     courier = _courier(config, name)
     status = "FINISHED"
     try:
+        _post_note(courier, config)
         yield Recorder(courier)
     except (Stopped, KeyboardInterrupt):
         status = "KILLED"
@@ -73,6 +78,7 @@ def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
         status = "FINISHED" if isinstance(error, SystemExit) and not error.code else "FAILED"
         raise
     finally:
+        _post_note(courier, config)
         courier.post(lambda runs: runs.end(status))
         _warn_of_unsent(courier, config)
 
@@ -265,6 +271,14 @@ class _Runs:
     def describe(self, name: str, version: str, text: str) -> None:
         self.client.update_model_version(name, version, text)
 
+    def note(self, text: str) -> None:
+        """Makes `text` the parent's description, unless somebody else wrote one there."""
+        tags = self.client.get_run(self.parent).data.tags
+        if tags.get(NOTE) and files.digest(tags[NOTE]) != tags.get(NOTE_TAG):
+            return
+        self.client.set_tag(self.parent, NOTE_TAG, files.digest(text))
+        self.client.set_tag(self.parent, NOTE, text)
+
     def end(self, status: str) -> None:
         for run in (self.child, self.parent):
             self.client.set_terminated(run, status)
@@ -285,6 +299,15 @@ def _courier(config: Config, name: str) -> Courier[_Runs]:
     return courier
 
 
+def _post_note(courier: Courier[_Runs], config: Config) -> None:
+    try:
+        text = notes.note(config)
+    except PacklmError as error:  # a damaged file: its own stage complains
+        log.warning("tracking: no note on the run: %s", error)
+    else:
+        courier.post(lambda runs: runs.note(text))
+
+
 def _connect(config: Config, name: str, started: float) -> _Runs:
     """Opens the store, and joins the runs of `tracking.json` or creates them, as begun at `started` (Unix seconds)."""
     _mlflow()
@@ -303,12 +326,12 @@ def _connect(config: Config, name: str, started: float) -> _Runs:
         tags, start = resolve_tags(), int(started * 1000)  # user, program, commit
         parent = _known(client, ids["parent"])
         if parent is None:
-            parent = client.create_run(experiment, start, tags, config.run.name)
+            parent = client.create_run(experiment, start, tags | {RUN_TAG: config.run.name}, notes.run_name(config))
             ids = {"parent": parent.info.run_id, "stages": {}}
             files.write_json(folder / "tracking.json", ids)
         child = _known(client, ids["stages"].get(name))
         if child is None:
-            child = client.create_run(experiment, start, tags | {"mlflow.parentRunId": parent.info.run_id}, name)
+            child = client.create_run(experiment, start, tags | {"mlflow.parentRunId": parent.info.run_id}, notes.stage_name(config, name))
             ids["stages"][name] = child.info.run_id
             files.write_json(folder / "tracking.json", ids)
     for run in (parent, child):

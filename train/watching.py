@@ -78,8 +78,10 @@ class Watch:
 
     def ended(self) -> None:
         """After the last update: the final numbers and the figure."""
-        results = self.position.validation
-        self.recorder.summary({f"validation/perplexity_{name}": value["perplexity"] for name, value in results.items()})
+        position = self.position
+        numbers = {f"validation/perplexity_{name}": value["perplexity"] for name, value in position.validation.items()}
+        numbers |= {"train/steps": position.step, "train/seconds": position.seconds, "train/tokens_per_second": position.tokens / position.seconds}
+        self.recorder.summary(numbers)
         from train.curves import loss_figure  # matplotlib takes a second to import, which only the end needs
 
         self.recorder.figure("loss.png", loss_figure(self.metrics.path))
@@ -102,6 +104,7 @@ def watch(
         progress(total=total_steps, initial=position.step, unit="step") as bar,
     ):
         recorder.params(record.settings_of(config, manifest) | made)
+        recorder.summary({"parameters": made["parameters"]})
         recorder.dataset(config.run.name, manifest.digests["content"], str(config.dataset.dir), "training")
         watching = Watch(folder, config.train.log_every, device, position, total_steps, recorder, bar)
         recorder.mirror(watching.metrics.path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import courier, tracking
+from pipeline import config as configuration
+from pipeline import courier, files, tracking
 from pipeline.config import Config
 from pipeline.errors import PacklmError, RequestError, Stopped
 
@@ -72,13 +74,13 @@ def test_stages_are_children_of_one_parent(make_config: MakeConfig) -> None:
     client, found = store(config), ids(config)
     assert set(found["stages"]) == {"preprocess", "train"}
     parent = client.get_run(found["parent"])
-    assert (parent.info.run_name, parent.info.status) == ("tiny", "FINISHED")
+    assert (parent.info.run_name, parent.info.status) == ("tiny: lstm 2x200, sentences", "FINISHED")
     assert parent.data.metrics == {"perplexity": 50.0}
     assert parent.data.params["model.cell"] == "lstm"
     assert before <= parent.info.start_time / 1000 < between <= client.get_run(found["stages"]["train"]).info.start_time / 1000
     for name, run_id in found["stages"].items():
         run = client.get_run(run_id)
-        assert (run.info.run_name, run.info.status) == (name, "FINISHED")
+        assert (run.info.run_name, run.info.status) == (f"{name} tiny", "FINISHED")
         assert run.data.tags["mlflow.parentRunId"] == found["parent"]
     preprocess = client.get_run(found["stages"]["preprocess"])
     assert preprocess.data.params == {"documents": "3", "corpus.kind": "text"}
@@ -123,6 +125,24 @@ def test_restart_doubles_nothing(make_config: MakeConfig, write_metrics: WriteMe
     assert "by_tokens/train_lr" not in data.metrics
     tracking.sync(config)
     assert len(history(config, run, "train/loss")) == 8
+
+
+def test_a_note_says_what_came_out_and_how_to_do_it_again(make_config: MakeConfig) -> None:
+    config = make_config(model={"hidden": [300, 200]}, corpus={"train": "a/*.txt"})
+    with tracking.stage(config, "train"):
+        validation = {"best": {"perplexity": 93.204, "step": 40}}
+        summary = {"epochs": 2.0, "steps": 1200, "seconds": 90.0, "validation": validation}
+        files.write_json(config.run.dir / "train" / "summary.json", summary)
+    run = ids(config)["parent"]
+    text = store(config).get_run(run).data.tags["mlflow.note.content"]
+    assert text.startswith("**tiny: lstm 300-200, sentences**")
+    assert "trained 2 epochs, 1,200 steps in 1.5 min; validation perplexity 93.20 at step 40" in text
+    again = configuration.resolve(tomllib.loads(text.partition("```toml")[2].partition("```")[0]))
+    assert again == config.model_copy(update={"tracking": again.tracking})
+    store(config).set_tag(run, "mlflow.note.content", "my own words")
+    with tracking.stage(config, "evaluate"):
+        pass
+    assert store(config).get_run(run).data.tags["mlflow.note.content"] == "my own words"
 
 
 def test_starting_over_gets_a_new_run(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:
@@ -269,7 +289,7 @@ def test_training_goes_on_without_the_server(
         if kind == "broken":
             server.shutdown()
     (warning,) = [record.getMessage() for record in warnings_logged.records if record.levelno == logging.WARNING]
-    assert "5 lines of metrics and 4 other records were not sent" in warning and "pipeline sync" in warning
+    assert "5 lines of metrics and 6 other records were not sent" in warning and "pipeline sync" in warning
     assert "hunter2" not in warnings_logged.text
 
 
