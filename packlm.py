@@ -8,6 +8,7 @@ In a program, one call opens a trained model:
 On the command line:
 
     packlm run|config|sync ...                         all stages; the resolved configuration; what MLflow has missed
+    packlm compare RUN RUN ...                         runs side by side
     packlm preprocess|train ...                        one stage (several processes: torchrun --nproc-per-node 4 train ...)
     packlm evaluate|score|pairs|rescore|next|generate ...   what one does with a model
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MODULES = {
     "run": "pipeline",
     "config": "pipeline",
+    "compare": "pipeline",
     "sync": "pipeline",
     "preprocess": "preprocess",
     "train": "train",

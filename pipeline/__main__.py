@@ -2,17 +2,20 @@
 
     python -m pipeline run [--config C] [--rebuild] [--section.key value ...]      all stages that are not complete
     python -m pipeline config [--config C] [--explain] [--section.key value ...]   the resolved configuration, as TOML
+    python -m pipeline compare RUN RUN ...                                         settings that differ, and numbers, side by side
     python -m pipeline sync [--config C] [--section.key value ...]                 sends to MLflow the metrics it has missed
+
+A RUN is a folder (runs/NAME), or the id or name of a run in MLflow.
 """
 
 import sys
 
+from pipeline import compare, errors, log, stages, tracking
 from pipeline import config as configuration
-from pipeline import errors, log, stages, tracking
 from pipeline.errors import RequestError
 from pipeline.recorder import without_credentials
 
-OPTIONS = {"run": ["--rebuild"], "config": ["--explain"], "sync": []}
+OPTIONS = {"run": ["--rebuild"], "config": ["--explain"], "compare": [], "sync": []}
 
 
 def main() -> None:
@@ -25,6 +28,9 @@ def main() -> None:
     if command not in OPTIONS:
         raise RequestError(f"unknown command {command!r}; there are {', '.join(OPTIONS)}")
     file, settings, options = configuration.split_arguments(rest)
+    if command == "compare":
+        print(compare.run(options, configuration.load(file, settings).tracking))
+        return
     if wrong := [option for option in options if option not in OPTIONS[command]]:
         raise RequestError(f"unknown argument {wrong[0]!r}; `{command}` takes --config, --section.key value {' '.join(OPTIONS[command])}")
     config = configuration.load(file, settings)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline import files, notes, registry
+from pipeline import files, notes, recorded, registry
 from pipeline.config import Config, Tracking
 from pipeline.courier import Courier
 from pipeline.errors import PacklmError, RequestError, Stopped
@@ -44,8 +44,6 @@ ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """What mlflow is told before it is imported, unless the environment says otherwise."""
-RUN_TAG = "packlm.run"
-"""The tag of a parent run that holds `run.name`, by which a run is found whatever it was renamed to."""
 NOTE, NOTE_TAG = "mlflow.note.content", "packlm.note"
 """The tag that MLflow shows as a run's description, and the one that holds the digest of what we wrote there last."""
 LOCK_SECONDS = 60.0
@@ -158,6 +156,28 @@ def fetch_model(address: str, tracking: Tracking) -> Path:
             ) from None
         raise PacklmError(f"{address}: {store} did not hand it out: {_describe(error, tracking.uri)}") from None
     return downloaded / str(kept)
+
+
+def read_run(wanted: str, tracking: Tracking) -> recorded.Record:
+    """What MLflow has of a run, by its id or name.
+
+    Raises:
+        RequestError: there is no such run.
+        PacklmError: the store does not answer.
+    """
+    store = without_credentials(tracking.uri)
+    if not tracking.uri:
+        raise RequestError(f"{wanted}: no run's folder, and tracking.uri is empty: there is no record to look in")
+    _mlflow()
+    from mlflow import MlflowClient
+
+    try:
+        found = recorded.find(MlflowClient(tracking.uri, tracking.uri), tracking.experiment, wanted)
+    except Exception as error:
+        raise PacklmError(f"{wanted}: {store} does not answer: {_describe(error, tracking.uri)}") from None
+    if found is None:
+        raise RequestError(f"{wanted}: no run's folder, and no run of this id or name in {store}, experiment {tracking.experiment}")
+    return found
 
 
 class _Runs:
@@ -326,7 +346,7 @@ def _connect(config: Config, name: str, started: float) -> _Runs:
         tags, start = resolve_tags(), int(started * 1000)  # user, program, commit
         parent = _known(client, ids["parent"])
         if parent is None:
-            parent = client.create_run(experiment, start, tags | {RUN_TAG: config.run.name}, notes.run_name(config))
+            parent = client.create_run(experiment, start, tags | {recorded.RUN_TAG: config.run.name}, notes.run_name(config))
             ids = {"parent": parent.info.run_id, "stages": {}}
             files.write_json(folder / "tracking.json", ids)
         child = _known(client, ids["stages"].get(name))

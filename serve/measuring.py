@@ -67,7 +67,9 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
 
     result, details = _measure(_scorer(model, about, settings, learned), about, text, settings, ranks, beside, names)
     measured = Measured(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
+    ids = sentences.read(np.arange(len(sentences)))[1] if ranks.first else np.zeros(0, np.int64)
     origin = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
+    origin |= {"ids_digest": dataset.ids_digest(ids)}
     made = report(result, measured, _origin(about, settings) | origin, details)
     return made | ({"baselines": beside.summary()} if beside else {})
 
@@ -84,7 +86,7 @@ def measure_text(
     rules, changes = rules_of(about), Counter[str]()
     found = documents.texts(places, rules, encoder.spelled_eos, changes)
     result, measured, ids_digest, details = measure_documents(model, about, encoder, found, settings, ranks)
-    origin = {"data": " ".join(places), "split": None, "data_digest": ids_digest}
+    origin = {"data": " ".join(places), "split": None, "data_digest": ids_digest, "ids_digest": ids_digest}
     return report(result, measured, _origin(about, settings) | origin, details), changes
 
 

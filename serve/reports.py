@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.errors import PacklmError
 from train.evaluation import Result
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def evaluate(config: Config, ranks: Ranks) -> str | None:
     about, manifest = model_folder.read(folder), dataset.read_manifest(config.dataset.dir)
     settings = config.evaluate.model_dump(mode="json", exclude={"batch_tokens", "split"})
     inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "dataset": manifest.digests["content"], "evaluate": settings}
+    inputs |= {"format": reports.FORMAT}
     outs = {split: config.run.dir / "evaluate" / f"{split}.json" for split in config.evaluate.splits(manifest.splits)}
     complete = {split: _up_to_date(out, inputs | {"split": split}, ranks) for split, out in outs.items()}
     if not all(complete.values()):

@@ -80,7 +80,7 @@ class Watch:
         """After the last update: the final numbers and the figure."""
         position = self.position
         numbers = {f"validation/perplexity_{name}": value["perplexity"] for name, value in position.validation.items()}
-        numbers |= {"train/steps": position.step, "train/seconds": position.seconds, "train/tokens_per_second": position.tokens / position.seconds}
+        numbers |= {"train/steps": position.step, "train/tokens": position.tokens, "train/seconds": position.seconds}
         self.recorder.summary(numbers)
         from train.curves import loss_figure  # matplotlib takes a second to import, which only the end needs
 
