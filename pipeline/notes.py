@@ -29,12 +29,11 @@ def shape(config: Config) -> str:
 
 
 def note(config: Config) -> str:
-    """The note, as Markdown."""
-    lines = [f"**{run_name(config)}**", "", f"- folder `{config.run.dir}`, dataset `{config.dataset.dir}`", *_data(config)]
-    lines += [*_training(config), *_reports(config)]
+    """The note, as Markdown; what came out stands first, since MLflow folds the rest away."""
     champion = _read(config, "evaluate/champion.json")
-    if champion:
-        lines.append(f"- `models:/{champion['model']}@champion`: {champion['reason']}")
+    lines = [*_reports(config), *_training(config)]
+    lines += [f"- `models:/{champion['model']}@champion`: {champion['reason']}"] if champion else []
+    lines += [f"- {shape(config)}, {config.train.segments}; folder `{config.run.dir}`, dataset `{config.dataset.dir}`", *_data(config)]
     return "\n".join([*lines, "", "The recipe, as far as it differs from the defaults:", "", "```toml", recipe(config), "```"])
 
 

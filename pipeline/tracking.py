@@ -44,8 +44,9 @@ ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """What mlflow is told before it is imported, unless the environment says otherwise."""
-NOTE, NOTE_TAG = "mlflow.note.content", "packlm.note"
-"""The tag that MLflow shows as a run's description, and the one that holds the digest of what we wrote there last."""
+NOTE, NOTE_TAG = "mlflow.note.content", "mlflow.packlm.note"
+"""The tag that MLflow shows as a run's description, and the one that holds the digest of what we wrote there last (as its name begins with
+`mlflow.`, no page shows it)."""
 LOCK_SECONDS = 60.0
 """How long a stage waits for another one that is creating the store or the runs."""
 LOGGED_TABLES = 60
@@ -231,7 +232,8 @@ class _Runs:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         entity = Dataset(name=name, digest=digest, source_type="local", source=json.dumps({"uri": source}))
-        self.client.log_inputs(self.child, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+        for run in (self.child, self.parent):  # lists of runs show the parent's
+            self.client.log_inputs(run, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
     def content(self, name: str, content: bytes) -> None:
         """Stores `content` as the artifact `name`."""

@@ -45,7 +45,7 @@ def evaluate(config: Config, ranks: Ranks) -> str | None:
     about, manifest = model_folder.read(folder), dataset.read_manifest(config.dataset.dir)
     settings = config.evaluate.model_dump(mode="json", exclude={"batch_tokens", "split"})
     inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "dataset": manifest.digests["content"], "evaluate": settings}
-    inputs |= {"format": reports.FORMAT}
+    inputs["format"] = str(reports.FORMAT)
     outs = {split: config.run.dir / "evaluate" / f"{split}.json" for split in config.evaluate.splits(manifest.splits)}
     complete = {split: _up_to_date(out, inputs | {"split": split}, ranks) for split, out in outs.items()}
     if not all(complete.values()):
@@ -101,7 +101,8 @@ def _registered(folder: Path, engine: Engine, config: Config, made: dict[str, An
     packages = [ROOT / name for name in ("pipeline", "preprocess", "serve", "train")]
     parameters = {"task": "generate", "seed": config.run.seed, **engine.generation}
     name, about = config.tracking.model_name, engine.about
-    tags = {"weights": about.weights, "tokenizer": about.tokenizer, "run": config.run.name}
+    tags = {f"{split}_perplexity": f"{report['perplexity']:.2f}" for split, report in made.items()}
+    tags |= {"run": config.run.name, "weights": about.weights[:16], "tokenizer": about.tokenizer[:16]}
     version = recorder.log_model(folder.resolve(), code, requirements(), packages, name, "prompt", parameters, {"precision": "full"}, tags)
     if version is None:
         return False
@@ -109,7 +110,8 @@ def _registered(folder: Path, engine: Engine, config: Config, made: dict[str, An
     found = champion.contest(config, engine, version, made, recorder)
     if found:
         champion.keep(found, config, recorder)
-        recorder.describe(name, version, "\n\n".join([*map(reports.in_a_line, made.values()), f"As champion: {found.reason}."]))
+        if found.champion != version:
+            recorder.describe(name, version, "\n\n".join([*map(reports.in_a_line, made.values()), f"As champion: {found.reason}."]))
     return found is not None
 
 

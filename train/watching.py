@@ -14,7 +14,7 @@ import torch
 from pipeline import dataset, files, tracking
 from pipeline.config import Config
 from pipeline.log import progress
-from train import record
+from train import record, samples_page
 from train.metrics import Meter, MetricsWriter, memory_mb
 from train.position import Position
 
@@ -68,13 +68,17 @@ class Watch:
         log.info("step %s: validation perplexity %.2f%s", f"{self.position.step:,}", perplexity, " (best)" if better else "")
 
     def samples(self, texts: list[str]) -> None:
-        """Adds texts to `samples.jsonl`, and to one table for all validations."""
+        """Adds texts to `samples.jsonl`, and to one table for all validations, for MLflow and as a page."""
         path, step = self.folder / "samples.jsonl", self.position.step
+        measured = self.position.validation.get("last" if step else "before")
         before = path.read_text(encoding="utf-8").splitlines() if path.exists() and step else []
         kept = [line for line in map(json.loads, before) if line["step"] < step]
-        kept += [{"step": step, "sample": number, "text": text} for number, text in enumerate(texts, 1)]
+        about = {"step": step, "perplexity": measured["perplexity"] if measured else None}
+        kept += [about | {"sample": number, "text": text} for number, text in enumerate(texts, 1)]
         files.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
-        self.recorder.table("samples.json", {key: [line[key] for line in kept] for key in ("step", "sample", "text")})
+        files.write_text(path.with_suffix(".html"), samples_page.page(kept))
+        self.recorder.table("samples.json", {key: [line.get(key) for line in kept] for key in ("step", "perplexity", "sample", "text")})
+        self.recorder.artifact(path.with_suffix(".html"))
 
     def ended(self) -> None:
         """After the last update: the final numbers and the figure."""

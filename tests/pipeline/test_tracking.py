@@ -135,8 +135,7 @@ def test_a_note_says_what_came_out_and_how_to_do_it_again(make_config: MakeConfi
         files.write_json(config.run.dir / "train" / "summary.json", summary)
     run = ids(config)["parent"]
     text = store(config).get_run(run).data.tags["mlflow.note.content"]
-    assert text.startswith("**tiny: lstm 300-200, sentences**")
-    assert "trained 2 epochs, 1,200 steps in 1.5 min; validation perplexity 93.20 at step 40" in text
+    assert text.startswith("- trained 2 epochs, 1,200 steps in 1.5 min; validation perplexity 93.20 at step 40\n- lstm 300-200, sentences;")
     again = configuration.resolve(tomllib.loads(text.partition("```toml")[2].partition("```")[0]))
     assert again == config.model_copy(update={"tracking": again.tracking})
     store(config).set_tag(run, "mlflow.note.content", "my own words")

@@ -1,14 +1,23 @@
 """The evaluated model in MLflow's registry: registered by the stage, opened by its address, answering as MLflow asks."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pipeline.config import Config
+from pipeline.config import Config, Tracking
 from serve import stages
 from serve.engine import Engine
 from train.distributed import Ranks
@@ -43,7 +52,7 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
         assert "samples.json" in [item.path for item in client.list_artifacts(ids["stages"]["generate"])]
         assert [version.version for version in client.search_model_versions(f"name = '{tracked.model_name}'")] == [1]
         version = client.get_model_version_by_alias(tracked.model_name, "champion")
-        assert version.tags["weights"] == report["weights_digest"] and f"{report['perplexity']:,.2f} per token" in version.description
+        assert version.tags["weights"] == report["weights_digest"][:16] and f"{report['perplexity']:,.2f} per token" in version.description
         assert "evaluate/champion.json" in [item.path for item in client.list_artifacts(ids["stages"]["evaluate"], "evaluate")]
         mlflow.set_tracking_uri(tracked.uri)
         loaded = mlflow.pyfunc.load_model(f"models:/{tracked.model_name}@champion")
@@ -57,3 +66,50 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
     log_probs = [score.log_prob for score in engine.score(["the cat", ""])]
     assert [answer["log_prob"] for answer in scored] == pytest.approx(log_probs, abs=1e-5)
     json.dumps([generated, scored])
+    served(tracked, rows, [generated, scored])
+
+
+def served(tracked: Tracking, rows: list[dict[str, str]], expected: list[Any]) -> None:
+    """What `mlflow models serve` answers to requests, right ones and wrong ones."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    address = f"models:/{tracked.model_name}@champion"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address, "--env-manager", "local", "--port", str(port)]
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where it looks for its web server
+    environment = os.environ | {"MLFLOW_TRACKING_URI": tracked.uri, "PATH": programs, "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
+    try:
+        until = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=1).close()
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+        for params, answers in zip(({"strategy": "beam", "samples": 2, "max_tokens": 5}, {"task": "score"}), expected, strict=True):
+            assert ask(port, {"dataframe_records": rows, "params": params}) == (200, {"predictions": answers})
+        for wrong, message in (
+            ({"dataframe_records": rows, "params": {"task": "translate"}}, "task: 'translate' is none of generate, score"),
+            ({"dataframe_records": [{"text": "the cat"}]}, "Model is missing inputs ['prompt']"),
+            ({"dataframe_records": [{"prompt": None}]}, "row 1: prompt: expected a string, got None"),
+            ({"inputs": rows, "params": {"top_p": 7.0}}, "generate.top_p: Input should be less than or equal to 1, got 7.0"),
+        ):
+            status, answer = ask(port, wrong)
+            assert status == 400 and message in answer["message"] and "Traceback" not in json.dumps(answer)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def ask(port: int, request: dict[str, Any]) -> tuple[int, Any]:
+    data = json.dumps(request).encode()
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)

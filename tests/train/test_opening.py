@@ -104,6 +104,10 @@ def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_ran
     texts = [line["text"] for line in lines]
     assert texts[:2] == texts[2:4] == texts[4:] and texts[0] != texts[1]  # the model has hardly moved
     assert all(set(text.split()) <= {f"w{number}" for number in range(1, 17)} for text in texts)
+    rows = (tmp_path / "train" / "samples.html").read_text().split("<tr>")[2:]
+    measured = {line["step"]: line["perplexity"] for line in lines}
+    assert [[text for text in texts if f"<td>{text}</td>" in row] for row in rows] == [texts, texts, texts]
+    assert all(f">{step}</td>" in row and f">{value:,.2f}</td>" in row for row, (step, value) in zip(rows, measured.items(), strict=True))
 
 
 def test_a_profile_leaves_a_trace_and_a_table(made, tmp_path):

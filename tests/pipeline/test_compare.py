@@ -1,0 +1,91 @@
+"""Runs side by side: from folders, from MLflow, and what is said where numbers must not be compared."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import compare, config, files, tracking
+from pipeline.config import Config
+from pipeline.errors import RequestError
+
+pytestmark = pytest.mark.filterwarnings("ignore:::mlflow")
+
+REPORT = {
+    "split": "validation", "tokens": 70, "documents": 2, "words": 50, "bytes": 300, "context": "documents", "streams": None,
+    "perplexity": 93.204, "perplexity_per_word": 141.5, "bits_per_byte": 1.25, "unknown_rate": 0.01, "tokenizer_digest": "t1",
+    "ids_digest": "i1",
+}  # fmt: skip
+
+
+def write_run(folder: Path, lr: float, report: dict[str, Any], max_steps: int | None = None) -> Path:
+    """The files that a training and an evaluation leave."""
+    settings = {"model": {"hidden": 200}, "train": {"lr": lr, "max_steps": max_steps}, "run": {"seed": 1}, "dataset": {"digest": "d"}}
+    files.write_json(folder / "train" / "settings.json", settings)
+    validation = {"best": {"perplexity": 95.0, "step": 10}}
+    summary = {"epochs": 2.0, "steps": 20, "tokens": 6000, "seconds": 90.0, "validation": validation}
+    files.write_json(folder / "train" / "summary.json", summary)
+    files.write_json(folder / "model" / "config.json", {"text": {"sentences": "line"}, "model": {"hidden": 200}})
+    head = json.dumps({"a": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}}).encode()
+    with files.atomic(folder / "model" / "model.safetensors") as stream:
+        stream.write(struct.pack("<Q", len(head)) + head + bytes(48))
+    files.write_json(folder / "evaluate" / "validation.json", REPORT | report)
+    return folder
+
+
+def test_settings_that_differ_and_numbers_stand_side_by_side(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "one", 0.5, {}), write_run(tmp_path / "two", 0.25, {"perplexity": 90.0}, max_steps=20)
+    lines = compare.run([str(first), str(second)], config.Tracking(uri="")).splitlines()
+    rows = {" ".join(line.split()) for line in lines}
+    assert lines[0].split() == ["one", "two"]
+    assert {"train.lr 0.5 0.25", "train.max_steps - 20", "parameters 12 12", "minutes 1.5 1.5", "tokens/s 67 67"} <= rows
+    assert {"perplexity 93.20 90.00", "per word 141.50 141.50", "bits per byte 1.2500 1.2500", "best validation 95.00 95.00"} <= rows
+    assert not any(line.strip().startswith(("model.", "corpus.", "run.", "dataset.", "!")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        ({"ids_digest": "i2"}, "not the same text: none"),
+        ({"tokenizer_digest": "t2", "ids_digest": "i2"}, "the tokenizers differ: compare bits per byte"),
+        ({"tokenizer_digest": "t2", "ids_digest": "i2", "bits_per_byte": None}, "not all keep the whole text: compare per word"),
+        ({"tokenizer_digest": "t2", "ids_digest": "i2", "bytes": 301}, "not the same text (documents, words or bytes differ)"),
+        ({"context": "sentences"}, "the contexts differ"),
+    ],
+)
+def test_what_must_not_be_compared_is_said(other: dict[str, Any], complaint: str) -> None:
+    (found,) = compare.complaints([REPORT, REPORT | other])
+    assert complaint in found
+    assert compare.complaints([REPORT, REPORT | {"perplexity": 1.0}]) == []
+
+
+def test_a_run_in_mlflow_is_found_by_name_and_id_and_compared_with_a_folder(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    settings = {"run": {"name": "recorded"}, "train": {"lr": 0.125}, "model": {"hidden": 200}}
+    made = make_config(**settings)
+    with tracking.stage(made, "train") as recorder:
+        recorder.metrics({"train/epoch": 3.0}, step=9)
+        recorder.summary({"parameters": 12, "train/steps": 9, "train/tokens": 900, "train/seconds": 3.0})
+    files.write_json(tmp_path / "validation.json", REPORT | {"perplexity": 80.0})
+    with tracking.stage(made, "evaluate") as recorder:
+        recorder.artifact(tmp_path / "validation.json", "evaluate")
+    ids = files.read_json(made.run.dir / "tracking.json")
+    records = [tracking.read_run(word, made.tracking) for word in ("recorded", ids["parent"], ids["stages"]["train"])]
+    assert all(record == records[0] for record in records)
+    assert records[0].metrics["train/epoch"] == 3.0 and records[0].params["train.lr"] == "0.125"
+    folder = write_run(tmp_path / "here", 0.5, {})
+    text = compare.run(["recorded", str(folder)], made.tracking)
+    rows = {" ".join(line.split()) for line in text.splitlines()}
+    assert {"recorded here", "train.lr 0.125 0.5", "epochs 3.00 2.00", "tokens/s 300 67", "perplexity 80.00 93.20"} <= rows
+    assert not any("corpus.train" in row or "max_steps" in row for row in rows)  # not known of the folder; set in neither
+    with pytest.raises(RequestError, match="it's: no run's folder, and no run of this id or name in sqlite"):
+        compare.run(["it's", str(folder)], made.tracking)
+
+
+def test_one_run_is_no_comparison(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="two runs or more"):
+        compare.run([str(tmp_path)], config.Tracking(uri=""))
+    with pytest.raises(RequestError, match=r"nothing: no run's folder, and tracking\.uri is empty"):
+        compare.run(["nothing", "nothing"], config.Tracking(uri=""))
