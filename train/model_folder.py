@@ -26,6 +26,8 @@ from train.recurrence import Layout
 
 FORMAT = 1
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
+"""Endings of files in which others keep weights as a pickle."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def load(folder: Path, layout: Layout = "auto") -> tuple[LanguageModel, About]:
     for name, expected in (("model.safetensors", about.weights), ("tokenizer.json", about.tokenizer)):
         path = folder / name
         if not path.is_file():
-            raise RequestError(f"{path}: missing; a model folder holds it beside config.json")
+            pickles = [other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLES]
+            instead = f"; {pickles[0]} may be a pickle, which can run any code and is never opened" if pickles else ""
+            raise RequestError(f"{path}: missing; a model folder holds it beside config.json{instead}")
         found = files.sha256(path)
         if found != expected:
             raise PacklmError(f"{path}: damaged or exchanged: expected sha256 {expected}, got {found}")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import pickle
 from typing import get_args
 
 import pytest
@@ -248,6 +249,29 @@ def test_a_model_folder_that_is_incomplete_or_damaged_is_refused(folder, name):
     (path / name).unlink()
     with pytest.raises(RequestError, match=f"{name}: missing"):
         model_folder.load(path)
+
+
+class _Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_is_refused_unopened(folder, tmp_path):
+    path, _ = folder
+    weights, trap = path / "model.safetensors", pickle.dumps(_Trap(tmp_path / "sprung"))
+    weights.write_bytes(trap)
+    files.write_json(path / "config.json", files.read_json(path / "config.json") | {"weights": files.sha256(weights)})
+    with pytest.raises(PacklmError, match="model.safetensors: not a safetensors file"):
+        model_folder.load(path)
+    weights.rename(path / "pytorch_model.bin")
+    with pytest.raises(RequestError, match=r"safetensors: missing; .*; pytorch_model\.bin may be a pickle, .* never opened"):
+        model_folder.load(path)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_another_format_another_shape_and_no_model_are_refused(folder, tmp_path):
