@@ -266,7 +266,7 @@ def test_a_pickle_is_refused_unopened(folder, tmp_path):
     weights, trap = path / "model.safetensors", pickle.dumps(_Trap(tmp_path / "sprung"))
     weights.write_bytes(trap)
     files.write_json(path / "config.json", files.read_json(path / "config.json") | {"weights": files.sha256(weights)})
-    with pytest.raises(PacklmError, match="model.safetensors: not a safetensors file"):
+    with pytest.raises(PacklmError, match=r"model\.safetensors: not a safetensors file"):
         model_folder.load(path)
     weights.rename(path / "pytorch_model.bin")
     with pytest.raises(RequestError, match=r"safetensors: missing; .*; pytorch_model\.bin may be a pickle, .* never opened"):
