@@ -146,7 +146,7 @@ def record(config: Config, built: Built, fresh: bool) -> None:
                 metrics[f"{name}_{key}"] = float(getattr(split, key))
             metrics[f"{name}_unknown_rate"] = split.unknown / split.tokens
         recorder.metrics(metrics)
-        recorder.dataset(config.run.name, manifest.digests["content"], str(config.dataset.dir), "preprocess")
+        recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "preprocess")
         recorder.artifact(config.dataset.dir / "manifest.json")
         for path in sorted((config.dataset.dir / report.NAME).glob("*")):
             recorder.artifact(path, report.NAME)

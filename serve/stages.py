@@ -54,7 +54,7 @@ def evaluate(config: Config, ranks: Ranks) -> str | None:
             engine = Engine.load(folder, ranks.device)
             for split in outs:
                 if not complete[split]:
-                    recorder.dataset(config.run.name, manifest.digests["content"], str(config.dataset.dir), split)
+                    recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), split)
                     chosen = config.evaluate.model_copy(update={"split": split})
                     report = measuring.measure_dataset(engine.model, about, config.dataset.dir, chosen, ranks)
                     if ranks.first:
@@ -101,7 +101,7 @@ def _registered(folder: Path, engine: Engine, config: Config, made: dict[str, An
     packages = [ROOT / name for name in ("pipeline", "preprocess", "serve", "train")]
     parameters = {"task": "generate", "seed": config.run.seed, **engine.generation}
     name, about = config.tracking.model_name, engine.about
-    tags = {f"{split}_perplexity": f"{report['perplexity']:.2f}" for split, report in made.items()}
+    tags = {split: f"{report['perplexity']:.2f}" for split, report in made.items()}
     tags |= {"run": config.run.name, "weights": about.weights[:16], "tokenizer": about.tokenizer[:16]}
     version = recorder.log_model(folder.resolve(), code, requirements(), packages, name, "prompt", parameters, {"precision": "full"}, tags)
     if version is None:

@@ -109,7 +109,7 @@ def watch(
     ):
         recorder.params(record.settings_of(config, manifest) | made)
         recorder.summary({"parameters": made["parameters"]})
-        recorder.dataset(config.run.name, manifest.digests["content"], str(config.dataset.dir), "training")
+        recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "training")
         watching = Watch(folder, config.train.log_every, device, position, total_steps, recorder, bar)
         recorder.mirror(watching.metrics.path)
         yield watching

@@ -8,11 +8,14 @@ import torch
 
 from pipeline import config, tracking
 from pipeline.errors import RequestError
+from pipeline.recorder import Recorder
 from tests import made_up
 from tests.train.gangs import run_on_ranks
 from train import distributed, dry_run, model_folder
 from train.model import build
+from train.position import Position
 from train.trainer import Trainer
+from train.watching import Watch
 
 ALONE = distributed.Ranks(0, 1, torch.device("cpu"))
 
@@ -108,6 +111,15 @@ def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_ran
     measured = {line["step"]: line["perplexity"] for line in lines}
     assert [[text for text in texts if f"<td>{text}</td>" in row] for row in rows] == [texts, texts, texts]
     assert all(f">{step}</td>" in row and f">{value:,.2f}</td>" in row for row, (step, value) in zip(rows, measured.items(), strict=True))
+
+
+def test_a_restart_replaces_the_samples_it_draws_again(tmp_path):
+    for step, text in ((0, "a"), (6, "b"), (12, "c"), (6, "d")):
+        Watch(tmp_path, 1, torch.device("cpu"), Position(step=step), 99, Recorder(), None).samples([text])
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["text"]) for line in lines] == [(0, "a"), (6, "d")]
+    page = (tmp_path / "samples.html").read_text()
+    assert "<td>d</td>" in page and "<td>b</td>" not in page and "<td>c</td>" not in page
 
 
 def test_a_profile_leaves_a_trace_and_a_table(made, tmp_path):
