@@ -11,7 +11,8 @@ body { font: 14px/1.4 Georgia, serif; margin: 1.5em; color: #1a1a1a; background:
 table { border-collapse: collapse; width: 100%; table-layout: fixed }
 th:nth-child(1) { width: 4em }
 th:nth-child(2) { width: 6em }
-th, td { border-top: 1px solid #ccc; padding: .5em .8em; text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere }
+th, td { border-top: 1px solid #ccc; padding: .5em .8em; text-align: left; vertical-align: top; white-space: pre-wrap }
+td { overflow-wrap: anywhere }
 .number { font: .85em/1.7 sans-serif; text-align: right; white-space: nowrap }
 </style>
 <p>Each column is drawn with the same random numbers at every validation: what changes is the model.</p>
