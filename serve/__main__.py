@@ -183,7 +183,8 @@ def pairs(asked: argparse.Namespace, config: Config) -> None:
     from train import distributed
 
     with source, distributed.start(config.train.device) as ranks:
-        pairs_command.run(asked.model or config.run.dir / "model", source, asked.input, asked.out, asked.summary, config, ranks, asked.precision)
+        model = asked.model or config.run.dir / "model"
+        pairs_command.run(model, source, asked.input, asked.out, asked.summary, config, ranks, asked.precision)
 
 
 def rescore(asked: argparse.Namespace, config: Config) -> None:

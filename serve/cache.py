@@ -9,7 +9,6 @@ Shapes: B segments, L tokens of one, K = size, D width into the softmax, V vocab
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from train.batches import Segments
@@ -34,9 +33,9 @@ class Cached:
 
     def zero_state(self, segments: int) -> State:
         """The model's, then what was before the softmax [K, B, D] and the token that followed [K, B], the latest last."""
-        weight = self.model.projection.weight
-        keys = weight.new_zeros(self.size, segments, weight.shape[1])
-        return (*self.model.recurrence.zero_state(segments), keys, torch.full((self.size, segments), NOTHING, device=self.device))
+        own = self.model.recurrence.zero_state(segments)
+        keys = own[-1].new_zeros(self.size, segments, own[-1].shape[-1])
+        return (*own, keys, torch.full((self.size, segments), NOTHING, device=self.device))
 
     def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
         scores, state = self.scores(segments, state)
@@ -70,8 +69,7 @@ class Cached:
         anything = before.any(1, keepdim=True)
         shares = self.share * anything.double()
         weights = likeness.softmax(1).where(anything, 0.0) * shares
-        logits = F.linear(rows, self.model.projection.weight, self.model.projection.bias).double()
-        chances = logits.softmax(1) * (1 - shares)
+        chances = self.model.projection(rows).double().softmax(1) * (1 - shares)
         chances.scatter_add_(1, followers.clamp(min=0).expand_as(weights), weights)
         wanted = chances.gather(1, targets[:, None])
         entropies = -torch.special.xlogy(chances, chances).sum(1)

@@ -20,6 +20,7 @@ from serve.breakdown import breakdown
 from serve.cache import Cached
 from serve.details import Detailed, by_document, by_sentence_length, by_token
 from serve.dynamic import Dynamic, mean_squares
+from serve.reduced import Reduced
 from serve.reports import Measured, report
 from train.distributed import Ranks
 from train.evaluation import Plain, Result, Scorer, chosen_context, evaluate, places_of
@@ -138,6 +139,8 @@ def _scorer(model: LanguageModel, about: About, settings: Evaluate, training: St
         raise RequestError("a cache and dynamic evaluation learn from the text before: give --context documents or streams")
     if settings.cache:
         return Cached(model, settings.cache, settings.cache_theta, settings.cache_share)
+    if isinstance(model, Reduced):
+        raise RequestError("dynamic evaluation trains the model further: leave --precision at full")
     if training is None:
         raise RequestError("dynamic evaluation goes by the size of gradients in training: measure a dataset that has a training split")
     squares = mean_squares(model, training, settings.dynamic_window)

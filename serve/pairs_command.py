@@ -20,7 +20,8 @@ log = logging.getLogger("packlm")
 
 
 def run(
-    model: str | Path, source: Iterable[bytes], name: str, out: str | None, summary: Path | None, config: Config, ranks: Ranks
+    model: str | Path, source: Iterable[bytes], name: str, out: str | None, summary: Path | None, config: Config, ranks: Ranks,
+    precision: str = "full",
 ) -> None:  # fmt: skip
     """All ranks: scores the pairs of `source`, writes them to `out` (`-`: standard output) and what they come to to `summary`, as JSON.
 
@@ -31,7 +32,7 @@ def run(
     """
     if ranks.world > 1 and (name == "-" or out == "-"):
         raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
-    engine = Engine.load(model, ranks.device, config.tracking)
+    engine = Engine.load(model, ranks.device, config.tracking, precision)
     settings, tally = config.pairs, Tally()
     given = Pairs(source, name, settings.format, settings.good, settings.bad, settings.group)
     rows = counting(score_files.share(given, ranks), "pairs")

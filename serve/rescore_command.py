@@ -46,7 +46,7 @@ def run(model: str | Path, asked: Namespace, config: Config, ranks: Ranks) -> No
         utterances = nbest_kaldi.with_recordings(utterances, asked.segments)
     tune_on = _ids(asked.tune_on) if asked.tune_on else None
     check(utterances, settings, tune_on)
-    engine = Engine.load(model, ranks.device, config.tracking)
+    engine = Engine.load(model, ranks.device, config.tracking, asked.precision)
     if settings.context and engine.sentences_alone:
         log.warning("the model was trained on single sentences: what precedes one is foreign to it, and --context may well harm")
 

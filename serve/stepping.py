@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from serve.reduced import Reduced
 from train import cells, mogrifier
 from train.model import LanguageModel
 from train.recurrence import State
@@ -36,8 +37,12 @@ class Stepper:
     def __init__(self, model: LanguageModel, restart_after: int | None = None):
         """`restart_after`: an id (`<eos>`) after which a row goes on from the zero state, as after single sentences."""
         self.model, self.restart_after = model, restart_after
-        self.layers = [_Layer(model.recurrence.cell, layer) for layer in model.recurrence.layers]
-        self.projection, self.bias = _transposed(model.projection.weight), model.projection.bias.detach()
+        self.bias = model.projection.bias.detach()
+        self.layers: list[_Layer] = []
+        """None of a model in another precision, which steps by itself."""
+        if not isinstance(model, Reduced):
+            self.layers = [_Layer(model.recurrence.cell, layer) for layer in model.recurrence.layers]
+            self.projection = _transposed(model.projection.weight)
         self._steady: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -88,6 +93,8 @@ class Stepper:
 
     def _block(self, ids: Tensor, state: State, wanted: bool) -> tuple[Tensor | None, State]:
         """One block: ids [W], for each layer [C, W, H]."""
+        if not self.layers:
+            return self.model.step(ids, state)
         rows, after = self.model.embedding(ids), []
         for layer, before in zip(self.layers, state, strict=True):
             part = layer.step(rows, before)
