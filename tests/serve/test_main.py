@@ -60,6 +60,7 @@ def recipe(made: Callable[[str], Config], tmp_path: Path) -> Path:
         (["score", "--prompt", "a"], "unknown argument '--prompt'"),
         (["next"], "--prompt"),
         (["next", "--prompt", "a", "--top", "0"], "--top"),
+        (["next", "--prompt", "a", "--precision", "int4"], "--precision"),
         (["generate", "--prompt", "a", "--prompts", "f"], "not allowed with"),
         (["generate", "--prompt", "a", "--top-k", "many"], "generate.top_k"),
         (["generate", "--generate.sampels", "3"], "did you mean generate.samples?"),
