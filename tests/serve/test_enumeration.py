@@ -75,7 +75,7 @@ def test_sentences_have_their_log_probability_and_entropy(tiny: Engine, table: d
 
 
 def test_pairs_are_decided_by_the_table(tiny: Engine, table: dict[tuple[int, ...], float]) -> None:
-    every = [(good, bad) for good, bad in itertools.product(SENTENCES, repeat=2) if good and bad]
+    every = [*itertools.product(SENTENCES[1:16], repeat=2)]
     rows = [Row(number, good, others={"bad": bad}) for number, (good, bad) in enumerate(every, 1)]
     found = pairs.scored(iter(rows), "bad", lambda sentences: iter(tiny.score([sentence.text for sentence in sentences])))
     for (good, bad), (_, pair) in zip(every, found, strict=True):

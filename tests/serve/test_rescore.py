@@ -25,8 +25,7 @@ from tests.serve.test_nbest import write
 from tests.serve.test_scoring import LINES, chain
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 4096])
-@pytest.mark.parametrize("batch_tokens", [1, 8192])
+@pytest.mark.parametrize(("chunk", "batch_tokens"), [(1, 8192), (3, 1), (4096, 8192)])
 def test_log_p_after_a_context_is_that_of_reading_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, chunk: int, batch_tokens: int
 ) -> None:  # fmt: skip
