@@ -1,5 +1,6 @@
 """An evaluation by its parts, for the report: sentences by length, tokens by frequency, documents one by one, and how sure the whole is."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,7 +75,8 @@ def _documents(sums: Sums, names: Callable[[Sequence[int]], list[str]]) -> dict[
     for end, some in (("easiest", order[:SHOWN]), ("hardest", order[::-1][:SHOWN])):
         values = zip(names(some.tolist()), sums.tokens[some].astype(int).tolist(), losses[some].tolist(), strict=True)
         found[end] = [{"document": name, "tokens": tokens, "perplexity": perplexity(loss)} for name, tokens, loss in values]
-    edges = np.geomspace(max(1.0, np.exp(losses.min()) * 0.999), np.exp(losses.max()) * 1.001, 41)
+    bins = min(40, 2 + 2 * math.isqrt(len(losses)))
+    edges = np.geomspace(max(1.0, np.exp(losses.min()) * 0.999), np.exp(losses.max()) * 1.001, bins + 1)
     counts = np.histogram(np.exp(losses), edges)[0]
     return found | {"histogram": {"edges": edges.tolist(), "counts": counts.tolist()}}
 

@@ -10,6 +10,7 @@ from serve import reports
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Report = dict[str, Any]
@@ -131,8 +132,7 @@ def _bars(axes: "Axes", rows: list[dict[str, Any]], what: str, title: str) -> No
         if key in rows[0]:
             axes.plot(places, [row[key] for row in rows], "o-", color=color, linewidth=1.6, markersize=4, label=name)
     axes.set_yscale("log")
-    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        ticks(lambda value, _: f"{value:,.0f}" if f"{value:e}"[0] in "125" else "")
+    _plain(axes.yaxis)
     _name(axes, rows)
     axes.set_xlabel(what)
     axes.set_ylabel("perplexity")
@@ -161,11 +161,18 @@ def _histogram(axes: "Axes", report: Report) -> None:
     if report["interval"]:
         axes.axvspan(*report["interval"]["perplexity"], color=MODEL, alpha=0.15, label=f"{report['interval']['level']:.0%} interval")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _plain(axes.xaxis)
+    axes.locator_params(axis="y", integer=True)
     axes.set_xlabel("perplexity of a document")
     axes.set_ylabel("documents")
     axes.set_title("Perplexity of documents", loc="left", fontweight="bold")
     axes.legend(frameon=False)
+
+
+def _plain(axis: "Axis") -> None:
+    """Plain numbers at 1, 2 and 5 times the powers of ten of a logarithmic axis."""
+    for ticks in (axis.set_major_formatter, axis.set_minor_formatter):
+        ticks(lambda value, _: f"{value:,.0f}" if f"{value:e}"[0] in "125" else "")
 
 
 def _name(axes: "Axes", rows: list[dict[str, Any]]) -> None:
