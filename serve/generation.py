@@ -29,7 +29,7 @@ class Generation:
     may come next."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Text:
     """What decoding, which knows ids, has to know of text."""
 
