@@ -11,13 +11,10 @@ A row's state is how much of each word its text ends with. States are few, and w
 
 import codecs
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from serve.generation import Text
 
 
 class State(NamedTuple):
@@ -34,12 +31,6 @@ class State(NamedTuple):
 START = State((), False, b"")
 PART = "\N{REPLACEMENT CHARACTER}"
 """Opens what begins with a part of a character."""
-
-
-@lru_cache(maxsize=4)
-def followed(words: tuple[str, ...], text: Text, device: torch.device) -> "BannedWords":
-    """The banned words of a text's tokens; kept from batch to batch, with all that was found."""
-    return BannedWords(words, text.spellings, device)
 
 
 class BannedWords:

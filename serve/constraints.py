@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serve.banned import BannedWords, followed
+from serve.banned import BannedWords
 from serve.generation import Task
 
 
@@ -24,7 +24,7 @@ class Constraints:
         self.banned: BannedWords | None = None
         if self.settings.banned:
             assert task.text is not None
-            self.banned = followed(self.settings.banned, task.text, self.device)
+            self.banned = task.text.banned(self.settings.banned, self.device)
         starts = np.zeros(len(task.prompts), np.int64)
         if self.banned is not None:
             for number, ids in enumerate(task.prompts):

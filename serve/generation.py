@@ -4,7 +4,7 @@ Shapes: B prompts, R rows (generations under way), T tokens generated, V vocabul
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline import dataset
 from pipeline.config import Generate
 from pipeline.errors import PacklmError
+from serve.banned import BannedWords
 from serve.stepping import Stepper
 
 
@@ -29,7 +30,7 @@ class Generation:
     may come next."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Text:
     """What decoding, which knows ids, has to know of text."""
 
@@ -37,6 +38,13 @@ class Text:
     """[V] what each id adds to the text before it."""
     of: Callable[[np.ndarray, np.ndarray], str]
     """The text that ids generated after a prompt's ids add to it."""
+    _banned: dict[tuple[tuple[str, ...], torch.device], BannedWords] = field(default_factory=dict, init=False, repr=False)
+
+    def banned(self, words: tuple[str, ...], device: torch.device) -> BannedWords:
+        """Banned words, with all that was found about them before."""
+        if (words, device) not in self._banned:
+            self._banned[words, device] = BannedWords(words, self.spellings, device)
+        return self._banned[words, device]
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ def test_the_commands_answer_on_standard_output(
     status, out, _ = command("generate", "--model", model, "--prompt", "the", "--strategy", "beam", "--samples", "2", "--max-tokens", "3")
     (record,) = map(json.loads, out.splitlines())
     assert len(record["generations"]) == 2 and max(item["tokens"] for item in record["generations"]) <= 3
+    rules = ("--replacement", "false", "--samples", "3", "--banned", '["the", "a"]', "--stop", ".", "--min-tokens", "2", "--beams", "2")
+    status, out, err = command("generate", "--model", model, "--prompt", "the", *rules)
+    (record,) = map(json.loads, out.splitlines())
+    assert len({item["text"] for item in record["generations"]}) == 3 and min(item["tokens"] for item in record["generations"]) >= 2
+    assert err == "warning: generate.beams is for strategy = beam, not sample\n"
     status, out, _ = command("generate", "--model", model)  # text from nothing, as the model's folder says
     assert json.loads(out)["prompt"] == "" and json.loads(out)["generations"][0]["tokens"] <= 12
 
