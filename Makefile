@@ -13,7 +13,7 @@ READY := .venv/.ready
 STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 SETTINGS = --config $(CONFIG) $(ARGS)
 
-.PHONY: run preprocess train evaluate generate ui compare-batching kill-training test lint help clean
+.PHONY: run preprocess train evaluate generate ui compare-batching kill-training kill-generation test lint help clean
 
 run: $(READY)
 	@$(BIN)/python -m pipeline run $(SETTINGS)
@@ -41,6 +41,9 @@ compare-batching: $(READY)
 kill-training: $(READY)
 	@$(BIN)/python benchmarks/kill_training.py $(ARGS)
 
+kill-generation: $(READY)
+	@$(BIN)/python benchmarks/kill_generation.py $(ARGS)
+
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
@@ -58,6 +61,7 @@ help:
 	@echo "make ui                the record of all runs, in MLflow, at http://127.0.0.1:$(PORT)"
 	@echo "make compare-batching  ways to batch sentences side by side, on a recipe"
 	@echo "make kill-training     kill a training 30 times, compare bit for bit   ARGS=\"--times 300\""
+	@echo "make kill-generation   kill a batch job 50 times, compare byte for byte"
 	@echo "make lint              ruff and mypy"
 	@echo "make clean             remove .venv and caches; data/, runs/ and mlflow.db stay"
 	@echo
