@@ -4,8 +4,6 @@
 # history: no password belongs in them.
 
 FROM python:3.11-slim-bookworm AS base
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     MLFLOW_DISABLE_TELEMETRY=true
 RUN useradd --uid 1000 --create-home packlm
@@ -15,6 +13,8 @@ COPY pyproject.toml constraints.txt ./
 
 
 FROM base AS tracking
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 print(*[line for line in project['dependencies'] if line.startswith('mlflow')], *project['optional-dependencies']['postgres'], sep='\n')" \
     > /tmp/requirements.txt \
@@ -24,6 +24,8 @@ USER packlm
 
 
 FROM base AS packlm
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     > /tmp/requirements.txt \
     && pip install -c constraints.txt -r /tmp/requirements.txt

@@ -7,13 +7,17 @@ NPROC ?= 2
 ARGS ?=
 PYTHON ?= python3
 PORT ?= 5000
+PROFILE ?= cpu
+MODEL ?= $(basename $(notdir $(CONFIG)))
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 BIN := .venv/bin
 READY := .venv/.ready
 STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 SETTINGS = --config $(CONFIG) $(ARGS)
+STAGE = $(COMPOSE) run --rm -T
 
-.PHONY: run preprocess train evaluate generate ui compare-batching kill-training kill-generation test lint help clean
+.PHONY: run preprocess train evaluate generate ui compare-batching kill-training kill-generation test lint help clean up down clean-volumes
 
 run: $(READY)
 	@$(BIN)/python -m pipeline run $(SETTINGS)
@@ -44,6 +48,30 @@ kill-training: $(READY)
 kill-generation: $(READY)
 	@$(BIN)/python benchmarks/kill_generation.py $(ARGS)
 
+# The served model is started anew: it looks for its champion only then.
+up:
+	@mkdir -p corpora
+	@$(COMPOSE) build mlflow preprocess
+	@$(COMPOSE) up -d mlflow
+	@$(STAGE) preprocess $(SETTINGS)
+	@$(STAGE) $(if $(filter gpu,$(PROFILE)),train-gpu,train) $(SETTINGS)
+	@$(STAGE) evaluate $(SETTINGS)
+	@$(STAGE) generate $(SETTINGS)
+	@MODEL=$(MODEL) $(COMPOSE) up -d --no-deps --force-recreate serve
+	@echo "waiting for models:/$(MODEL)@champion to answer"
+	@for second in $$(seq 120); do \
+	  [ "$$(docker inspect --format '{{.State.Health.Status}}' $$($(COMPOSE) ps -q serve))" = healthy ] && exit; sleep 1; \
+	done; echo "it does not; \`$(COMPOSE) logs serve\` may say why" >&2; exit 1
+	@echo "MLflow: http://$$($(COMPOSE) port mlflow 5000)   served model: http://$$($(COMPOSE) port serve 8000)/invocations"
+
+down:
+	@$(COMPOSE) --profile stages --profile cpu --profile gpu down
+
+clean-volumes:
+	@printf "This deletes every dataset, model and record of docker-compose for good. Type 'delete' to go on: "; \
+	read -r answer && [ "$$answer" = delete ] || { echo "nothing was deleted" >&2; exit 1; }
+	@$(COMPOSE) --profile stages --profile cpu --profile gpu down --volumes
+
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
@@ -64,6 +92,9 @@ help:
 	@echo "make kill-generation   kill a batch job 50 times, compare byte for byte"
 	@echo "make lint              ruff and mypy"
 	@echo "make clean             remove .venv and caches; data/, runs/ and mlflow.db stay"
+	@echo "make up                all of it in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"
+	@echo "make down              stop and remove the containers; the data stays"
+	@echo "make clean-volumes     delete the containers' data, after asking"
 	@echo
 	@echo "CONFIG=$(CONFIG)   NPROC=$(NPROC) processes of make train   PYTHON=$(PYTHON)   PORT=$(PORT)"
 	@echo 'ARGS="--train.lr 0.5"   further arguments; make train ARGS=--rebuild starts it over'
