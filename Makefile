@@ -15,7 +15,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 SETTINGS = --config $(CONFIG) $(ARGS)
-STAGE = $(COMPOSE) run --rm -T
+STAGE = $(COMPOSE) run --rm -T --no-deps
 
 .PHONY: run preprocess train evaluate generate ui compare-batching kill-training kill-generation test lint help clean up down clean-volumes
 
@@ -48,12 +48,13 @@ kill-training: $(READY)
 kill-generation: $(READY)
 	@$(BIN)/python benchmarks/kill_generation.py $(ARGS)
 
-# The served model is started anew: it looks for its champion only then.
+# The first stage waits until the tracking server answers, the others need not. The served model is started anew: it looks for its champion
+# only then.
 up:
 	@mkdir -p corpora
 	@$(COMPOSE) build mlflow preprocess
 	@$(COMPOSE) up -d mlflow
-	@$(STAGE) preprocess $(SETTINGS)
+	@$(COMPOSE) run --rm -T preprocess $(SETTINGS)
 	@$(STAGE) $(if $(filter gpu,$(PROFILE)),train-gpu,train) $(SETTINGS)
 	@$(STAGE) evaluate $(SETTINGS)
 	@$(STAGE) generate $(SETTINGS)

@@ -41,6 +41,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # at the end of every run that a server keeps, among the results
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """What mlflow is told before it is imported, unless the environment says otherwise."""

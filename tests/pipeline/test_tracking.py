@@ -292,7 +292,9 @@ def test_training_goes_on_without_the_server(
     assert "hunter2" not in warnings_logged.text
 
 
-def test_what_was_spooled_is_sent_when_the_server_comes(make_config: MakeConfig, write_metrics: WriteMetrics, tmp_path: Path) -> None:
+def test_what_was_spooled_is_sent_when_the_server_comes(
+    make_config: MakeConfig, write_metrics: WriteMetrics, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     port = free_port()
     config = make_config(f"http://127.0.0.1:{port}")
     path = write_metrics(config, range(1, 6))
@@ -329,6 +331,7 @@ def test_what_was_spooled_is_sent_when_the_server_comes(make_config: MakeConfig,
         write_metrics(config, range(8, 10))
         tracking.sync(config)
         assert len(history(config, run, "train/loss")) == 9
+        assert capfd.readouterr().out == ""  # which is for results
     finally:
         server.terminate()
         server.wait(20)
