@@ -16,6 +16,9 @@ READY := .venv/.ready
 STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 SETTINGS = --config $(CONFIG) $(ARGS)
 STAGE = $(COMPOSE) run --rm -T --no-deps
+WAIT = for second in $$(seq 180); do \
+	  [ "$$(docker inspect --format '{{.State.Health.Status}}' $$($(COMPOSE) ps -q $(1)))" = healthy ] && exit; sleep 1; \
+	done; echo "$(1) does not answer; '$(COMPOSE) logs $(1)' may say why" >&2; exit 1
 
 .PHONY: run preprocess train evaluate generate ui compare-batching kill-training kill-generation test lint help clean up down clean-volumes
 
@@ -48,22 +51,19 @@ kill-training: $(READY)
 kill-generation: $(READY)
 	@$(BIN)/python benchmarks/kill_generation.py $(ARGS)
 
-# The first stage waits until the tracking server answers, the others need not. The served model is started anew: it looks for its champion
-# only then.
+# The served model is started anew: it looks for its champion only then.
 up:
 	@mkdir -p corpora
 	@$(COMPOSE) build mlflow preprocess
 	@$(COMPOSE) up -d mlflow
-	@$(COMPOSE) run --rm -T preprocess $(SETTINGS)
+	@$(call WAIT,mlflow)
+	@$(STAGE) preprocess $(SETTINGS)
 	@$(STAGE) $(if $(filter gpu,$(PROFILE)),train-gpu,train) $(SETTINGS)
 	@$(STAGE) evaluate $(SETTINGS)
 	@$(STAGE) generate $(SETTINGS)
 	@MODEL=$(MODEL) $(COMPOSE) up -d --no-deps --force-recreate serve
-	@echo "waiting for models:/$(MODEL)@champion to answer"
-	@for second in $$(seq 120); do \
-	  [ "$$(docker inspect --format '{{.State.Health.Status}}' $$($(COMPOSE) ps -q serve))" = healthy ] && exit; sleep 1; \
-	done; echo "it does not; \`$(COMPOSE) logs serve\` may say why" >&2; exit 1
-	@echo "MLflow: http://$$($(COMPOSE) port mlflow 5000)   served model: http://$$($(COMPOSE) port serve 8000)/invocations"
+	@$(call WAIT,serve)
+	@echo "MLflow: http://$$($(COMPOSE) port mlflow 5000)   models:/$(MODEL)@champion: http://$$($(COMPOSE) port serve 8000)/invocations"
 
 down:
 	@$(COMPOSE) --profile stages --profile cpu --profile gpu down

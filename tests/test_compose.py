@@ -102,7 +102,7 @@ def test_images_hold_every_package() -> None:
 def test_make_up_runs_the_stages_in_order(profile: str) -> None:
     words = ["make", "-n", "up", "COMPOSE=compose", f"PROFILE={profile}", "CONFIG=configs/ptb-fast.toml", "ARGS=--train.lr 1"]
     printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    ran = re.findall(r"(?m)^compose run --rm -T (?:--no-deps )?(\S+) (.*)$", printed)
+    ran = re.findall(r"(?m)^compose run --rm -T --no-deps (\S+) (.*)$", printed)
     expected = [stage.name for stage in STAGES]
     if profile == "gpu":
         expected[expected.index("train")] = "train-gpu"
