@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from kill_training import kill
 
 from pipeline import config as configuration
 from preprocess.build import build as build_dataset
@@ -58,8 +59,7 @@ def main() -> None:
                     process.wait(drawn.uniform(0, 1.2 * length))
                     break
                 except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.communicate()
+                    kill(process, False, drawn)
                     killed += 1
                     resumed += any(path.stat().st_size for path in (folder / f".{out}.parts").glob("rank-*"))
             finish(start(folder, out, drawn.choice(given.worlds)))
