@@ -23,10 +23,12 @@ def finish(config: Config, manifest: dataset.Manifest, position: Position) -> No
         "steps": position.step, "skipped_steps": position.skipped, "epochs": position.tokens / manifest.split("train").tokens,
         "tokens": position.tokens, "seconds": position.seconds, "validation": others | ({"best": measured} if measured else {}),
     }  # fmt: skip
+    counts = ("documents", "sentences", "tokens", "words", "unknown")
+    data = {name: {count: getattr(split, count) for count in counts} for name, split in manifest.splits.items()}
     about = {
         "name": config.run.name, "model": config.model.model_dump(mode="json"), "vocab_size": manifest.vocab_size,
         "text": manifest.settings["corpus"], "segments": config.train.segments, "reset": config.train.reset,
-        "lossless": manifest.lossless, "dataset": manifest.digests, "numbers": summary,
+        "lossless": manifest.lossless, "dataset": manifest.digests, "numbers": summary | {"data": data},
     }  # fmt: skip
     folder = config.run.dir / "model"
     model_folder.save(folder, weights, about, config.generate, config.dataset.dir)

@@ -54,7 +54,7 @@ class About:
     tokenizer: str
     """SHA-256 of `tokenizer.json`."""
     numbers: dict[str, Any]
-    """Steps, tokens and validation results of the training."""
+    """Steps, tokens and validation results of the training; how much its dataset held, by split."""
     format: int = FORMAT
 
     @property
@@ -166,13 +166,38 @@ def card(about: About) -> str:
             f"Validation: perplexity {best['perplexity']:.2f} per token over {best['tokens']:,} tokens (context: {about.context}), "
             f"after {best['step']:,} steps."
         )
+    rules = config.Corpus.model_validate({name: about.text[name] for name in ("document", "sentences", "language") if name in about.text})
+    cut = {"none": "not cut into sentences", "line": "a sentence a line"}.get(rules.sentences, f"sentences by sentencex ({rules.language})")
+    kind = "keeps every text to the letter" if about.lossless else "does not keep every text to the letter"
     return (
         f"---\nlibrary_name: packlm\ntags: [language-model, rnn]\n---\n\n# {about.name}\n\n"
         f"A recurrent language model: {shape['layers']} {shape['cell'].upper()} layer(s), hidden {shape['hidden']}, "
         f"{about.vocab_size:,} tokens{', tied softmax' if shape['tied'] else ''}.\n\n"
-        f"Trained on {about.segments} of the dataset {about.dataset['content'][:16]} for {about.numbers['steps']:,} steps "
-        f"({about.numbers['tokens']:,} tokens).\n\n{measured}\n\n"
-        "Perplexities per token compare models of the same tokenizer only. The model knows the text it was trained on and no other;\n"
-        "it repeats the biases of that text and states nothing reliably.\n\n"
-        "Use: `python -m serve generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS_FOLDER)`.\n"
+        f"## Data\n\nDataset {about.dataset['content'][:16]}: documents by {rules.document}, {cut}; its tokenizer {kind}.\n\n"
+        f"{_data(about.numbers.get('data') or {})}"
+        f"## Training\n\nOn {about.segments}, for {about.numbers['steps']:,} steps ({about.numbers['tokens']:,} tokens). {measured}\n\n"
+        "## Limits\n\nPerplexities per token compare models of the same tokenizer only. The model knows the text it was trained on and no "
+        "other;\nit repeats the biases of that text and states nothing reliably. "
+        f"{CONTEXT_LIMITS[about.context]}\n\n"
+        "## Use\n\n`python -m serve generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS_FOLDER)`.\n"
     )
+
+
+CONTEXT_LIMITS = {
+    "sentences": "It has read single sentences: what precedes a sentence means nothing to it.",
+    "documents": "It has read documents from their beginning, so a sentence out of its context is unusual to it.",
+    "streams": "It has read text without an end: its first predictions, with nothing before them, are its worst.",
+}
+"""What a model cannot do that was trained with such a context, for the card."""
+
+
+def _data(splits: dict[str, dict[str, int]]) -> str:
+    """A table of how much there was."""
+    if not splits:
+        return ""
+    lines = [
+        f"| {name} | {split['documents']:,} | {split['sentences']:,} | {split['tokens']:,} | {split['words']:,} "
+        f"| {split['unknown'] / max(split['tokens'], 1):.2%} |"
+        for name, split in splits.items()
+    ]
+    return "\n".join(["| split | documents | sentences | tokens | words | unknown |", "|---|--:|--:|--:|--:|--:|", *lines]) + "\n\n"

@@ -221,7 +221,10 @@ def folder(tmp_path):
     about = {
         "name": "tiny", "model": settings.model_dump(mode="json"), "vocab_size": 9, "text": {}, "segments": "streams", "reset": "none",
         "lossless": False, "dataset": {"content": "0" * 64},
-        "numbers": {"steps": 3, "tokens": 50, "validation": {"best": {"perplexity": 8.5, "tokens": 20, "step": 3}}},
+        "numbers": {
+            "steps": 3, "tokens": 50, "validation": {"best": {"perplexity": 8.5, "tokens": 20, "step": 3}},
+            "data": {"train": {"documents": 2, "sentences": 5, "tokens": 50, "words": 1234, "unknown": 1}},
+        },
     }  # fmt: skip
     model = build(settings, 9, seed=1)
     model_folder.save(tmp_path / "model", model_folder.weights_of(model), about, config.Generate(), tmp_path / "data")
@@ -233,7 +236,9 @@ def test_a_model_comes_back_to_the_bit_and_says_what_it_is(folder):
     found, about = model_folder.load(path)
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in model.state_dict().items())
     assert found.projection.weight is found.embedding.weight and not found.training
-    assert about.context == "streams" and "8.50" in (path / "README.md").read_text()
+    card = (path / "README.md").read_text()
+    assert about.context == "streams" and "8.50" in card and "without an end" in card
+    assert "| train | 2 | 5 | 50 | 1,234 | 2.00% |" in card
     assert sorted(file.name for file in path.iterdir()) == [
         "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
     ]  # fmt: skip
