@@ -63,10 +63,11 @@ def main() -> None:
                     killed += 1
                     resumed += any(path.stat().st_size for path in (folder / f".{out}.parts").glob("rank-*"))
             finish(start(folder, out, drawn.choice(given.worlds)))
-            wrong += (folder / out).read_bytes() != whole
-            left = sorted(path.name for path in folder.glob(".killed*"))
-            wrong += bool(left)
-        print(f"killed {killed} times in {jobs} jobs, {resumed} of them with records kept; outputs that differ: {wrong}", flush=True)
+            left = sorted(path.name for path in folder.glob(f".{out}*"))
+            if (folder / out).read_bytes() != whole or left:
+                wrong += 1
+                print(f"{out}: {'left behind: ' + ', '.join(left) if left else 'DIFFERS'}", flush=True)
+        print(f"killed {killed} times in {jobs} jobs, {resumed} of them with records kept; jobs that went wrong: {wrong}", flush=True)
     sys.exit(wrong > 0)
 
 

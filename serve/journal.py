@@ -6,6 +6,7 @@
 A line is on the disk before the next batch begins. One that was cut short by a kill fails its checksum and is made again.
 """
 
+import glob
 import os
 import shutil
 import zlib
@@ -22,10 +23,13 @@ class Journal:
 
     def __init__(self, out: Path):
         """`out`: the file that the job makes."""
+        self.out = out
         self.folder = out.with_name(f".{out.name}.parts")
 
     def begin(self, key: str) -> None:
-        """One rank, before any other call: throws away what was made of something else than `key` says."""
+        """One rank, before any other call: throws away what was made of something else than `key` says, and what a kill left of `out`."""
+        for left in self.out.parent.glob(f".{glob.escape(self.out.name)}.*.tmp"):
+            left.unlink()
         noted = self.folder / "key"
         if not (noted.is_file() and noted.read_text(encoding="utf-8") == key):
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -200,6 +200,7 @@ def test_a_job_that_was_killed_makes_only_what_is_left(
     assert not out.exists()
     journal = tmp_path / ".killed.jsonl.parts" / "rank-00000"
     journal.write_bytes(journal.read_bytes()[:-5])  # the last line was not yet whole: its batch is made again
+    (tmp_path / ".killed.jsonl.123.tmp").write_text("half")  # of a job that was killed while it put its records together
     before, made[:] = made[:], []
     monkeypatch.setattr(engine, "continue_", counted)
     run(engine, requests, out, worlds[1])
