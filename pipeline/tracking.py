@@ -44,7 +44,7 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # at the end of every run that a server keeps, among the results
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""What mlflow is told before it is imported, unless the environment says otherwise."""
+"""What mlflow is told, unless the environment says otherwise."""
 NOTE, NOTE_TAG = "mlflow.note.content", "mlflow.packlm.note"
 """The tag that MLflow shows as a run's description, and the one that holds the digest of what we wrote there last (as its name begins with
 `mlflow.`, no page shows it)."""
@@ -364,10 +364,10 @@ def _connect(config: Config, name: str, started: float) -> _Runs:
 
 
 def _mlflow() -> Any:
-    """Imports mlflow (2.5 to 3.5 s the first time), quiet and with short timeouts."""
+    """Imports mlflow (2.5 to 3.5 s the first time), quiet and with short timeouts, also where something else has imported it before."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
     if "mlflow" not in sys.modules:
-        for key, value in ENVIRONMENT.items():
-            os.environ.setdefault(key, value)
         for name in ("alembic", "urllib3"):
             logging.getLogger(name).setLevel(logging.ERROR)
     import mlflow
