@@ -330,7 +330,8 @@ class Evaluate(Section):
     batch_tokens: int = Field(8192, ge=1)
     """Tokens run at a time; changes nothing in the numbers."""
     baselines: bool = True
-    """Measures on the same tokens what predicts without a model: all words alike, their frequencies, Kneser-Ney 5-grams."""
+    """Measures on the same tokens, if they are held out, what predicts without a model: all words alike, their frequencies, Kneser-Ney
+    5-grams."""
     cache: int = Field(0, ge=0)
     """Tokens that a neural cache remembers (Grave et al. 2017): what followed there gets likelier where the text looks alike; 0: none."""
     cache_theta: float = Field(0.3, ge=0)

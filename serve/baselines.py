@@ -11,7 +11,8 @@ from train.views import Sentences
 
 ORDER = 5
 TOKENS = 20_000_000
-"""Most training tokens that n-grams are counted in, the first ones: they take some 200 bytes of memory each."""
+"""Most training tokens that n-grams are counted in, the first ones: they take some 200 bytes of memory each. Of larger splits than this
+nothing is measured without a model."""
 
 CHUNK_SENTENCES = 1 << 16
 """Sentences counted at a time."""

@@ -23,7 +23,7 @@ def breakdown(
 
     Args:
         sums, groupings: by `document`, `sentence_length` and `token`, as of `details`.
-        ids: [N] the targets, in order.
+        ids: [N] the targets, in order; wanted with `beside` alone.
         beside: what is known of them without a model.
         names: the names of documents, given their numbers.
     """

@@ -15,7 +15,7 @@ from pipeline.errors import RequestError
 from preprocess import documents
 from preprocess.encoding import Encoder, encode_documents
 from preprocess.texts import Texts
-from serve.baselines import Baselines, baselines, counts
+from serve.baselines import TOKENS, Baselines, baselines, counts
 from serve.breakdown import breakdown
 from serve.cache import Cached
 from serve.details import Detailed, by_document, by_sentence_length, by_token
@@ -59,7 +59,8 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
     text = _Text(sentences, stream, Encoder.load(folder), seen)
     learned = Stream.open(folder, manifest, "train") if training is not None and settings.dynamic_lr else None
     beside = None
-    if settings.baselines and ranks.first and training is not None:
+    # On the training split n-grams would have seen the answers; and they hold several numbers for every token in memory.
+    if settings.baselines and ranks.first and training is not None and settings.split != "train" and sentences.tokens <= TOKENS:
         beside = baselines(training, sentences, manifest.vocab_size)
 
     def names(numbers: Sequence[int]) -> list[str]:
@@ -161,7 +162,7 @@ def _measure(
     context = chosen_context(settings.context, about.context)
     result = evaluate(detailed, text.sentences, text.stream, context, settings.streams, settings.batch_tokens, ranks)
     sums = detailed.sums(ranks)
-    ids = text.sentences.read(np.arange(len(text.sentences)))[1] if ranks.first else np.zeros(0, np.int64)
+    ids = text.sentences.read(np.arange(len(text.sentences)))[1] if beside else np.zeros(0, np.int64)
     return result, breakdown(sums, groupings, ids, beside, names)
 
 
