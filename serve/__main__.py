@@ -35,6 +35,7 @@ import difflib
 import io
 import json
 import logging
+import signal
 from typing import Any, NoReturn
 
 from pipeline import config as configuration
@@ -69,6 +70,7 @@ class _Parser(argparse.ArgumentParser):
 def main() -> None:
     """Reads the command line and does what it asks."""
     logs.setup()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command as Ctrl-C does: what a batch job has made by then is kept
     words = sys.argv[1:]
     if not words or "-h" in words or "--help" in words:
         print(__doc__, end="")

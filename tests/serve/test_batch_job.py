@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,21 @@ def test_a_job_that_was_killed_makes_only_what_is_left(
     run(engine, requests, tmp_path / "anew.jsonl")
     assert len(made) - len(made_anew) == len(made_anew) + 1  # one batch was not made again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["anew.jsonl", "killed.jsonl", "whole.jsonl"]
+
+
+def test_a_signal_ends_a_job_and_keeps_what_it_made(made: Any, tmp_path: Path) -> None:
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("".join(f"the cat {number}\n" for number in range(300)))
+    command = [sys.executable, str(ROOT / "serve"), "generate", "--model", str(made("bpe").run.dir / "model"), "--prompts", str(prompts)]
+    command += ["--generate.batch_tokens", "200", "--samples", "2", "--max-tokens", "20", "--seed", "5", "--strategy", "sample"]
+    with subprocess.Popen([*command, "--out", "out.jsonl"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as job:
+        journal_file = tmp_path / ".out.jsonl.parts" / "rank-00000"
+        while not (journal_file.exists() and journal_file.stat().st_size) and job.poll() is None:
+            time.sleep(0.01)
+        job.terminate()
+        assert job.stderr is not None and "run the same command again to go on" in job.stderr.read()
+    assert job.returncode == 75 and not (tmp_path / "out.jsonl").exists()
+    assert 0 < len(Journal(tmp_path / "out.jsonl").done()) < 300
 
 
 def test_what_was_begun_with_other_settings_is_begun_anew(engine: Engine, tmp_path: Path) -> None:
