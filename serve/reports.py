@@ -64,7 +64,7 @@ def report(result: Result, measured: Measured, origin: dict[str, Any], details: 
 def perplexity(loss: float) -> float:
     """exp of a mean loss in nats; `PacklmError` where it is not a finite number."""
     if not loss < math.log(1.7e308):
-        raise PacklmError(f"a mean loss of {loss} nats has no finite perplexity: the model's weights are unusable")
+        raise PacklmError(f"a mean loss of {loss} nats has no finite perplexity: the weights are unusable, or dynamic_lr is too high")
     return math.exp(loss)
 
 
