@@ -110,7 +110,7 @@ def tell(summary: dict[str, Any]) -> None:
         distinct = "" if summary["distinct_2"] is None else f", {summary['distinct_2']:.1%} of bigrams different"
         log.info(
             "%s generations of %s prompts, %.0f tokens in the middle (%.0f to %.0f), perplexity %.1f%s%s",
-            f"{summary['generations']:,}", f"{summary['prompts']:,}", lengths["50%"], lengths["5%"], lengths["95%"], perplexity, distinct,
+            f"{summary['generations']:,}", f"{summary['prompts']:,}", lengths["p50"], lengths["p5"], lengths["p95"], perplexity, distinct,
             repeated,
         )  # fmt: skip
     if summary["tokens_per_second"]:

@@ -53,7 +53,7 @@ class Summary:
             "generations": self.generations,
             "finished": self.finished,
             "tokens": total,
-            "tokens_per_generation": {f"{share:.0%}": float(np.quantile(lengths, share)) for share in QUANTILES} if total else {},
+            "tokens_per_generation": {f"p{share * 100:.0f}": float(np.quantile(lengths, share)) for share in QUANTILES} if total else {},
             "self_perplexity": float(np.exp(-self.log_prob / total)) if total else None,
             **{
                 f"distinct_{order}": len(seen) / count if count else None

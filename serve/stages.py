@@ -134,7 +134,9 @@ def generate(config: Config, ranks: Ranks) -> None:
         if summary is None:
             return
         files.write_json(out.with_name("summary.json"), summary)
-        recorder.metrics({f"generate/{name}": value for name, value in summary.items() if isinstance(value, int | float)})
+        lengths = {f"tokens_{share}": value for share, value in summary["tokens_per_generation"].items()}
+        numbers = {name: value for name, value in (summary | lengths).items() if isinstance(value, int | float)}
+        recorder.metrics({f"generate/{name}": value for name, value in numbers.items()})
         recorder.table("samples.json", table(out))
         for path in (out, out.with_name("summary.json")):
             recorder.artifact(path, "generate")

@@ -249,7 +249,7 @@ def test_the_summary_is_what_it_is_called(engine: Engine, tmp_path: Path) -> Non
     counted.add({"error": "no"})
     found = counted.values()
     assert (found["prompts"], found["refused"], found["generations"], found["finished"], found["tokens"]) == (2, 1, 2, 1, 10)
-    assert found["self_perplexity"] == pytest.approx(np.exp(1.0))
+    assert found["self_perplexity"] == pytest.approx(np.exp(1.0)) and found["tokens_per_generation"]["p50"] == 5.0
     assert found["distinct_1"] == 2 / 8 and found["distinct_2"] == 2 / 6 and found["distinct_4"] == 2 / 3
     assert found["repetition"] == 1 / 3  # a b a b, b a b a, a b a b
     assert Summary().values()["self_perplexity"] is None
