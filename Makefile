@@ -20,7 +20,7 @@ WAIT = for second in $$(seq 180); do \
 	  [ "$$(docker inspect --format '{{.State.Health.Status}}' $$($(COMPOSE) ps -q $(1)))" = healthy ] && exit; sleep 1; \
 	done; echo "$(1) does not answer; '$(COMPOSE) logs $(1)' may say why" >&2; exit 1
 
-.PHONY: run preprocess train evaluate generate ui compare-batching kill-training kill-generation test lint help clean up down clean-volumes
+.PHONY: run preprocess train evaluate generate ui bench compare-batching kill-training kill-generation test lint help clean up down clean-volumes
 
 run: $(READY)
 	@$(BIN)/python -m pipeline run $(SETTINGS)
@@ -41,6 +41,11 @@ ui: $(READY)
 	     MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 	     $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --host 127.0.0.1 --port $(PORT) ;; \
 	esac
+
+bench: preprocess
+	@for part in step sentences layers; do $(BIN)/python benchmarks/recurrence_speed.py $$part $(SETTINGS) || exit; done
+	@$(BIN)/python benchmarks/scoring_speed.py
+	@$(BIN)/python benchmarks/decoding_speed.py
 
 compare-batching: $(READY)
 	@$(BIN)/python benchmarks/compare_batching.py $(SETTINGS)
@@ -88,6 +93,7 @@ help:
 	@echo "make evaluate          perplexity of the model"
 	@echo "make generate          text from prompts"
 	@echo "make ui                the record of all runs, in MLflow, at http://127.0.0.1:$(PORT)"
+	@echo "make bench             training, scoring and generation beside the usual code, some minutes"
 	@echo "make compare-batching  ways to batch sentences side by side, on a recipe"
 	@echo "make kill-training     kill a training 30 times, compare bit for bit   ARGS=\"--times 300\""
 	@echo "make kill-generation   kill a batch job 50 times, compare byte for byte"
