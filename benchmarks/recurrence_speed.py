@@ -42,7 +42,7 @@ from train.recurrence import Arrangement
 from train.trainer import Trainer
 from train.views import Sentences
 
-WINDOW, VOCABULARY = 35, 10_000
+WINDOW = 35
 
 
 def main() -> None:
@@ -95,7 +95,8 @@ def sentences(arguments: Arguments, rounds: int, seconds: float) -> None:
 
 
 def step(arguments: Arguments, rounds: int, seconds: float) -> None:
-    """Our trainer on streams of the recipe's text, and the loop of PyTorch's word-language-model example, in float32."""
+    """Our trainer on streams of the recipe's text, and the loop of PyTorch's word-language-model example, in float32, of as many words."""
+    vocab_size = _opened(arguments)[1].vocab_size
     for units in (200, 650):
         for streams in (20, 64):
             wanted = {
@@ -105,13 +106,13 @@ def step(arguments: Arguments, rounds: int, seconds: float) -> None:
             }  # fmt: skip
             options = [word for key, value in wanted.items() for word in (f"--{key}", str(value))]
             sides = [
-                Side("plain", plain_side, (units, streams)),
+                Side("plain", plain_side, (units, streams, vocab_size)),
                 Side("ours", trainer_side, (arguments, options)),
                 Side("limit", limit_side, ()),
             ]
             found = tokens_per_second(sides, rounds, seconds)
             speed = medians(found)
-            operations = 48 * units * 2 * units + 6 * units * VOCABULARY
+            operations = 48 * units * 2 * units + 6 * units * vocab_size
             limit = speed["limit"] / operations
             print(
                 f"2x{units} {streams} streams  plain {speed['plain']:,.0f}  ours {speed['ours']:,.0f} tokens/s  "
@@ -183,25 +184,25 @@ def trainer_side(arguments: Arguments, options: list[str]) -> Step:
     return lambda: trainer.update(stop=False).tokens
 
 
-def plain_side(units: int, streams: int) -> Step:
+def plain_side(units: int, streams: int, vocab_size: int) -> Step:
     """The loop of PyTorch's word-language-model example: nn.LSTM of two layers with dropout 0.2, tied nn.Linear, log_softmax and
     nll_loss, clipping, `p.data.add_(p.grad, alpha=-lr)`; on random ids."""
 
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.drop, self.encoder = nn.Dropout(0.2), nn.Embedding(VOCABULARY, units)
-            self.rnn, self.decoder = nn.LSTM(units, units, 2, dropout=0.2), nn.Linear(units, VOCABULARY)
+            self.drop, self.encoder = nn.Dropout(0.2), nn.Embedding(vocab_size, units)
+            self.rnn, self.decoder = nn.LSTM(units, units, 2, dropout=0.2), nn.Linear(units, vocab_size)
             self.decoder.weight = self.encoder.weight
 
         def forward(self, ids: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
             output, state = self.rnn(self.drop(self.encoder(ids)), state)
-            return F.log_softmax(self.decoder(self.drop(output)).view(-1, VOCABULARY), dim=1), state
+            return F.log_softmax(self.decoder(self.drop(output)).view(-1, vocab_size), dim=1), state
 
     torch.manual_seed(1)
     model = Model()
     state = (torch.zeros(2, streams, units), torch.zeros(2, streams, units))
-    ids, targets = torch.randint(VOCABULARY, (WINDOW, streams)), torch.randint(VOCABULARY, (WINDOW * streams,))
+    ids, targets = torch.randint(vocab_size, (WINDOW, streams)), torch.randint(vocab_size, (WINDOW * streams,))
 
     def run() -> int:
         nonlocal state
