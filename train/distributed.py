@@ -21,6 +21,8 @@ from train.heartbeat import Heartbeat, named
 log = logging.getLogger("packlm")
 
 TIMEOUT_SECONDS = 600.0
+CONNECT_SECONDS = 60.0
+"""How long torchrun may take to answer the first time."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
     if world == 1:
         yield Ranks(rank, world, place)
         return
-    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
+    store, rank, world = _shared_store(timeout_seconds)
     # torchrun keeps its store when it starts the processes again (`--max-restarts`), and with it the addresses of those that are gone.
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if place.type == "cuda" else "gloo"
@@ -126,6 +128,24 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
     finally:
         heartbeat.close()
         dist.destroy_process_group()
+
+
+def _shared_store(timeout_seconds: float) -> tuple[dist.Store, int, int]:
+    """The store that brings the ranks together, this rank and the number of ranks.
+
+    torchrun keeps the store itself, and had it before it started us: if that does not answer soon, torchrun is gone. Without torchrun
+    rank 0 keeps it, which may be long in coming.
+    """
+    kept_by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    wait = min(CONNECT_SECONDS, timeout_seconds) if kept_by_torchrun else timeout_seconds
+    try:
+        store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(seconds=wait)))
+    except dist.DistError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        who = "torchrun, which has ended or cannot be reached" if kept_by_torchrun else "rank 0, which did not start or cannot be reached"
+        raise PacklmError(f"{place}: no answer for {wait:.0f} seconds from {who}") from error
+    store.set_timeout(timedelta(seconds=timeout_seconds))
+    return store, rank, world
 
 
 def _of_communication(error: RuntimeError) -> bool:

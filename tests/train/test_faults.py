@@ -254,3 +254,18 @@ def test_killed_while_it_died_leaves_no_rank_behind(made, tmp_path):
         os.kill(ranks[1], signal.SIGTERM)
     assert gang.end(60)[0] == 1
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+def test_a_rank_whose_torchrun_is_gone_ends_soon_and_says_so(monkeypatch):
+    """As after kill -9 of torchrun while its ranks start."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in shared.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 1.0)
+    began = time.monotonic()
+    with pytest.raises(PacklmError, match=f"127.0.0.1:{port}: no answer for 1 seconds from torchrun"), distributed.start("cpu"):
+        pass
+    assert time.monotonic() - began < 30
