@@ -43,7 +43,8 @@ def open_run(word: str, store: Tracking) -> Run:
 
 def of_folder(folder: Path) -> Run:
     """The run of a folder, from what training and evaluation left there."""
-    recipe, about, summary = (_read(folder / name) for name in ("train/settings.json", "model/config.json", "train/summary.json"))
+    names = ("train/settings.json", "model/config.json", "train/summary.json")
+    recipe, about, summary = (files.read_json_if_there(folder / name) for name in names)
     recipe = {"corpus": about.get("text", {}), "model": about.get("model", {})} | recipe
     settings = {f"{section}.{key}": value for section, values in recipe.items() for key, value in values.items()}
     numbers: dict[str, float] = {key: summary[key] for key in ("epochs", "steps", "tokens", "seconds") if key in summary}
@@ -51,7 +52,7 @@ def of_folder(folder: Path) -> Run:
         numbers["validation"] = best["perplexity"]
     if (folder / "model/model.safetensors").exists():
         numbers["parameters"] = _num_parameters(folder / "model/model.safetensors")
-    reports = [_read(path) for split in dataset.SPLITS if (path := folder / "evaluate" / f"{split}.json").exists()]
+    reports = [files.read_json(path) for split in dataset.SPLITS if (path := folder / "evaluate" / f"{split}.json").exists()]
     stated = {key: NOT_SET if value is None else str(value) for key, value in settings.items() if _counts(key)}
     return Run(folder.resolve().name, stated, False, numbers, {report["split"]: report for report in reports})
 
@@ -157,10 +158,6 @@ def _num_parameters(path: Path) -> int:
                 size *= length
             total += size
     return total
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return files.read_json(path) if path.exists() else {}
 
 
 def run(words: Sequence[str], store: Tracking) -> str:

@@ -67,6 +67,11 @@ def read_json(path: Path) -> Any:
         raise PacklmError(f"{path}: not JSON ({error}); it was damaged or written by something else") from error
 
 
+def read_json_if_there(path: Path) -> dict[str, Any]:
+    """`read_json` of a file that holds an object; an empty one where there is no file."""
+    return read_json(path) if path.exists() else {}
+
+
 def fsync_folder(folder: Path) -> None:
     """Puts a folder's entries (names just made or replaced) on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -78,5 +78,4 @@ def _reports(config: Config) -> list[str]:
 
 def _read(config: Config, name: str) -> dict[str, Any]:
     """A file below the run's folder; nothing where there is none."""
-    path = config.run.dir / name
-    return files.read_json(path) if path.exists() else {}
+    return files.read_json_if_there(config.run.dir / name)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from train.batches import Segments
+from train.evaluation import Scorer
 from train.loss import RowScores
 from train.model import LanguageModel
 from train.recurrence import State
@@ -22,8 +23,8 @@ NOTHING = -1
 """Stands for the token that followed, at places of the cache that hold nothing yet."""
 
 
-class Cached:
-    """A scorer (`train.evaluation.Scorer`): the model, with a cache that is carried along beside its state."""
+class Cached(Scorer):
+    """The model, with a cache that is carried along beside its state."""
 
     longest: int | None = None
 
@@ -37,14 +38,11 @@ class Cached:
         keys = own[-1].new_zeros(self.size, segments, own[-1].shape[-1])
         return (*own, keys, torch.full((self.size, segments), NOTHING, device=self.device))
 
-    def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
-        scores, state = self.scores(segments, state)
-        return scores.losses, state
-
     @torch.inference_mode()
     def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
         batch = segments.batch(self.device)
-        *own, keys, followers = self.zero_state(len(segments.lengths)) if state is None else state
+        assert state is not None
+        *own, keys, followers = state
         rows, final = self.model.hidden(batch.inputs, batch.lengths, tuple(own))
         assert final is not None
         found, kept_keys, kept_followers = [], [], []

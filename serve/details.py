@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from torch import Tensor
 
 from train.batches import Segments
 from train.distributed import Ranks
@@ -80,7 +79,7 @@ class Sums:
     """Targets than which at most four tokens were likelier."""
 
 
-class Detailed:
+class Detailed(Scorer):
     """Scores as another scorer does, and adds up what it found by group."""
 
     def __init__(self, scorer: Scorer, groupings: dict[str, Grouping]):
@@ -89,10 +88,6 @@ class Detailed:
 
     def zero_state(self, segments: int) -> State:
         return self.scorer.zero_state(segments)
-
-    def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
-        scores, state = self.scores(segments, state)
-        return scores.losses, state
 
     def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
         scores, state = self.scorer.scores(segments, state)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from train import carry
 from train.batches import Segments
+from train.evaluation import Scorer
 from train.loss import RowScores
 from train.model import LanguageModel
 from train.plans import StreamPlan
@@ -43,8 +44,8 @@ def mean_squares(model: LanguageModel, training: Stream, window: int) -> list[Te
     return found
 
 
-class Dynamic:
-    """A scorer (`train.evaluation.Scorer`) that learns between windows; what starts from a zero state starts from the trained weights."""
+class Dynamic(Scorer):
+    """The model, which learns between windows; what starts from a zero state starts from the trained weights."""
 
     def __init__(self, model: LanguageModel, squares: list[Tensor], lr: float, decay: float, window: int):
         """`squares`: `mean_squares`; the model itself is left as it is."""
@@ -59,10 +60,6 @@ class Dynamic:
 
     def zero_state(self, segments: int) -> State:
         return self.model.recurrence.zero_state(segments)
-
-    def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
-        scores, state = self.scores(segments, state)
-        return scores.losses, state
 
     def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
         assert state is not None

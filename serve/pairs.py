@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.errors import RequestError
 from serve import score_files
-from serve.score_files import Reader, Row, escape
+from serve.score_files import Reader, Row, escape, free
 from serve.scoring import Score, Sentence
 
 COLUMNS = (
@@ -131,13 +131,13 @@ class Writer:
 
     def __init__(self, kind: str, pairs: Pairs):
         self._kind, self._others, self._bad = kind, pairs.others, pairs.bad
-        names = [*COLUMNS, *(_free(name) for name in self._others)]
+        names = [*COLUMNS, *(free(name, COLUMNS) for name in self._others)]
         self.header = "\t".join(names) + "\n" if kind == "tsv" else ""
 
     def lines(self, row: Row, pair: Pair | None) -> Iterator[str]:
         """The line of a pair; a TSV has none for a line that is no pair."""
         if self._kind == "jsonl":
-            others = {_free(name): value for name, value in row.others.items() if name != self._bad}
+            others = {free(name, COLUMNS): value for name, value in row.others.items() if name != self._bad}
             record = {"pair": row.number, "error": row.error} if pair is None else _cells(row, pair) | others
             yield json.dumps(record, ensure_ascii=False) + "\n"
         elif pair is not None:
@@ -154,7 +154,3 @@ def _cells(row: Row, pair: Pair) -> dict[str, Any]:
         round(difference, 6), round(pair.difference_per_token, 6), int(difference > 0), int(difference == 0), *pair.unknown,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
-
-
-def _free(name: str) -> str:
-    return f"input_{name}" if name in COLUMNS else name

@@ -1,19 +1,17 @@
 """The command `pairs`: which ranks, which files, where the summary goes."""
 
 import logging
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import files
-from pipeline import log as logs
 from pipeline.config import Config
 from pipeline.errors import RequestError
 from serve import pairs, pairs_summary, score_files, scoring
 from serve.engine import Engine
 from serve.pairs import Pairs, Writer
 from serve.pairs_summary import Tally
-from serve.score_command import counting, ticking
+from serve.score_command import check_streams, counting, deliver
 from train.distributed import Ranks
 
 log = logging.getLogger("packlm")
@@ -30,8 +28,7 @@ def run(
     Raises:
         RequestError: no such model, no pair in the input, or several processes with one standard input or output.
     """
-    if ranks.world > 1 and (name == "-" or out == "-"):
-        raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
+    check_streams(ranks, name, out)
     engine = Engine.load(model, ranks.device, config.tracking, precision)
     settings, tally = config.pairs, Tally()
     given = Pairs(source, name, settings.format, settings.good, settings.bad, settings.group)
@@ -41,17 +38,7 @@ def run(
     )
     found = tally.keep(found, given.group_of if settings.group else lambda row: "")
     writer = Writer("jsonl" if (out or "").endswith(".jsonl") else "tsv", given)
-    with logs.progress(unit=" pairs") as bar:
-        found = ticking(found, bar)
-        if out == "-":
-            sys.stdout.write(writer.header)
-            for row, pair in found:
-                sys.stdout.writelines(writer.lines(row, pair))
-        elif out:
-            score_files.write(found, writer.lines, writer.header, ranks, Path(out))
-        else:
-            for _ in found:
-                pass
+    deliver(found, writer.lines, writer.header, ranks, out, "pairs")
     tally.join(ranks)
     if not ranks.first:
         return

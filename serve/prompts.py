@@ -6,13 +6,13 @@
 """
 
 import difflib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.config import Generate
 from pipeline.errors import RequestError
+from serve.score_files import decoded, json_value
 
 SETTINGS = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
 """Settings that a line may change for itself."""
@@ -52,17 +52,12 @@ def open_requests(path: Path) -> list[Request]:
 def _request(number: int, line: bytes, structured: bool) -> Request:
     if (place := line.find(b"\0")) >= 0:
         return Request(number, error=f"not text: byte {place + 1} is NUL")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        return Request(number, error=f"not UTF-8 at byte {error.start + 1}")
-    if not structured:
-        return Request(number, text.strip())
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair, which JSON can spell but no file can hold
-    except (ValueError, RecursionError) as error:
-        return Request(number, error=f"not JSON: {error}")
+    text, wrong = decoded(line)
+    if wrong or not structured:
+        return Request(number, text.strip(), error=wrong)
+    value, wrong = json_value(text)
+    if wrong:
+        return Request(number, error=wrong)
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
         return Request(number, error='not an object with a "prompt" that is a string')
     settings = {name: given for name, given in value.items() if name not in ("prompt", "id")}
@@ -71,7 +66,3 @@ def _request(number: int, line: bytes, structured: bool) -> Request:
         hint = f"did you mean {near[0]}?" if near else "there are prompt, id, seed and the settings of generate"
         return Request(number, id=value.get("id"), error=f"unknown field {unknown[0]}; {hint}")
     return Request(number, value["prompt"], value.get("id"), settings)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON value")

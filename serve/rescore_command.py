@@ -20,6 +20,7 @@ from serve.engine import Engine
 from serve.nbest import Lists, Utterance
 from serve.rescore import WEIGHTS, Rescored
 from serve.score_command import NAMED
+from serve.score_files import free
 from train.distributed import Ranks
 
 log = logging.getLogger("packlm")
@@ -200,7 +201,7 @@ def record(one: Rescored, weights: np.ndarray, form: str) -> dict[str, Any]:
             "rank": hypothesis.rank, "log_prob": round(float(one.log_probs[index]), 6), "words": len(hypothesis.text.split()),
             "unknown_tokens": int(one.unknown[index]), "total": round(float(totals[index]), 6),
         } | ({} if errors is None else {"errors": int(errors[index])})  # fmt: skip
-        others = {f"input_{name}" if name in own else name: value for name, value in hypothesis.others.items()}
+        others = {free(name, own): value for name, value in hypothesis.others.items()}
         hypotheses.append({"text": hypothesis.text} | given | others | own)
     reference = {} if one.utterance.reference is None else {"reference": one.utterance.reference}
     return {"id": one.utterance.id} | one.utterance.others | reference | {"hypotheses": hypotheses}

@@ -2,9 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from pipeline import files
 from pipeline import log as logs
@@ -31,8 +31,7 @@ def run(
     Raises:
         RequestError: no such model, an input that is no text, or several processes with one standard input or output.
     """
-    if ranks.world > 1 and "-" in (name, out):
-        raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
+    check_streams(ranks, name, out)
     if ranks.world > 1 and html:
         raise RequestError("--html draws what one process scores: run it without torchrun")
     engine = Engine.load(model, ranks.device, config.tracking, precision)
@@ -47,14 +46,7 @@ def run(
     drawn = _Drawn()
     if html:
         found = drawn.keep(found)
-    with logs.progress(unit=" sentences") as bar:
-        found = ticking(found, bar)
-        if out == "-":
-            sys.stdout.write(writer.header)
-            for row, score in found:
-                sys.stdout.writelines(writer.lines(row, score))
-        else:
-            score_files.write(found, writer.lines, writer.header, ranks, Path(out))
+    deliver(found, writer.lines, writer.header, ranks, out, "sentences")
     if html:
         with files.atomic(html, "w") as stream:
             title = f"Surprisal of {Path(name).name} under {engine.about.name}"
@@ -100,8 +92,23 @@ class _Drawn:
             yield row, score
 
 
-def ticking(found: Iterable[T], bar: Any) -> Iterator[T]:
-    """Passes things on, each a step of a progress bar."""
-    for pair in found:
-        bar.update()
-        yield pair
+def check_streams(ranks: Ranks, name: str, out: str | None) -> None:
+    """`RequestError` where several processes would read standard input or write standard output."""
+    if ranks.world > 1 and "-" in (name, out):
+        raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
+
+
+def deliver(
+    found: Iterable[tuple[Row, T]], lines: Callable[[Row, T], Iterator[str]], header: str, ranks: Ranks, out: str | None, unit: str
+) -> None:  # fmt: skip
+    """All ranks: writes what was found to the file `out`, or to standard output (`-`), or nowhere (None), with a progress bar."""
+    with logs.progress(found, unit=f" {unit}") as ticking:
+        if out == "-":
+            sys.stdout.write(header)
+            for row, value in ticking:
+                sys.stdout.writelines(lines(row, value))
+        elif out:
+            score_files.write(ticking, lines, header, ranks, Path(out))
+        else:
+            for _ in ticking:
+                pass

@@ -14,7 +14,7 @@ document, or of the sentence where each is read by itself. Surprisals and entrop
 import heapq
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +156,7 @@ class Writer:
         """`kind`: tsv or jsonl; `rows`: `score.rows`; `others`: columns of the input, `input_` before those whose name is taken."""
         own = ("item", "sentence", *COLUMNS[rows])
         self.kind, self._rows, self._others = kind, rows, others
-        names = [*own, *(f"input_{name}" if name in own else name for name in others)]
+        names = [*own, *(free(name, own) for name in others)]
         self.header = "\t".join(names) + "\n" if kind == "tsv" else ""
 
     def lines(self, row: Row, score: Score | None) -> Iterator[str]:
@@ -193,6 +193,11 @@ def write(
     ranks.barrier()
 
 
+def free(name: str, taken: Container[str]) -> str:
+    """What a column or field that is passed through is called: `input_` before it, if we use its name."""
+    return f"input_{name}" if name in taken else name
+
+
 def escape(text: str) -> str:
     """A text for a field of a TSV: tab, line feed, carriage return and backslash as `\\t`, `\\n`, `\\r` and `\\\\`."""
     return text.translate(_ESCAPES)
@@ -224,7 +229,7 @@ def _record(row: Row, score: Score | None) -> dict[str, Any]:
         "end_surprisal": round(score.end_surprisal, 6),
         "tokens": score.tokens, "token_surprisals": _rounded(score.surprisals), "token_entropies": _rounded(score.entropies),
     }  # fmt: skip
-    others = {f"input_{name}" if name in found else name: value for name, value in row.others.items()}
+    others = {free(name, found): value for name, value in row.others.items()}
     return {"item": row.item, "sentence": row.number} | found | others
 
 

@@ -54,14 +54,15 @@ class Scorer(Protocol):
 
         `segments.keys` are the places in the split of their first targets.
         """
-        ...
+        scores, state = self.scores(segments, state)
+        return scores.losses, state
 
     def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
         """What there is to know of each target besides; otherwise as `losses`."""
         ...
 
 
-class Plain:
+class Plain(Scorer):
     """The model by itself."""
 
     longest: int | None = None
