@@ -106,14 +106,15 @@ def _order(keys: Array, counts: Array, contexts: Array, number: int) -> _Order:
 
 
 def _discounts(counts: Array) -> Array:
-    """[0, D1, D2, D3+] from how many n-grams have counts of 1 to 4 (Chen and Goodman 1998, equation 17); 0.5, 1 and 1.5 where one of
-    these does not occur, as in the smallest texts."""
+    """[0, D1, D2, D3+] from how many n-grams have counts of 1 to 4 (Chen and Goodman 1998, equation 17). In small texts one of these may
+    not occur, or a discount come out as none, which would leave nothing to what was never seen: there 0.5, 1 and 1.5."""
+    usual = np.array([0, 0.5, 1.0, 1.5])
     once, twice, thrice, four = (int((counts == count).sum()) for count in (1, 2, 3, 4))
     if not (once and twice and thrice and four):
-        return np.array([0, 0.5, 1.0, 1.5])
+        return usual
     y = once / (once + 2 * twice)
-    found = [0, 1 - 2 * y * twice / once, 2 - 3 * y * thrice / twice, 3 - 4 * y * four / thrice]
-    return np.clip(found, 0, [0, 1, 2, 3])
+    found = np.array([0, 1 - 2 * y * twice / once, 2 - 3 * y * thrice / twice, 3 - 4 * y * four / thrice])
+    return found if found[1:].min() > 0 else usual
 
 
 def _found(keys: Array, wanted: Array) -> Array:

@@ -87,3 +87,12 @@ def test_discounts_are_those_of_the_equation():
     y = 10 / 22
     assert _discounts(counts).tolist() == pytest.approx([0, 1 - 2 * y * 0.6, 2 - 3 * y * 4 / 6, 3 - 4 * y * 3 / 4])
     assert _discounts(np.array([1, 1, 2])).tolist() == [0, 0.5, 1.0, 1.5]
+
+
+def test_what_was_never_seen_has_a_probability_where_the_equation_gives_no_discount():
+    times = [1, 1, *[2] * 3, *[3] * 4, *[4] * 16]  # from which the discount of 3 and more comes out as -1
+    sentences = [[word, 0] for word, count in enumerate(times, 1) for _ in range(count)]
+    model = KneserNey(*flat(sentences), len(times) + 1, 2)
+    after_the_last = model.log_probs(np.array([len(times), 1]), np.array([2]))
+    assert np.isfinite(after_the_last).all()
+    assert _discounts(np.array(times)).tolist() == [0, 0.5, 1.0, 1.5]
