@@ -3,7 +3,7 @@
     python benchmarks/recurrence_speed.py layers    --config C    a layer forward and backward over sentences of unequal length
     python benchmarks/recurrence_speed.py sentences --config C    whole steps on sentences, beside fixed rows
     python benchmarks/recurrence_speed.py step      --config C    whole steps beside PyTorch's word-language-model loop
-    python benchmarks/recurrence_speed.py ranks     --config C    one process of one thread, beside two of one thread each
+    python benchmarks/recurrence_speed.py ranks     --config C    one process of one thread, beside two of one thread each (streams)
     python benchmarks/recurrence_speed.py bitwise   --config C    two processes: as usual, and in 2 and 4 parts added up in order
                                           [--rounds 7] [--seconds 2] [--section.key value ...]
 
@@ -124,13 +124,17 @@ def step(arguments: Arguments, rounds: int, seconds: float) -> None:
 
 
 def ranks(arguments: Arguments, rounds: int, seconds: float) -> None:
-    """The command, with one process and with two, one thread each."""
-    found: dict[int, list[float]] = {1: [], 2: []}
+    """The command, with one process and with two, one thread each: on the recipe's streams, on twice as many, and, as what the machine
+    allows, two trainings that have nothing to do with each other, with half of the streams each."""
+    streams = configuration.load(*arguments).train.streams
+    sides = {"one": (1, 1, streams), "two": (1, 2, streams), "two, streams doubled": (1, 2, 2 * streams), "two apart": (2, 1, streams // 2)}
+    found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        for world, speeds in found.items():
-            speeds.append(command_speed(arguments, world))
-    share = median(two / one for one, two in zip(found[1], found[2], strict=True)) / 2
-    print(f"one {median(found[1]):,.0f}  two {median(found[2]):,.0f} tokens/s: {share:.2f} of twice one", flush=True)
+        for name, (trainings, world, own) in sides.items():
+            found[name].append(command_speed((arguments[0], [*arguments[1], "--train.streams", str(own)]), world, trainings))
+    for name, speeds in found.items():
+        share = median(two / one for one, two in zip(found["one"], speeds, strict=True)) / 2
+        print(f"{name}: {median(speeds):,.0f} tokens/s" + (f", {share:.2f} of twice one" if name != "one" else ""), flush=True)
 
 
 def bitwise(arguments: Arguments, rounds: int, seconds: float) -> None:
@@ -231,18 +235,29 @@ def limit_side() -> Step:
     return run
 
 
-def command_speed(arguments: Arguments, world: int) -> float:
-    """Median tokens/s of a hundred steps of `torchrun --nproc-per-node WORLD train` with one thread a process."""
+def command_speed(arguments: Arguments, world: int, trainings: int = 1) -> float:
+    """Median tokens/s of a hundred steps of `torchrun --nproc-per-node WORLD train` with one thread a process; of several such trainings
+    at once, all together."""
     file, settings = arguments
-    with tempfile.TemporaryDirectory() as folder:
-        options = [*settings, "--run.dir", folder, "--tracking.uri=", "--train.max_steps", "100", "--train.log_every", "10"]
+    with tempfile.TemporaryDirectory() as place:
+        folders = [Path(place) / str(number) for number in range(trainings)]
+        options = [*settings, "--tracking.uri=", "--train.max_steps", "100", "--train.log_every", "10", "--evaluate.batch_tokens", "20000"]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), str(ROOT / "train")]
-        subprocess.run(
-            [*command, "--config", str(file), *options, "--evaluate.batch_tokens", "20000"],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL, check=True,
-        )  # fmt: skip
-        lines = map(json.loads, (Path(folder) / "train" / "metrics.jsonl").read_text().splitlines())
-        return median([line["train/tokens_per_second"] for line in lines if "train/loss" in line][1:])
+        running = [
+            subprocess.Popen(
+                [*command, "--config", str(file), *options, "--run.dir", str(folder)],
+                env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL,
+            )
+            for folder in folders
+        ]  # fmt: skip
+        if any([process.wait() for process in running]):
+            raise errors.PacklmError(f"a training failed: {' '.join(command)} --config {file} {' '.join(options)}")
+        return sum(map(_median_speed, folders))
+
+
+def _median_speed(folder: Path) -> float:
+    lines = map(json.loads, (folder / "train" / "metrics.jsonl").read_text().splitlines())
+    return median([line["train/tokens_per_second"] for line in lines if "train/loss" in line][1:])
 
 
 def _opened(arguments: Arguments) -> tuple[Config, dataset.Manifest]:

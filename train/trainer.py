@@ -175,23 +175,25 @@ class Trainer:
         noise = (self.config.run.seed, position.step, model.locked) if model.noisy else None
         shares = [self.plan.share(position.epoch, position.step_in_epoch, part, together.parts) for part in together.mine]
         tokens, changes = shares[0].global_tokens, max(1, shares[0].global_tokens - shares[0].global_segments)
-        batches = [(share if len(share.targets) else nothing(share)).batch(self.ranks.device, noise) for share in shares]
+        filled = [len(share.targets) > 0 for share in shares]
+        shares = [share if full else nothing(share) for share, full in zip(shares, filled, strict=True)]
+        batches = [share.batch(self.ranks.device, noise) for share in shares]
         waited = time.perf_counter() - began
         found = np.zeros(together.parts + 2)  # the loss of each part; the rectangles that hold them; whether to stop
         found[-1] = stop
 
         def backward(part: int) -> None:
             own = part - together.mine.start
-            share, batch = shares[own], batches[own]
+            share, batch, full = shares[own], batches[own], filled[own]
             start = carry.start(self.model.recurrence.zero_state(1), self.carried[own], share) if batch.carry else None
             with self.precision.autocast():
                 sums, final = together.module(batch, start, penalties=bool(settings.ar or settings.tar))
             # A token counts 1 / (tokens of the global batch), wherever it is, and a change from one to the next likewise.
             loss = (sums.nll + settings.ar * sums.activation) / tokens + settings.tar * sums.slowness / changes
-            self.precision.backward(loss * (together.weight if len(share.targets) else 0.0))
+            self.precision.backward(loss * (together.weight if full else 0.0))
             if final is not None:
                 self.carried[own] = carry.after(self.carried[own], final, share)
-            if len(share.targets):
+            if full:
                 found[part] = float(sums.nll.detach())
                 found[-2] += len(share.lengths) * share.lengths.max()
 

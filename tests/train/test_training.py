@@ -247,6 +247,23 @@ def test_an_update_goes_on_from_the_states_that_the_one_before_left(made, tmp_pa
     assert found == pytest.approx([first, second], rel=1e-12)
 
 
+def test_a_part_whose_streams_have_all_ended_takes_no_part_in_the_step(made, tmp_path):
+    """Streams are equal but for one target: the last window may be one target of a few streams, and nothing for the others' parts."""
+    tokens = made[1].split("train").tokens
+    streams, window = next((s, w) for s in range(4, 40) for w in range(2, 40) if 0 < tokens % s < 4 and tokens // s % w == 0)
+    found = []
+    for parts in (1, 4):
+        shape = {"streams": streams, "window": window, "window_drawn": False, "accumulate": parts}
+        made_up = settings(made[0], tmp_path / str(parts), "streams", **shape)
+        trainer = Trainer(made_up, made[1], distributed.Ranks(0, 1, torch.device("cpu")))
+        last = trainer.plan.steps(0) - 1
+        sizes = [len(trainer.plan.share(0, last, part, parts).targets) for part in range(parts)]
+        assert sum(sizes) == tokens % streams and (parts == 1 or 0 in sizes)
+        losses = [trainer.update(stop=False).nll for _ in range(last + 3)]
+        found.append(losses + torch.cat([states[0] for states in trainer.carried], 1).flatten().tolist())
+    assert found[0] == pytest.approx(found[1], rel=1e-10)
+
+
 @pytest.mark.parametrize(("ar", "tar"), [(0.0, 0.0), (2.0, 3.0)])
 def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made, tmp_path, ar, tar):
     """One step of plain gradient descent against sentences run one by one, summed, and divided by their tokens; AR's squares by their
