@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-Weight = Annotated[float, Field(allow_inf_nan=False)] | Literal["tune"]
+Weight = float | Literal["tune"]
 
 
 class Section(BaseModel):
-    """What all sections share: unknown keys are refused, values never change."""
+    """What all sections share: unknown keys are refused, numbers are finite, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=())
 
 
 class Run(Section):
@@ -394,7 +394,7 @@ class Rescore(Section):
     """What is read of an earlier utterance: the hypothesis that won, or its reference (which flatters)."""
     sign: Literal["log-prob", "cost"] = "log-prob"
     """What a score in JSONL is: higher is better, or lower."""
-    log_base: Annotated[float, Field(gt=1, allow_inf_nan=False)] | Literal["e"] = "e"
+    log_base: Annotated[float, Field(gt=1)] | Literal["e"] = "e"
     """The base of the logarithm that a score in JSONL is."""
 
 

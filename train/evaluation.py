@@ -121,7 +121,9 @@ def evaluate(
     if tokens != expected:
         raise PacklmError(f"{tokens:,} tokens were scored of {expected:,}; the dataset is damaged: `python -m preprocess verify`")
     if not math.isfinite(nll):
-        raise PacklmError(f"the split's score is {nll}: the model gives some token no probability; its weights are unusable")
+        raise PacklmError(
+            f"the split's score is {nll}: the model gives some token no probability; its weights are unusable, or dynamic_lr is too high"
+        )
     return Result(nll, tokens)
 
 

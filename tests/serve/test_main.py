@@ -59,7 +59,7 @@ def recipe(made: Callable[[str], Config], tmp_path: Path) -> Path:
         (["generate", "--prompt", "a", "--strategi", "beam"], "did you mean --strategy?"),
         (["score", "--prompt", "a"], "unknown argument '--prompt'"),
         (["next"], "--prompt"),
-        (["next", "--prompt", "a", "--top", "0"], "--top"),
+        (["next", "--prompt", "a", "--top", "0"], "--top: must be a whole number from 1 on, not '0'"),
         (["next", "--prompt", "a", "--precision", "int4"], "--precision"),
         (["generate", "--prompt", "a", "--prompts", "f"], "not allowed with"),
         (["generate", "--prompt", "a", "--top-k", "many"], "generate.top_k"),
