@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import pipeline
 from pipeline import config as configuration
 from pipeline import courier, files, tracking
 from pipeline.config import Config
@@ -207,6 +208,15 @@ def test_tables_figures_and_files(make_config: MakeConfig, store_folder: Path, t
     assert not (tmp_path / "mlruns").exists()
 
 
+def test_looking_into_a_store_that_is_not_there_does_not_make_one(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tracking={"uri": f"sqlite:///{tmp_path}/none.db"})
+    with pytest.raises(RequestError, match=r"run-1: no run's folder, and nothing was recorded in sqlite:///.*none.db yet"):
+        tracking.read_run("run-1", config.tracking)
+    with pytest.raises(RequestError, match=r"models:/tiny@champion: nothing was recorded in sqlite:///.*none.db yet"):
+        tracking.fetch_model("models:/tiny@champion", config.tracking)
+    assert not (tmp_path / "none.db").exists()
+
+
 def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config()
     folder, code = tmp_path / "model", tmp_path / "served.py"
@@ -220,7 +230,7 @@ def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_pat
         "tracking.declare_model(load, predict)\n"
     )
     with tracking.stage(config, "evaluate") as recorder:
-        package = Path(tracking.__file__).parent
+        package = Path(pipeline.__file__).parent
         version = recorder.log_model(folder, code, ["numpy"], [package], "tiny", "name", {"marks": 1}, {}, {"weights": "abc"})
     assert version == "1"
     store(config).set_registered_model_alias("tiny", "champion", version)

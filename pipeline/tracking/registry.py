@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.tracking import store
+
 CHAMPION = "champion"
 """The alias: `models:/NAME@champion`."""
 
@@ -28,6 +30,6 @@ def champion(client: Any, name: str) -> str:
     try:
         return str(client.get_model_version_by_alias(name, CHAMPION).version)
     except Exception as error:
-        if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if store.is_absent(error):
             return ""
         raise
