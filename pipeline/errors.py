@@ -3,9 +3,10 @@
 0: done. 1: it failed. 2: the request was wrong, found before any work. 75: stopped by a signal, resumable.
 """
 
+import difflib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 log = logging.getLogger("packlm")
 
@@ -28,6 +29,12 @@ class Stopped(PacklmError):
     """A signal ended the work at a point from which it can go on."""
 
     status = STOPPED
+
+
+def meant(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`did you mean X?` for the known word most like a word that is not known; `otherwise` where none is like it."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def run(main: Callable[[], None]) -> None:

@@ -18,7 +18,6 @@ push     Uploads the dataset to the Hugging Face hub, for those who may see it: 
 `python -m pipeline config --explain` lists all settings. Exit status: 0 done; 1 it failed; 2 the request was wrong.
 """
 
-import difflib
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from pipeline import dataset, tracking
 from pipeline.config import Config, load, split_arguments
-from pipeline.errors import PacklmError, RequestError, run
+from pipeline.errors import PacklmError, RequestError, meant, run
 from pipeline.log import setup
 from preprocess import build as building
 from preprocess import report, show
@@ -93,7 +92,7 @@ def read(words: list[str]) -> Arguments:
     file, settings, rest = split_arguments(words)
     name = rest.pop(0) if rest and not rest[0].startswith("-") else "build"
     if name not in COMMANDS:
-        raise RequestError(f"unknown command {name!r}; {_near(name, [*COMMANDS]) or 'there are ' + ', '.join(COMMANDS)}")
+        raise RequestError(f"unknown command {name!r}; {meant(name, COMMANDS, 'there are ' + ', '.join(COMMANDS))}")
     command, given = COMMANDS[name], Arguments(name, file, settings)
     while rest:
         option, equals, value = rest.pop(0).partition("=")
@@ -106,7 +105,7 @@ def read(words: list[str]) -> Arguments:
         elif option.startswith("-"):
             known = [*command.flags, *command.values, "--help", *(["--config"] if name in ("build", "verify") else [])]
             elsewhere = [other for other in COMMANDS if option in COMMANDS[other].flags + COMMANDS[other].values]
-            hint = f"it belongs to {elsewhere[0]}" if elsewhere else _near(option, known) or "settings are given as --section.key value"
+            hint = f"it belongs to {elsewhere[0]}" if elsewhere else meant(option, known, "settings are given as --section.key value")
             raise RequestError(f"{name}: unknown argument {option!r}; {hint}")
         else:
             given.places.append(option + equals + value)
@@ -171,7 +170,7 @@ def inspect(folder: Path, count: int, split: str | None, view: str | None) -> No
     """Prints the table, and the first rows of each view of each split, or of the ones asked for, as text."""
     manifest = dataset.read_manifest(folder)
     if view is not None and view not in dataset.VIEWS:
-        raise RequestError(f"--view: {view!r} is none; {_near(view, [*dataset.VIEWS]) or 'there are ' + ' and '.join(dataset.VIEWS)}")
+        raise RequestError(f"--view: {view!r} is none; {meant(view, dataset.VIEWS, 'there are ' + ' and '.join(dataset.VIEWS))}")
     splits = [split] if split is not None else [*manifest.splits]
     found = [(name, manifest.split(name)) for name in splits]
     encoder = Encoder.load(folder)
@@ -196,7 +195,7 @@ def _dataset(place: str) -> Path:
         hint = f"did you mean {inside[0]}?" if inside else "`python -m preprocess` makes one"
         raise RequestError(f"{folder}: no dataset here (no manifest.json); {hint}")
     beside = [str(path.parent) for path in folder.parent.glob("*/manifest.json")] if folder.parent.is_dir() else []
-    hint = _near(str(folder), beside) or "`python -m preprocess` makes a dataset"
+    hint = meant(str(folder), beside, "`python -m preprocess` makes a dataset")
     raise RequestError(f"{folder}: there is no such folder; {hint}")
 
 
@@ -204,12 +203,6 @@ def _number(text: str) -> int:
     if not text.isdecimal():
         raise RequestError(f"--rows: a whole number is wanted, got {text!r}")
     return int(text)
-
-
-def _near(word: str, known: list[str]) -> str:
-    """`did you mean --rebuild?`, or nothing where no known word is like it."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ Every call is an attempt with a folder of its own: datatrove's completion marker
 sees those of another.
 """
 
-import difflib
 import importlib.util
 import logging
 import os
@@ -34,7 +33,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline import config, files
-from pipeline.errors import PacklmError, RequestError
+from pipeline.errors import PacklmError, RequestError, meant
 from preprocess.ranks import Job
 from preprocess.workers import Sized
 
@@ -70,8 +69,7 @@ def _complaints(options: dict[str, str | int]) -> list[str]:
     lines = []
     for key in options:
         if key not in SLURM:
-            near = difflib.get_close_matches(key, SLURM, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SLURM)}"
+            hint = meant(key, SLURM, f"there are {', '.join(SLURM)}")
             lines.append(f"dataset.slurm.{key}: there is no such option; {hint}")
     lines += [f"dataset.slurm.{key}: missing; Slurm must be told" for key in SLURM[:2] if key not in options]
     for key, pattern, form in (

@@ -31,7 +31,6 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import difflib
 import io
 import json
 import logging
@@ -42,7 +41,7 @@ from pipeline import config as configuration
 from pipeline import dataset, errors
 from pipeline import log as logs
 from pipeline.config import Config
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, meant
 
 log = logging.getLogger("packlm")
 
@@ -123,12 +122,11 @@ def parse(words: list[str]) -> argparse.Namespace:
             command.add_argument("--out")
         options[name] = [option for action in command._actions for option in action.option_strings]
     if words and words[0] not in options:
-        near = difflib.get_close_matches(words[0], options, n=1)
-        raise RequestError(f"unknown command {words[0]!r}; {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(options)}")
+        raise RequestError(f"unknown command {words[0]!r}; {meant(words[0], options, 'there are ' + ', '.join(options))}")
     asked, unknown = parser.parse_known_args(words)
     if unknown:
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], options[asked.command], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"{asked.command} takes {' '.join(options[asked.command])}"
+        taken = options[asked.command]
+        hint = meant(unknown[0].partition("=")[0], taken, f"{asked.command} takes {' '.join(taken)}")
         raise RequestError(f"unknown argument {unknown[0]!r}; {hint}")
     return asked
 

@@ -67,7 +67,7 @@ def contest(config: Config, engine: Engine, version: str, reports: dict[str, Any
         won, reason = True, f"version {version}, as no other was"
     else:
         try:
-            folder = tracking.fetch_model(f"models:/{name}/{present}", config.tracking)
+            folder = tracking.folder_of(f"models:/{name}/{present}", config.tracking)
         except PacklmError as error:
             log.warning("champion: %s; models:/%s@champion stays as it is, and the same command tries again", error, name)
             return None

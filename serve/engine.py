@@ -69,10 +69,7 @@ class Engine:
             RequestError: no such model, or one of another version.
             PacklmError: a file of it is damaged.
         """
-        if str(address).startswith("models:/"):
-            folder = tracking.fetch_model(str(address), store or configuration.load().tracking)
-        else:
-            folder = Path(address)
+        folder = tracking.folder_of(address, store)
         model, about = model_folder.load(folder)
         encoder = Encoder.load(folder)
         if encoder.vocab_size > about.vocab_size:

@@ -5,13 +5,12 @@
              this prompt alone
 """
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.config import Generate
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, meant
 from serve.score_files import decoded, json_value
 
 SETTINGS = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
@@ -62,7 +61,6 @@ def _request(number: int, line: bytes, structured: bool) -> Request:
         return Request(number, error='not an object with a "prompt" that is a string')
     settings = {name: given for name, given in value.items() if name not in ("prompt", "id")}
     if unknown := sorted(set(settings) - {"seed", *SETTINGS}):
-        near = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "there are prompt, id, seed and the settings of generate"
+        hint = meant(unknown[0], SETTINGS, "there are prompt, id, seed and the settings of generate")
         return Request(number, id=value.get("id"), error=f"unknown field {unknown[0]}; {hint}")
     return Request(number, value["prompt"], value.get("id"), settings)

@@ -17,7 +17,6 @@ from pathlib import Path
 # `torchrun train` puts train/ itself first on the path, where its modules would shadow others; the repository belongs there.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import difflib
 import logging
 import os
 import shutil
@@ -40,8 +39,7 @@ def main() -> None:
         print(__doc__)
         return
     if unknown := [word for word in others if word not in OPTIONS]:
-        near = difflib.get_close_matches(unknown[0], OPTIONS, 1)
-        hint = f"did you mean {near[0]}?" if near else "see `python train --help`"
+        hint = errors.meant(unknown[0], OPTIONS, "see `python train --help`")
         raise errors.RequestError(f"unknown argument {unknown[0]!r}; {hint}")
     # When torchrun starts processes again, the training that they threw away the first time is their own by now.
     rebuild = "--rebuild" in others and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"

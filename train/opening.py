@@ -59,7 +59,7 @@ def take_weights(model: LanguageModel, config: Config, manifest: dataset.Manifes
     """
     if ranks.first:
         address = config.train.init
-        folder = tracking.fetch_model(address, config.tracking) if address.startswith("models:/") else Path(address)
+        folder = tracking.folder_of(address, config.tracking)
         found, about = model_folder.load(folder)
         if about.tokenizer != manifest.digests["tokenizer"]:
             raise RequestError(

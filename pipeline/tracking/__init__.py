@@ -22,10 +22,10 @@ from pipeline.errors import PacklmError, RequestError, Stopped
 from pipeline.log import rank
 from pipeline.recorder import Recorder, flat, without_credentials
 from pipeline.tracking import runs, store
-from pipeline.tracking.reading import fetch_model, read_run
+from pipeline.tracking.reading import folder_of, read_run
 from pipeline.tracking.served import declare_model
 
-__all__ = ["Recorder", "declare_model", "fetch_model", "read_run", "stage", "sync"]
+__all__ = ["Recorder", "declare_model", "folder_of", "read_run", "stage", "sync"]
 
 log = logging.getLogger("packlm")
 

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from pipeline import config as configuration
 from pipeline import recorded
 from pipeline.config import Tracking
 from pipeline.errors import PacklmError, RequestError
@@ -12,13 +13,23 @@ from pipeline.recorder import without_credentials
 from pipeline.tracking import store
 
 
-def fetch_model(address: str, tracking: Tracking) -> Path:
-    """Downloads a registered model (`models:/NAME@ALIAS`, `models:/NAME/3`); returns its folder, kept until the program ends.
+def folder_of(address: str | Path, tracking: Tracking | None = None) -> Path:
+    """The folder of a model: `address` itself, or, of a registry address, the model downloaded, kept until the program ends.
+
+    Args:
+        address: a folder, or `models:/NAME@ALIAS`, `models:/NAME/3`.
+        tracking: where the registry is; the environment says, unless given.
 
     Raises:
-        RequestError: there is no such model.
-        PacklmError: the registry does not answer, or what it holds is not one of our models.
+        RequestError: the registry has no such model.
+        PacklmError: it does not answer, or what it holds is not one of our models.
     """
+    if not str(address).startswith("models:/"):
+        return Path(address)
+    return _downloaded(str(address), tracking or configuration.load().tracking)
+
+
+def _downloaded(address: str, tracking: Tracking) -> Path:
     if not tracking.uri:
         raise RequestError(f"{address}: tracking.uri is empty, so there is no registry; give a model folder, or --tracking.uri")
     where = _open(f"{address}:", tracking)

@@ -213,7 +213,7 @@ def test_looking_into_a_store_that_is_not_there_does_not_make_one(make_config: M
     with pytest.raises(RequestError, match=r"run-1: no run's folder, and nothing was recorded in sqlite:///.*none.db yet"):
         tracking.read_run("run-1", config.tracking)
     with pytest.raises(RequestError, match=r"models:/tiny@champion: nothing was recorded in sqlite:///.*none.db yet"):
-        tracking.fetch_model("models:/tiny@champion", config.tracking)
+        tracking.folder_of("models:/tiny@champion", config.tracking)
     assert not (tmp_path / "none.db").exists()
 
 
@@ -235,9 +235,9 @@ def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_pat
     assert version == "1"
     store(config).set_registered_model_alias("tiny", "champion", version)
     for address in ("models:/tiny/1", "models:/tiny@champion"):
-        assert (tracking.fetch_model(address, config.tracking) / "config.json").read_text() == '{"greeting": "hello"}'
+        assert (tracking.folder_of(address, config.tracking) / "config.json").read_text() == '{"greeting": "hello"}'
     with pytest.raises(RequestError, match=r"models:/tiny/9: no such model in sqlite:///.*make evaluate"):
-        tracking.fetch_model("models:/tiny/9", config.tracking)
+        tracking.folder_of("models:/tiny/9", config.tracking)
     import mlflow
     import pandas
 

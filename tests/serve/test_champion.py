@@ -56,7 +56,7 @@ def saved(config: Config, folder: Path, scale: float) -> Path:
 
 
 def champions_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(tracking, "fetch_model", lambda address, store: folder)
+    monkeypatch.setattr(tracking.reading, "_downloaded", lambda address, store: folder)
 
 
 def test_the_better_one_becomes_champion_and_the_worse_does_not(
@@ -132,7 +132,7 @@ def test_a_registry_that_does_not_answer_decides_nothing(
         raise PacklmError("the store did not hand it out")
 
     assert champion.contest(made("bpe"), engine, "2", {}, Registry(None)) is None
-    monkeypatch.setattr(tracking, "fetch_model", down)
+    monkeypatch.setattr(tracking.reading, "_downloaded", down)
     assert champion.contest(made("bpe"), engine, "2", {}, Registry("1")) is None
     registry = Registry("")
     registry.answers = False

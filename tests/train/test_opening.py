@@ -72,7 +72,7 @@ def test_a_model_that_does_not_fit_is_refused_by_name(made, folder, tmp_path, mo
     with pytest.raises(RequestError, match="no model here"):
         Trainer(settings(made[0], tmp_path / "x", init=str(tmp_path)), made[1], ALONE)
     # A registry's address is fetched; what it gives is a folder like any other.
-    monkeypatch.setattr(tracking, "fetch_model", lambda address, settings: folder if address == "models:/it@champion" else None)
+    monkeypatch.setattr(tracking.reading, "_downloaded", lambda address, settings: folder if address == "models:/it@champion" else None)
     assert Trainer(settings(made[0], tmp_path / "x", init="models:/it@champion"), made[1], ALONE).position.step == 0
 
 
