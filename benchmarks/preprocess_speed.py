@@ -13,6 +13,7 @@ that whatever else the machine does strikes all of them:
     fast     encode_batch_fast alone, on lines in memory: ids in Python lists, nothing written
     ours     python -m preprocess, one worker: text checked and counted, both views, digests, report
     ours2    the same with two workers
+    apart    `ours` twice at once, in two folders: what the machine allows two workers
 
 `map`, `fast` and `ours` have one thread. Prints MB/s and the ratios of the medians; the ids of `ours` and `map` must be equal.
 """
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from made_up_text import make_corpus
 
-SIDES = ("map", "fast", "ours", "ours2")
+SIDES = ("map", "fast", "ours", "ours2", "apart")
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sides", choices=SIDES, nargs="+", default=SIDES)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES[:4], help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
@@ -65,18 +66,19 @@ def main() -> None:
         for side in given.sides:
             speeds = sorted(size / value for value in seconds[side])
             print(f"{side:6} {median(speeds):6.1f} MB/s ({speeds[0]:.1f} to {speeds[-1]:.1f})")
-        for side, other in (("ours", "map"), ("ours", "fast"), ("ours2", "ours")):
+        for side, other in (("ours", "map"), ("ours", "fast"), ("ours2", "ours"), ("apart", "ours")):
             if {side, other} <= {*given.sides}:
                 print(f"{side} / {other}: {median(seconds[other]) / median(seconds[side]):.2f}")
 
 
 def run(place: Path, side: str, kind: str) -> dict[str, Any]:
-    """One side, once, in a process of its own."""
+    """One side, once, in a process of its own; `apart` in two, and half the seconds of the slower one."""
     threads = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--kind", kind, "--side", side, "--place", str(place)]
-    output = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, check=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
+    command = [sys.executable, __file__, "--kind", kind, "--side", "ours" if side == "apart" else side, "--place", str(place)]
+    times = 2 if side == "apart" else 1
+    running = [subprocess.Popen(command, env={**os.environ, **threads}, stdout=subprocess.PIPE) for _ in range(times)]
+    results: list[dict[str, Any]] = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+    return {"seconds": max(result["seconds"] for result in results) / times, "ids": results[0]["ids"]}
 
 
 def train_tokenizer(place: Path, kind: str) -> None:
