@@ -42,6 +42,7 @@ from pipeline import dataset, errors
 from pipeline import log as logs
 from pipeline.config import Config
 from pipeline.errors import RequestError, meant
+from serve.precisions import PRECISIONS
 
 log = logging.getLogger("packlm")
 
@@ -58,7 +59,6 @@ SETTINGS: dict[str, dict[str, str]] = {
     "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},
 }
 """Options of each command that are other names of settings; the configuration checks their values."""
-PRECISIONS = ("full", "bf16", "int8")
 
 
 class _Parser(argparse.ArgumentParser):

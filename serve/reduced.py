@@ -10,21 +10,18 @@ Shapes: R rows, I input width, O output width, H units, B segments, V vocabulary
 """
 
 from functools import cache
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PacklmError, RequestError
+from serve.precisions import PRECISIONS
 from train import cells, loss
 from train.model import Batch, LanguageModel
 from train.noise import Noise
 from train.recurrence import Arrangement, Layout, Recurrence, State
 from train.steps import Steps
-
-Precision = Literal["full", "bf16", "int8"]
-"""full: the weights as they are stored."""
 
 
 class Matrix(nn.Module):
@@ -84,8 +81,8 @@ def reduced(model: LanguageModel, precision: str) -> LanguageModel:
         RequestError: there is no such precision.
         PacklmError: int8 on a processor that cannot add its products.
     """
-    if precision not in get_args(Precision):
-        raise RequestError(f"precision: {precision!r} is none of {', '.join(get_args(Precision))}")
+    if precision not in PRECISIONS:
+        raise RequestError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
     if precision == "int8" and not int8_sums_are_exact():
         raise PacklmError("precision int8: this processor adds products of int8 in 16 bits, which overflow; use bf16 or full")
     return model if precision == "full" else Reduced(model, Int8Matrix if precision == "int8" else Matrix)
