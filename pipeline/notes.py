@@ -37,6 +37,12 @@ def note(config: Config) -> str:
     return "\n".join([*lines, "", "The recipe, as far as it differs from the defaults:", "", "```toml", recipe(config), "```"])
 
 
+def in_a_line(report: dict[str, Any]) -> str:
+    """What an evaluation came to: `validation: perplexity 93.20 per token, 141.00 per word, 1.3210 bits per byte`."""
+    bits = f", {report['bits_per_byte']:.4f} bits per byte" if report["bits_per_byte"] is not None else ""
+    return f"{report['split']}: perplexity {report['perplexity']:,.2f} per token, {report['perplexity_per_word']:,.2f} per word{bits}"
+
+
 def recipe(config: Config) -> str:
     """The settings that are not the defaults, as TOML, without where things are kept and recorded."""
     own = config.model_dump(mode="json", exclude_defaults=True, exclude={"run": {"dir"}, "dataset": {"dir"}, "tracking": True})
@@ -68,12 +74,7 @@ def _training(config: Config) -> list[str]:
 
 def _reports(config: Config) -> list[str]:
     found = [_read(config, f"evaluate/{split}.json") for split in dataset.SPLITS]
-    return [
-        f"- {report['split']}: perplexity {report['perplexity']:,.2f} per token, {report['perplexity_per_word']:,.2f} per word"
-        + (f", {report['bits_per_byte']:.4f} bits per byte" if report["bits_per_byte"] is not None else "")
-        for report in found
-        if report
-    ]
+    return [f"- {in_a_line(report)}" for report in found if report]
 
 
 def _read(config: Config, name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import notes
 from pipeline.errors import PacklmError
 from train.evaluation import Result
 
@@ -75,11 +76,7 @@ def table(values: dict[str, Any]) -> str:
 
 def in_a_line(values: dict[str, Any]) -> str:
     """`validation: perplexity 93.20 per token, 141.00 per word, 1.3210 bits per byte; 70,390 tokens, context documents`."""
-    bits = f", {values['bits_per_byte']:.4f} bits per byte" if values["bits_per_byte"] is not None else ""
-    return (
-        f"{values['split']}: perplexity {values['perplexity']:,.2f} per token, {values['perplexity_per_word']:,.2f} per word{bits}; "
-        f"{values['tokens']:,} tokens, context {values['context']}"
-    )
+    return f"{notes.in_a_line(values)}; {values['tokens']:,} tokens, context {values['context']}"
 
 
 def rows(values: dict[str, Any]) -> list[tuple[str, str]]:

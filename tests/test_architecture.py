@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LEAVES = tuple(f"pipeline.{name}" for name in ("changes", "config", "dataset", "errors", "files", "log", "memory", "settings", "tracking"))
+LEAVES = tuple(
+    f"pipeline.{name}" for name in ("changes", "config", "dataset", "errors", "files", "log", "memory", "notes", "settings", "tracking")
+)
 ARROWS: dict[str, tuple[str, ...]] = {
     "pipeline": ("pipeline",),
     "preprocess": ("preprocess", *LEAVES),
