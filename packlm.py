@@ -15,11 +15,12 @@ On the command line:
 Every command takes `--config FILE` and `--section.key value`; `packlm config --explain` lists all settings.
 """
 
-import difflib
 import runpy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipeline.errors import meant
 
 if TYPE_CHECKING:
     from serve.engine import Engine
@@ -60,8 +61,7 @@ def main() -> None:
         return
     command, *rest = words
     if command not in MODULES:
-        near = difflib.get_close_matches(command, MODULES, n=1)
-        hint = f"did you mean `packlm {near[0]}`?" if near else f"there are {', '.join(MODULES)}"
+        hint = meant(command, MODULES, f"there are {', '.join(MODULES)}")
         print(f"error: unknown command {command!r}; {hint}", file=sys.stderr)
         sys.exit(2)
     module = MODULES[command]

@@ -16,7 +16,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "preprocess": ("preprocess", *LEAVES),
     "train": ("train", *LEAVES),
     "serve": ("serve", "train", "preprocess.documents", "preprocess.sentences", "preprocess.encoding", "preprocess.texts", *LEAVES),
-    "packlm": ("serve",),
+    "packlm": ("serve", "pipeline.errors"),
 }
 """Who may import whom: a package, or a module of one; whatever is not listed, is not allowed."""
 OURS = ("benchmarks", "packlm", "pipeline", "preprocess", "serve", "tests", "train")

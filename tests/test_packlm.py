@@ -32,7 +32,7 @@ def test_an_unknown_word_is_a_wrong_request(monkeypatch: pytest.MonkeyPatch, cap
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, "evalaute")
     assert caught.value.code == 2
-    assert "did you mean `packlm evaluate`?" in capsys.readouterr().err
+    assert "did you mean evaluate?" in capsys.readouterr().err
 
 
 def test_without_a_word_the_usage_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
