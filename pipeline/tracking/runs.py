@@ -207,7 +207,7 @@ def _known(client: Any, run_id: str | None) -> Any:
     try:
         run = client.get_run(run_id)
     except Exception as error:
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        if store.is_absent(error):
             return None
         raise
     return run if run.info.lifecycle_stage == "active" else None

@@ -169,6 +169,10 @@ def test_ids_of_another_store_are_replaced(make_config: MakeConfig, tmp_path: Pa
         pass
     assert ids(config)["parent"] != old["parent"]
     assert store(config).get_run(ids(config)["stages"]["train"]).info.status == "FINISHED"
+    files.write_json(config.run.dir / "tracking.json", {"parent": "no id", "stages": {}})
+    with tracking.stage(config, "train"):
+        pass
+    assert store(config).get_run(ids(config)["parent"]).info.status == "FINISHED"
 
 
 def test_values_that_are_not_finite_are_left_out(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:
