@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PacklmError, RequestError
 from serve.precisions import PRECISIONS
-from train import cells, loss
+from train import cells, equations, loss
 from train.model import Batch, LanguageModel
 from train.noise import Noise
 from train.recurrence import Arrangement, Layout, Recurrence, State
@@ -170,15 +170,11 @@ class _Layers(Recurrence):
         for layer, start in zip(self.layers, state or self.zero_state(len(lengths)), strict=True):
             rows, final = layer(rows, start.index_select(1, arranged.segments), arranged.batch_sizes)
             finals.append(final)
-        hidden = rows.index_select(0, arranged.places)
-        if not carry:
-            return hidden, None
-        back = torch.argsort(arranged.segments)
-        return hidden, tuple(final.index_select(1, back) for final in finals)
+        return arranged.undone(rows, finals if carry else None)
 
 
 class _Layer(nn.Module):
-    """One layer; the formulas are those of `train.steps` and `train.mogrifier`."""
+    """One layer."""
 
     def __init__(self, cell: str, layer: nn.Module, matrix: type[Matrix]):
         super().__init__()
@@ -201,19 +197,12 @@ class _Layer(nn.Module):
     def _step(self, now: Tensor, state: Tensor) -> Tensor:
         """A time step: what the inputs add to the gates, or for the Mogrifier the inputs themselves, and the state [C, n, H] before it."""
         h = state[0]
-        for number, gate in enumerate(self.gates):
-            if number % 2 == 0:
-                now = 2 * torch.sigmoid(gate(h)) * now
-            else:
-                h = 2 * torch.sigmoid(gate(now)) * h
-        inside = self.inputs(now) if self.gates else now
+        if self.gates:
+            now, h = equations.mogrify(now, h, self.gates, lambda rows, gate: gate(rows))
+            now = self.inputs(now)
         own = self.recurrent(h)
         if self.cell == "gru":
-            (r, z, n), (own_r, own_z, own_n) = inside.chunk(3, 1), own.chunk(3, 1)
-            new = torch.tanh(n + torch.sigmoid(r + own_r) * own_n)
-            return (new + torch.sigmoid(z + own_z) * (h - new))[None]
+            return equations.gru(now, own, h)[None]
         if self.cell in ("rnn", "rnn_relu"):
-            return (torch.tanh if self.cell == "rnn" else torch.relu)(inside + own)[None]
-        i, f, g, o = (inside + own).chunk(4, 1)
-        c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
-        return torch.stack([torch.sigmoid(o) * torch.tanh(c), c])
+            return (torch.tanh if self.cell == "rnn" else torch.relu)(now + own)[None]
+        return torch.stack(equations.lstm(now + own, state[1]))

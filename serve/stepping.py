@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from serve.reduced import Reduced
-from train import cells, mogrifier
+from train import cells, equations, mogrifier
 from train.model import LanguageModel
 from train.recurrence import State
 
@@ -138,7 +138,7 @@ class Stepper:
 
 
 class _Layer:
-    """One recurrent layer, a step at a time; the equations are those of `train.steps` and `train.mogrifier`."""
+    """One recurrent layer, a step at a time."""
 
     def __init__(self, cell: str, layer: torch.nn.Module):
         w_ih, w_hh, b_ih, b_hh = (weight.detach() for weight in cells.weights_of(layer))
@@ -153,26 +153,15 @@ class _Layer:
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """Inputs [W, I] and the state before, [C, W, H] -> the state after; its first part is what the layer puts out."""
-        if self.cell == "gru":
-            return self._gru(x, state[0])[None]
         h = state[0]
-        for number, gate in enumerate(self.gates):
-            if number % 2 == 0:
-                x = 2 * _logistic(h @ gate) * x
-            else:
-                h = 2 * _logistic(x @ gate) * h
-        total = torch.addmm(self.biases[0], torch.cat([x, h], 1), self.weights[0])
+        if self.cell == "gru":
+            inputs, shares = (torch.addmm(*parts) for parts in zip(self.biases, (x, h), self.weights, strict=True))
+            return equations.gru(inputs, shares, h, _logistic)[None]
+        x, h = equations.mogrify(x, h, self.gates, torch.matmul, _logistic)
+        inside = torch.addmm(self.biases[0], torch.cat([x, h], 1), self.weights[0])
         if self.cell in ("rnn", "rnn_relu"):
-            return (total.tanh() if self.cell == "rnn" else total.relu())[None]
-        i, f, g, o = total.chunk(4, dim=1)
-        c = _logistic(f) * state[1] + _logistic(i) * g.tanh()
-        return torch.stack([_logistic(o) * c.tanh(), c])
-
-    def _gru(self, x: Tensor, h: Tensor) -> Tensor:
-        inputs, shares = (torch.addmm(*parts) for parts in zip(self.biases, (x, h), self.weights, strict=True))
-        (r, z, new), (share_r, share_z, share) = inputs.chunk(3, dim=1), shares.chunk(3, dim=1)
-        new = (new + _logistic(r + share_r) * share).tanh()
-        return new + _logistic(z + share_z) * (h - new)
+            return (inside.tanh() if self.cell == "rnn" else inside.relu())[None]
+        return torch.stack(equations.lstm(inside, state[1], _logistic))
 
 
 def expand(state: State, count: int) -> State:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from train.equations import lstm, mogrify
 from train.steps import Steps, Weights
 
 
@@ -33,14 +34,8 @@ def run(layer: Mogrifier, weights: Weights, rows: Tensor, start: Tensor, sizes: 
     outputs, cells = [], []
     for x in steps.of(rows):
         h, c = h[: len(x)], c[: len(x)]
-        for number, gate in enumerate(layer.gates):
-            if number % 2 == 0:
-                x = 2 * torch.sigmoid(h @ gate.T) * x
-            else:
-                h = 2 * torch.sigmoid(x @ gate.T) * h
-        i, f, g, o = (torch.addmm(bias, x, w_ih.T) + h @ w_hh.T).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        x, h = mogrify(x, h, layer.gates, lambda rows, gate: rows @ gate.T)
+        h, c = lstm(torch.addmm(bias, x, w_ih.T) + h @ w_hh.T, c)
         outputs.append(h)
         cells.append(c)
     hidden = torch.cat(outputs)

@@ -91,6 +91,14 @@ class Arrangement:
         segments, rows_, places_ = (torch.from_numpy(array).to(device) for array in (order, rows, places))
         return Arrangement(segments, rows_, places_, torch.from_numpy(batch_sizes))
 
+    def undone(self, rows: Tensor, finals: list[Tensor] | None) -> tuple[Tensor, State | None]:
+        """In segment order again: hidden rows [P, H] of arranged ones [R, H], and the final states of each layer, where there are any."""
+        hidden = rows.index_select(0, self.places)
+        if finals is None:
+            return hidden, None
+        back = torch.argsort(self.segments)
+        return hidden, tuple(final.index_select(1, back) for final in finals)
+
     def blocks(self) -> list[tuple[int, int]]:
         """(time steps, segments) of each run of steps with the same segments."""
         sizes, counts = torch.unique_consecutive(self.batch_sizes, return_counts=True)
@@ -152,11 +160,7 @@ class Recurrence(nn.Module):
             else:
                 rows, final = _run_blocks(self.cell, weights, rows, arranged, start)
             finals.append(final)
-        hidden = rows.index_select(0, arranged.places)
-        if not carry:
-            return hidden, None
-        back = torch.argsort(arranged.segments)
-        return hidden, tuple(final.index_select(1, back) for final in finals)
+        return arranged.undone(rows, finals if carry else None)
 
 
 def _run_blocks(cell: str, weights: cells.Weights, rows: Tensor, arranged: Arrangement, start: Tensor) -> tuple[Tensor, Tensor]:
