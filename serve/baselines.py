@@ -14,9 +14,6 @@ TOKENS = 20_000_000
 """Most training tokens that n-grams are counted in, the first ones: they take some 200 bytes of memory each. Of larger splits than this
 nothing is measured without a model."""
 
-CHUNK_SENTENCES = 1 << 16
-"""Sentences counted at a time."""
-
 
 @dataclass(frozen=True)
 class Baselines:
@@ -32,15 +29,6 @@ class Baselines:
         means = {name: float(losses.mean()) for name, losses in self.losses.items()}
         found = {name: {"loss_per_token": loss, "perplexity": perplexity(loss)} for name, loss in means.items()}
         return {"training_tokens": self.training_tokens, "context": "sentences", **found}
-
-
-def counts(training: Sentences, vocab_size: int) -> np.ndarray:
-    """[V] how often each id occurs in the training split."""
-    found = np.zeros(vocab_size, np.int64)
-    for first in range(0, len(training), CHUNK_SENTENCES):
-        ids = training.read(np.arange(first, min(first + CHUNK_SENTENCES, len(training))))[1]
-        found += np.bincount(ids, minlength=vocab_size)
-    return found
 
 
 def baselines(training: Sentences, measured: Sentences, vocab_size: int) -> Baselines:

@@ -15,7 +15,7 @@ from pipeline.errors import RequestError
 from preprocess import documents
 from preprocess.encoding import Encoder, encode_documents
 from preprocess.texts import Texts
-from serve.baselines import TOKENS, Baselines, baselines, counts
+from serve.baselines import TOKENS, Baselines, baselines
 from serve.breakdown import breakdown
 from serve.cache import Cached
 from serve.details import Detailed, by_document, by_sentence_length, by_token
@@ -55,7 +55,8 @@ def measure_dataset(model: LanguageModel, about: About, folder: Path, settings: 
         )
     sentences, stream = Sentences.open(folder, manifest, settings.split), Stream.open(folder, manifest, settings.split)
     training = Sentences.open(folder, manifest, "train") if "train" in manifest.splits else None
-    seen = counts(training, manifest.vocab_size) if training is not None else None
+    ranks.barrier()  # opening may take long where one rank prepares what all of them read
+    seen = ranks.sum(training.counts(manifest.vocab_size, ranks.rank, ranks.world)) if training is not None else None
     text = _Text(sentences, stream, Encoder.load(folder), seen)
     learned = Stream.open(folder, manifest, "train") if training is not None and settings.dynamic_lr else None
     beside = None

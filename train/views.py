@@ -76,6 +76,13 @@ class Sentences:
             inputs[end - length + 1 : end] = targets[end - length : end - 1]
         return inputs, targets
 
+    def counts(self, vocab_size: int, rank: int, world: int) -> Array:
+        """[V] how often each id occurs in the share of one of `world` ranks: the files' own batches in turn."""
+        found = np.zeros(vocab_size, np.int64)
+        for ids, offsets in self._chunks[rank::world]:
+            found += np.bincount(ids[offsets[0] : offsets[-1]], minlength=vocab_size)
+        return found
+
     def targets(self, index: int) -> Array:
         """The ids of a sentence, a view."""
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1

@@ -39,6 +39,18 @@ def test_pieces_of_sentences_read_the_id_before_them(made):
     assert inputs.tolist() == [made_up.EOS, whole[0][0], *whole[1][1:4], whole[2][2]]
 
 
+def test_ranks_count_ids_in_shares_that_make_up_the_split(made):
+    folder, manifest = made
+    sentences = Sentences.open(folder, manifest, "train")
+    ids = np.concatenate([sentence for document in written(1, 30) for sentence in document])
+    whole = sentences.counts(manifest.vocab_size, 0, 1)
+    assert whole.tolist() == np.bincount(ids, minlength=manifest.vocab_size).tolist()
+    shares = [sentences.counts(manifest.vocab_size, rank, 2) for rank in range(2)]
+    assert (shares[0] + shares[1]).tolist() == whole.tolist() and all(0 < share.sum() < len(ids) for share in shares)
+    batch = np.array([9, 1, 2, 0, 3, 0, 9])  # of which some ids belong to no sentence here
+    assert Sentences([(batch, np.array([1, 4, 6]))]).counts(4, 0, 1).tolist() == [2, 1, 1, 1]
+
+
 def test_the_stream_is_all_targets_end_to_end_across_rows_and_shards(made):
     folder, manifest = made
     stream = Stream.open(folder, manifest, "train")
