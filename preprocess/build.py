@@ -185,7 +185,7 @@ class _Making:
     def collect(self) -> tuple[list[plan.Found], list[plan.Task]]:
         """Collects the text, counting what was cleaned, and plans the shards."""
         rules = self.settings.corpus
-        spelled_eos = learn.takes_spelled_eos(self.settings.tokenizer, self.ready)
+        spelled_eos = learn.spelled_eos(self.settings.tokenizer, self.ready)
         jobs = survey.jobs(self.surveyed, self.settings, spelled_eos, self._folder("texts"))
         self._run(collect.make, jobs, collect.Job.finished, "collecting text")
         if changed := self.surveyed.changed():

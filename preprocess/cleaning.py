@@ -32,7 +32,6 @@ from preprocess.streams import not_encoded
 from preprocess.texts import Texts
 from preprocess.transcoding import label
 
-_SPELLED_EOS = re.compile(rf"(?<!\S){EOS}(?!\S)")
 _CONTROL = np.zeros(256, bool)
 _CONTROL[[*range(0x09), *range(0x0E, 0x20), 0x7F]] = True
 _SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]
@@ -114,11 +113,11 @@ class Found:
         return Texts(names, self.data, self.ends)
 
 
-def clean(found: Found, rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Texts:
+def clean(found: Found, rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Texts:
     """What is left of the documents.
 
     Args:
-        spelled_eos: whether the tokenizer would take a word spelled `<eos>` for the special token (true at word level).
+        spelled_eos: the words that the tokenizer would take for the special token (`Encoder.spelled_eos`).
         counts: reason -> how often; added to.
 
     Raises:
@@ -132,7 +131,7 @@ def clean(found: Found, rules: Corpus, spelled_eos: bool, counts: Counter[str]) 
         left = _without_lines(left, rules, counts)
     left = _without_empty(left, found, rules, counts)
     if spelled_eos:
-        left = _without_eos(left, found, rules, counts)
+        left = _without_eos(left, found, rules, spelled_eos, counts)
     return left.texts()
 
 
@@ -280,19 +279,20 @@ def _without_empty(left: Found, found: Found, rules: Corpus, counts: Counter[str
     return left.select(~empty)
 
 
-def _without_eos(left: Found, found: Found, rules: Corpus, counts: Counter[str]) -> Found:
-    positions = np.array([match.start() for match in re.finditer(EOS.encode(), left.data.tobytes())], np.int64)
+def _without_eos(left: Found, found: Found, rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Found:
+    word = re.compile(rf"(?<!\S){spelled_eos}(?!\S)")
+    positions = np.array([match.start() for match in re.finditer(spelled_eos.encode(), left.data.tobytes())], np.int64)
     changes: dict[int, bytes] = {}
     good = np.ones(len(left.ends), bool)
     for index in np.unique(np.searchsorted(left.ends, positions, side="right")).tolist():
-        text, replaced = _SPELLED_EOS.subn(UNK, left.document(index).decode())
+        text, replaced = word.subn(UNK, left.document(index).decode())
         if replaced and rules.on_bad_text == "error":
             first, original = _original(left, index, found)
-            spelled = _SPELLED_EOS.search(original.decode(errors="surrogateescape"))
+            spelled = word.search(original.decode(errors="surrogateescape"))
             at = len(spelled.string[: spelled.start()].encode(errors="surrogateescape")) if spelled else 0
             raise PacklmError(
-                f"{found.source.where}: {found.place(first, at)} has a word spelled {EOS}, which is the end of a sentence; "
-                "change it, or go on with --corpus.on_bad_text replace or skip"
+                f"{found.source.where}: {found.place(first, at)} has a word spelled {spelled[0] if spelled else EOS}, "
+                "which is the end of a sentence to the tokenizer; change it, or go on with --corpus.on_bad_text replace or skip"
             )
         if replaced and rules.on_bad_text == "skip":
             good[index] = False

@@ -37,7 +37,7 @@ class Job(LeavesTable):
     given: str
     parts: tuple[Part, ...]
     corpus: Corpus
-    spelled_eos: bool
+    spelled_eos: str
     folder: Path
     """Where the collected text goes."""
 

@@ -22,11 +22,11 @@ from preprocess.sources import Part, Source
 from preprocess.texts import Texts
 
 
-def read(part: Part, rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Iterator[Texts]:
+def read(part: Part, rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Iterator[Texts]:
     """The documents of a part, in order, cleaned as `rules` say, in blocks of about `streams.BLOCK` bytes, none empty.
 
     Args:
-        spelled_eos: whether the tokenizer would take a word spelled `<eos>` for the special token (true at word level).
+        spelled_eos: the words that the tokenizer would take for the special token (`Encoder.spelled_eos`).
         counts: reason -> how often something was skipped, replaced or dropped; added to.
 
     Raises:
@@ -39,7 +39,7 @@ def read(part: Part, rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> 
             yield texts
 
 
-def read_all(parts: Iterable[Part], rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Iterator[Texts]:
+def read_all(parts: Iterable[Part], rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Iterator[Texts]:
     """The documents of several parts, as `read` has them; many small files share a block."""
     waiting: list[Texts] = []
     size = 0
@@ -54,7 +54,7 @@ def read_all(parts: Iterable[Part], rules: Corpus, spelled_eos: bool, counts: Co
         yield _joined(waiting)
 
 
-def texts(places: Sequence[str], rules: Corpus, spelled_eos: bool, counts: Counter[str]) -> Iterator[Texts]:
+def texts(places: Sequence[str], rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Iterator[Texts]:
     """The documents at `places`, as `preprocess` reads them, for whoever has no dataset; of the hub the split `test`, unless named."""
     with tempfile.TemporaryDirectory() as spool:
         found = sources.find(places, rules, "test", Path(spool))

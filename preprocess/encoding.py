@@ -4,6 +4,7 @@ Shapes: N tokens, S sentences, D documents.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,9 +46,17 @@ class Encoder:
         return cls(tokenizer.load(path), files.sha256(path))
 
     @cached_property
-    def spelled_eos(self) -> bool:
-        """Whether a word spelled `<eos>` has the special token's id, as at word level; documents must then be rid of it."""
-        return self.eos in self._tokenizer.encode(EOS, add_special_tokens=False).ids
+    def spelled_eos(self) -> str:
+        """A regular expression of the words that would get the special token's id, as `<eos>` does at word level; empty where none would.
+
+        Documents must be rid of them. Where the tokenizer turns text into lower case, `<EOS>` is one too.
+        """
+        if not self._has_eos(EOS):
+            return ""
+        return re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", EOS) if self._has_eos(EOS.upper()) else EOS
+
+    def _has_eos(self, text: str) -> bool:
+        return self.eos in self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_sentences(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Encodes sentences one by one.

@@ -49,11 +49,12 @@ def count(job: Job) -> None:
     job.finish({})
 
 
-def takes_spelled_eos(settings: config.Tokenizer, ready: str | None) -> bool:
-    """Whether words spelled `<eos>` would become the special token; of a tokenizer to be trained (`ready` is None), its kind tells."""
-    if ready is not None:
-        return Encoder(tokenizer.parse(ready, str(settings.file)), "").spelled_eos
-    return settings.kind == "word"
+def spelled_eos(settings: config.Tokenizer, ready: str | None) -> str:
+    """`Encoder.spelled_eos` of a ready tokenizer, or of one to be trained (`ready` is None), whatever it will learn."""
+    if ready is None and settings.kind == "bpe":
+        return ""
+    text = tokenizer.from_counts(settings, []).to_str() if ready is None else ready
+    return Encoder(tokenizer.parse(text, str(settings.file)), "").spelled_eos
 
 
 def learn(settings: Config, found: Sequence[plan.Found], folder: Path, run: Callable[[Sequence[Job]], None]) -> str:

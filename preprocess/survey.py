@@ -75,7 +75,7 @@ def survey(found: list[tuple[str, Source]], rules: Corpus) -> Survey:
     return Survey(corpus, states, parts)
 
 
-def jobs(surveyed: Survey, config: Config, spelled_eos: bool, folder: Path) -> list[collect.Job]:
+def jobs(surveyed: Survey, config: Config, spelled_eos: str, folder: Path) -> list[collect.Job]:
     """The collect tasks: consecutive parts of one split, about `TASK_BYTES` together, at least one each."""
     groups = enumerate(_groups(surveyed.parts))
     return [collect.Job(index, given, tuple(parts), config.corpus, spelled_eos, folder) for index, (given, parts) in groups]

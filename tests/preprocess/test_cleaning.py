@@ -17,7 +17,7 @@ from preprocess.sources import Source, whole
 EOS = re.compile(r"(?<!\S)<eos>(?!\S)")
 
 
-def texts(data, spelled_eos=False, **rules):
+def texts(data, spelled_eos="", **rules):
     """({name: text}, counts that are not zero) of a text file of these bytes, called `f`."""
     rules = Corpus(**rules)
     counts = Counter()
@@ -26,7 +26,7 @@ def texts(data, spelled_eos=False, **rules):
     return {name: text for block in blocks for name, text in block}, dict(+counts)
 
 
-def refused(data, match, spelled_eos=False, **rules):
+def refused(data, match, spelled_eos="", **rules):
     with pytest.raises(PacklmError, match=match) as caught:
         texts(data, spelled_eos, **rules)
     return str(caught.value)
@@ -102,7 +102,7 @@ RULES = st.fixed_dictionaries(
 
 
 @settings(deadline=None)
-@given(found=st.lists(st.lists(st.sampled_from(PIECES)).map(b"".join)), rules=RULES, spelled_eos=st.booleans())
+@given(found=st.lists(st.lists(st.sampled_from(PIECES)).map(b"".join)), rules=RULES, spelled_eos=st.sampled_from(["", "<eos>"]))
 def test_blocks_are_cleaned_as_documents_are(found, rules, spelled_eos):
     rules = Corpus(**rules)
     ends = np.cumsum([len(document) for document in found], dtype=np.int64)
@@ -248,7 +248,11 @@ def test_a_spelled_eos():
     data = b"a\nb <eos>\n<eos> x<eos>"
     assert texts(data)[0] == {"f": "a\nb <eos>\n<eos> x<eos>"}
     for by in ("file", "line"):
-        refused(data, "f: byte offset 4, line 2 has a word spelled <eos>", spelled_eos=True, document=by)
-    found, counts = texts(data, spelled_eos=True, on_bad_text="replace")
+        refused(data, "f: byte offset 4, line 2 has a word spelled <eos>", spelled_eos="<eos>", document=by)
+    found, counts = texts(data, spelled_eos="<eos>", on_bad_text="replace")
     assert found == {"f": "a\nb <unk>\n<unk> x<eos>"} and counts == {"words spelled <eos> replaced by <unk>": 2}
-    assert texts(data, spelled_eos=True, on_bad_text="skip")[0] == {}
+    assert texts(data, spelled_eos="<eos>", on_bad_text="skip")[0] == {}
+    spelled = "<[eE][oO][sS]>"  # of a tokenizer that turns text into lower case
+    refused(b"a <EOS>", "f: byte offset 2, line 1 has a word spelled <EOS>", spelled_eos=spelled)
+    found, counts = texts(b"a <EOS> <Eos>. <eos>", spelled_eos=spelled, on_bad_text="replace")
+    assert found == {"f": "a <unk> <Eos>. <unk>"} and counts == {"words spelled <eos> replaced by <unk>": 2}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from pipeline import config, files
 from pipeline.config import Corpus
 from pipeline.errors import PacklmError, RequestError
-from preprocess import chunks, memo, overlong, tokenizer
+from preprocess import chunks, learn, memo, overlong, tokenizer
 from preprocess.encoding import Encoder, encode_documents
 from preprocess.texts import Texts
 
@@ -55,6 +56,15 @@ def test_bpe_has_every_byte_and_eos_first(bpe):
     assert bpe.token(bpe.eos) == "<eos>"
 
 
+def test_which_words_would_become_the_end_of_a_sentence():
+    def spelled(**settings):
+        found = learn.spelled_eos(config.Tokenizer(**settings), None)
+        return [word for word in ("<eos>", "<EOS>", "<eoſ>", "eos") if found and re.fullmatch(found, word)]
+
+    assert spelled(kind="word") == ["<eos>"] and spelled(kind="word", lowercase=True) == ["<eos>", "<EOS>"]
+    assert not spelled(kind="word", words="punctuation") and not spelled(kind="character") and not spelled(kind="bpe")
+
+
 def test_training_gives_the_same_file_twice():
     for kind in ("word", "character", "bpe"):
         settings = config.Tokenizer(kind=kind, vocab_size=300)
@@ -63,7 +73,7 @@ def test_training_gives_the_same_file_twice():
 
 def test_words(encoder):
     words = encoder("word", 8)
-    assert (words.eos, words.unk, words.vocab_size, words.lossless, words.spelled_eos) == (0, 1, 8, False, True)
+    assert (words.eos, words.unk, words.vocab_size, words.lossless, words.spelled_eos) == (0, 1, 8, False, "<eos>")
     # most frequent first, then by the alphabet; a spelled <unk> is the unknown word and takes no entry of its own
     assert [words.token(id) for id in range(8)] == ["<eos>", "<unk>", "the", "on", "and", "cat", "dog", "Bär"]
     assert words.encode_open("the cat <unk> zebra\n dog").tolist() == [2, 5, 1, 1, 6]
