@@ -477,6 +477,10 @@ class Generate(Section):
         return why
 
 
+DRAWING = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
+"""The settings of `generate` that shape a text: what a model's folder recommends, and what a prompt may have for itself."""
+
+
 class Tracking(Section):
     uri: str = "sqlite:///mlflow.db"
     """MLflow's store or server; an empty string records nothing."""

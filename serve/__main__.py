@@ -42,11 +42,11 @@ from pipeline import dataset, errors
 from pipeline import log as logs
 from pipeline.config import Config
 from pipeline.errors import RequestError, meant
+from pipeline.settings import DRAWING
 from serve.precisions import PRECISIONS
 
 log = logging.getLogger("packlm")
 
-DRAWING = tuple(name for name in configuration.Generate.model_fields if name not in ("prompts", "batch_tokens"))
 SETTINGS: dict[str, dict[str, str]] = {
     "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams", "cache", "dynamic_lr")},
     "score": {name: f"score.{name}" for name in ("context", "rows", "format", "text_field")},

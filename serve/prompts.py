@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.config import Generate
 from pipeline.errors import RequestError, meant
+from pipeline.settings import DRAWING
 from serve.score_files import decoded, json_value
-
-SETTINGS = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
-"""Settings that a line may change for itself."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def _request(number: int, line: bytes, structured: bool) -> Request:
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
         return Request(number, error='not an object with a "prompt" that is a string')
     settings = {name: given for name, given in value.items() if name not in ("prompt", "id")}
-    if unknown := sorted(set(settings) - {"seed", *SETTINGS}):
-        hint = meant(unknown[0], SETTINGS, "there are prompt, id, seed and the settings of generate")
+    if unknown := sorted(set(settings) - {"seed", *DRAWING}):
+        hint = meant(unknown[0], DRAWING, "there are prompt, id, seed and the settings of generate")
         return Request(number, id=value.get("id"), error=f"unknown field {unknown[0]}; {hint}")
     return Request(number, value["prompt"], value.get("id"), settings)

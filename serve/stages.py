@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline import dataset, files, tracking
 from pipeline.config import Config
+from pipeline.settings import DRAWING
 from pipeline.tracking import Recorder
 from serve import batch_job, champion, heat_map, measuring, report_page, reports
 from serve.engine import Engine
@@ -120,7 +121,7 @@ def generate(config: Config, ranks: Ranks) -> None:
     folder = config.run.dir / "model"
     about = model_folder.read(folder)
     requests = configured_requests(config)
-    settings = config.generate.model_dump(mode="json", exclude={"prompts", "batch_tokens"})
+    settings = config.generate.model_dump(mode="json", include=set(DRAWING))
     prompts = files.digest([vars(request) for request in requests])
     inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "prompts": prompts, "generate": settings, "seed": config.run.seed}
     out = config.run.dir / "generate" / "samples.jsonl"

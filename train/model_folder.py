@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline import config, files
 from pipeline.errors import PacklmError, RequestError
+from pipeline.settings import DRAWING
 from train.model import LanguageModel
 from train.recurrence import Layout
 
@@ -84,7 +85,7 @@ def save(
     about |= {"weights": files.sha256(work / "model.safetensors"), "tokenizer": files.sha256(work / "tokenizer.json")}
     complete = About(**about)
     files.write_json(work / "config.json", asdict(complete))
-    files.write_json(work / "generation_config.json", generation.model_dump(mode="json", exclude={"prompts", "batch_tokens"}))
+    files.write_json(work / "generation_config.json", generation.model_dump(mode="json", include=set(DRAWING)))
     files.write_text(work / "README.md", card(complete))
     files.recover_folder(folder)
     files.replace_folder(work, folder)
