@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RequestError
-from serve.score_files import decoded, json_value
+from serve.lines import decoded, json_value
 
 
 @dataclass(frozen=True)

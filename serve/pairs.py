@@ -16,8 +16,9 @@ from typing import Any
 
 from pipeline.errors import RequestError
 from serve import score_files
-from serve.score_files import Reader, Row, escape, free
+from serve.score_files import escape, free
 from serve.scoring import Score, Sentence
+from serve.sentence_files import Reader, Row
 
 COLUMNS = (
     "item", "pair", "good", "bad", "good_log_prob", "bad_log_prob", "difference", "difference_per_token", "correct", "tie",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from serve.pairs import Pair
-from serve.score_files import Row
+from serve.sentence_files import Row
 from train.distributed import Ranks
 
 NORMAL_95 = 1.959963984540054

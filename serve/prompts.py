@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from pipeline.errors import RequestError, meant
 from pipeline.settings import DRAWING
-from serve.score_files import decoded, json_value
+from serve.lines import decoded, json_value
 
 
 @dataclass(frozen=True)

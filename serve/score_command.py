@@ -12,8 +12,9 @@ from pipeline.config import Config
 from pipeline.errors import RequestError
 from serve import heat_map, score_files, scoring
 from serve.engine import Engine
-from serve.score_files import Reader, Row, Writer
+from serve.score_files import Writer
 from serve.scoring import Score
+from serve.sentence_files import Reader, Row
 from train.distributed import Ranks
 
 log = logging.getLogger("packlm")

@@ -18,8 +18,8 @@ from serve import pairs, rescore
 from serve.context_scores import log_probs
 from serve.engine import Engine
 from serve.nbest import Hypothesis, Utterance
-from serve.score_files import Row
 from serve.scoring import BITS
+from serve.sentence_files import Row
 from tests.serve.conftest import wild
 from train import model as models
 

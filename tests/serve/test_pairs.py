@@ -17,8 +17,8 @@ from serve import pairs, pairs_summary
 from serve.engine import Engine
 from serve.pairs import Pair, Pairs, Writer
 from serve.pairs_summary import Tally, wilson
-from serve.score_files import Row
 from serve.scoring import Score
+from serve.sentence_files import Row
 from tests.serve.test_main import Command, command  # noqa: F401
 from train.distributed import Ranks
 

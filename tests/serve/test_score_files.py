@@ -16,7 +16,8 @@ from pipeline.config import Config
 from pipeline.errors import RequestError
 from serve import heat_map, score_files
 from serve.engine import Engine
-from serve.score_files import COLUMNS, Reader, Row, Writer
+from serve.score_files import COLUMNS, Writer
+from serve.sentence_files import Reader, Row
 from tests.serve.test_scoring import LINES
 from train.distributed import Ranks
 
