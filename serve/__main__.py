@@ -31,21 +31,16 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import io
-import json
-import logging
 import signal
-from typing import Any, NoReturn
+from typing import IO, NoReturn
 
 from pipeline import config as configuration
-from pipeline import dataset, errors
+from pipeline import errors
 from pipeline import log as logs
 from pipeline.config import Config
 from pipeline.errors import RequestError, meant
 from pipeline.settings import DRAWING
 from serve.precisions import PRECISIONS
-
-log = logging.getLogger("packlm")
 
 SETTINGS: dict[str, dict[str, str]] = {
     "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams", "cache", "dynamic_lr")},
@@ -132,59 +127,43 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def evaluate(asked: argparse.Namespace, config: Config) -> None:
-    """The command `evaluate`."""
+    """The command `evaluate`, or the stage where none of its own options is given."""
     if asked.model and not (asked.data or asked.text):
         raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE ...")
 
-    from serve import measuring, report_page, stages  # torch takes seconds to import, and a wrong request should not wait for it
-    from serve.engine import Engine
+    from serve import evaluate_command, stages  # torch takes seconds to import, and a wrong request should not wait for it
     from train import distributed
 
     with distributed.start(config.train.device) as ranks:
-        if not (asked.model or asked.data or asked.text or asked.out or asked.precision != "full"):
-            table = stages.evaluate(config, ranks)
-            if ranks.first:
-                print(table)
+        if asked.model or asked.data or asked.text or asked.out or asked.precision != "full":
+            evaluate_command.run(_model(asked, config), asked, config, ranks)
             return
-        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking, asked.precision)
-        if asked.text:
-            found, counts = measuring.measure_text(engine.model, engine.about, engine.encoder, asked.text, config.evaluate, ranks)
-            for reason, count in counts.items():
-                log.info("%s: %d", reason, count)
-            made = [found]
-        else:
-            folder = asked.data or config.dataset.dir
-            splits = config.evaluate.splits(dataset.read_manifest(folder).splits)
-            if len(splits) > 1 and (asked.out or "").endswith(".md"):
-                raise RequestError(f"--out {asked.out}: a page holds one split; give one with --split, or a .json file")
-            chosen = [config.evaluate.model_copy(update={"split": split}) for split in splits]
-            made = [measuring.measure_dataset(engine.model, engine.about, folder, settings, ranks) for settings in chosen]
+        table = stages.evaluate(config, ranks)
         if ranks.first:
-            report_page.write_all(made, asked.out)
+            print(table)
 
 
 def score(asked: argparse.Namespace, config: Config) -> None:
     """The command `score`."""
-    source = sys.stdin.buffer if asked.input == "-" else _open(Path(asked.input))
+    source = _opened(asked.input)
 
     from serve import score_command
     from train import distributed
 
     with source, distributed.start(config.train.device) as ranks:
-        model = asked.model or config.run.dir / "model"
-        score_command.run(model, source, asked.input, asked.out or "-", asked.html, config, ranks, asked.precision)
+        out = asked.out or "-"
+        score_command.run(_model(asked, config), source, asked.input, out, asked.html, config, ranks, asked.precision)
 
 
 def pairs(asked: argparse.Namespace, config: Config) -> None:
     """The command `pairs`."""
-    source = sys.stdin.buffer if asked.input == "-" else _open(Path(asked.input))
+    source = _opened(asked.input)
 
     from serve import pairs_command
     from train import distributed
 
     with source, distributed.start(config.train.device) as ranks:
-        model = asked.model or config.run.dir / "model"
-        pairs_command.run(model, source, asked.input, asked.out, asked.summary, config, ranks, asked.precision)
+        pairs_command.run(_model(asked, config), source, asked.input, asked.out, asked.summary, config, ranks, asked.precision)
 
 
 def rescore(asked: argparse.Namespace, config: Config) -> None:
@@ -193,7 +172,7 @@ def rescore(asked: argparse.Namespace, config: Config) -> None:
     from train import distributed
 
     with distributed.start(config.train.device) as ranks:
-        rescore_command.run(asked.model or config.run.dir / "model", asked, config, ranks)
+        rescore_command.run(_model(asked, config), asked, config, ranks)
 
 
 def next_tokens(asked: argparse.Namespace, config: Config) -> None:
@@ -201,57 +180,34 @@ def next_tokens(asked: argparse.Namespace, config: Config) -> None:
     from serve.engine import Engine
     from serve.score_files import escape
 
-    engine = Engine.load(asked.model or config.run.dir / "model", store=config.tracking, precision=asked.precision)
+    engine = Engine.load(_model(asked, config), store=config.tracking, precision=asked.precision)
     print("token\tprobability")
     for token, probability in engine.next(asked.prompt, asked.top):
         print(f"{escape(token)}\t{probability:.6f}")
 
 
 def generate(asked: argparse.Namespace, config: Config, given: list[str] | None) -> None:
-    """The command `generate`; the settings `given` on the command line, where they are to amend those of the model's folder."""
-    from serve import batch_job, stages
-    from serve.engine import Engine
-    from serve.prompts import Request, open_requests, read_requests
+    """The command `generate`, or the stage where none of its own options is given; `given`: as of `generate_command.run`."""
+    from serve import generate_command, stages
     from train import distributed
 
     with distributed.start(config.train.device) as ranks:
-        if not (asked.model or asked.prompts or asked.prompt is not None or asked.out or asked.precision != "full"):
+        if asked.model or asked.prompts or asked.prompt is not None or asked.out or asked.precision != "full":
+            generate_command.run(_model(asked, config), asked, config, given, ranks)
+        else:
             stages.generate(config, ranks)
-            return
-        if asked.prompt is not None:
-            requests = [Request(1, asked.prompt)]
-        elif asked.prompts == "-":
-            requests = read_requests(sys.stdin.buffer, "-")
-        elif asked.prompts:
-            requests = open_requests(Path(asked.prompts))
-        else:
-            requests = [Request(1)] if asked.model else stages.configured_requests(config)
-        engine = Engine.load(asked.model or config.run.dir / "model", ranks.device, config.tracking, asked.precision)
-        if given is not None:
-            recommended = [word for key, value in engine.generation.items() for word in (f"--generate.{key}", _spelled(value))]
-            config = configuration.load(None, recommended + given)
-        settings = config.generate
-        for key, why in settings.ignored.items():
-            if given is None or f"--generate.{key}" in given:  # what the model's folder recommends for another strategy is no mistake
-                log.warning("%s", why)
-        if asked.out in (None, "-"):
-            batch_job.write(engine, requests, settings, config.run.seed, ranks, sys.stdout)
-        else:
-            summary = batch_job.run(engine, requests, settings, config.run.seed, ranks, Path(asked.out))
-            if summary:
-                batch_job.tell(summary)
 
 
-def _open(path: Path) -> io.BufferedReader:
+def _model(asked: argparse.Namespace, config: Config) -> str | Path:
+    return asked.model or config.run.dir / "model"
+
+
+def _opened(name: str) -> IO[bytes]:
+    """A file, or standard input (`-`); opened before torch is imported, so that a wrong name is known at once."""
     try:
-        return open(path, "rb")
+        return sys.stdin.buffer if name == "-" else open(name, "rb")
     except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _spelled(value: Any) -> str:
-    """A setting as it is given on the command line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        raise RequestError(f"{name}: cannot be read: {error.strerror}") from None
 
 
 def _positive(text: str) -> int:
