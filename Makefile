@@ -20,7 +20,7 @@ WAIT = for second in $$(seq 180); do \
 	  [ "$$(docker inspect --format '{{.State.Health.Status}}' $$($(COMPOSE) ps -q $(1)))" = healthy ] && exit; sleep 1; \
 	done; echo "$(1) does not answer; '$(COMPOSE) logs $(1)' may say why" >&2; exit 1
 
-.PHONY: run preprocess train evaluate generate ui bench compare-batching kill-training kill-generation test lint help clean up down clean-volumes
+.PHONY: run preprocess train evaluate generate ui bench compare-batching random-trainings kill-training kill-generation test lint help clean up down clean-volumes
 
 run: $(READY)
 	@$(BIN)/python -m pipeline run $(SETTINGS)
@@ -55,6 +55,9 @@ kill-training: $(READY)
 
 kill-generation: $(READY)
 	@$(BIN)/python benchmarks/kill_generation.py $(ARGS)
+
+random-trainings: $(READY)
+	@$(BIN)/python benchmarks/random_trainings.py $(ARGS)
 
 # The served model is started anew: it looks for its champion only then.
 up:
@@ -97,6 +100,7 @@ help:
 	@echo "make compare-batching  ways to batch sentences side by side, on a recipe"
 	@echo "make kill-training     kill a training 30 times, compare bit for bit   ARGS=\"--times 300\""
 	@echo "make kill-generation   kill a batch job 50 times, compare byte for byte"
+	@echo "make random-trainings  trainings with settings drawn at random, stopped and in other layouts, compared   ARGS=\"--minutes 60\""
 	@echo "make lint              ruff and mypy"
 	@echo "make clean             remove .venv and caches; data/, runs/ and mlflow.db stay"
 	@echo "make up                all of it in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"
