@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from preprocess.sentences import next_character, white
+from preprocess.white import edges_within, next_character, word_edges
 
 SLICE = 1 << 23
 """Bytes of text looked at a time: bounds memory, changes nothing else."""
@@ -71,52 +71,51 @@ def steps(part: Normalizer | PreTokenizer | None) -> list[dict[str, Any]]:
     return [] if part is None else _flat(json.loads(part.__getstate__()))
 
 
-def chunks(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool) -> Chunks:
+def chunks(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool, edges: np.ndarray | None = None) -> Chunks:
     """Cuts sentences into chunks.
 
     Args:
         data: [B] uint8, UTF-8 text.
         starts, ends: [S] of sentences in it, rising; what lies between them is passed over.
         normalized: whether a normalizer looks at the text.
+        edges: `word_edges` of the text, for whoever has them already.
     """
     base, stop = int(starts[0]), int(ends[-1])
-    text, starts, ends = data[base:stop], starts - base, ends - base
-    marks = _openings(text, normalized)
-    marks[starts[1:] - 1] = False  # between two sentences, or, where nothing is there, the last byte of the first
-    marks[starts] = False
-    cuts = np.flatnonzero(marks).astype(np.int32)
-    before = np.searchsorted(cuts, starts.astype(np.int32))
-    inner = np.maximum(np.searchsorted(cuts, (ends - 1).astype(np.int32)) - before, 0)
-    if inner.sum() < len(cuts):  # there is other text between sentences
-        cuts = gather(cuts, before, inner)
-    after = np.cumsum(inner + 1 + (starts < ends))
+    text, starts, ends = data[base:stop], (starts - base).astype(np.int32), (ends - base).astype(np.int32)
+    edges = word_edges(text) if edges is None else edges_within(edges, base, stop)
+    openings = _openings(text, edges, normalized)
+    first = np.searchsorted(openings, starts, "right")
+    last = np.maximum(np.searchsorted(openings, ends - 1), first)
+    inside = np.repeat(np.arange(2 * len(starts) + 1) % 2 == 1, np.diff(np.stack([first, last], 1).flat, prepend=0, append=len(openings)))
+    after = np.cumsum(last - first + 1 + (starts < ends))
     offsets = np.empty(int(after[-1]) + 1, np.int32)
     is_cut = np.ones(len(offsets), bool)
     firsts = np.concatenate([[0], after[:-1]])
     is_cut[firsts] = is_cut[after - 1] = is_cut[-1] = False
-    offsets[is_cut] = cuts
+    offsets[is_cut] = openings[inside]
     offsets[firsts], offsets[after - 1], offsets[-1] = starts, ends, ends[-1]
     values = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(text)))
-    return Chunks(values, after, _spaces_within(text, starts, ends) == inner.sum())
+    return Chunks(values, after, _are_words(edges, starts, ends, inside))
 
 
-def _spaces_within(text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> int:
-    """White-space bytes in all sentences together; -1 where one of them is empty."""
-    if (starts >= ends).any():
-        return -1
-    marks = white(text)
-    between = gather(marks, ends[:-1], starts[1:] - ends[:-1])
-    return int(np.count_nonzero(marks) - np.count_nonzero(between))
+def _are_words(edges: np.ndarray, starts: np.ndarray, ends: np.ndarray, inside: np.ndarray) -> bool:
+    """`Chunks.are_words` of sentences; `inside`: of each opening, whether it is in one of them."""
+    in_a_word = np.searchsorted(edges, np.concatenate([starts, ends - 1]), "right") % 2 == 1
+    if not in_a_word.all() or len(inside) < len(edges) // 2 - 1:
+        return False
+    return not (inside & (edges[2::2] - edges[1:-1:2] > 1)).any()
 
 
-def counts(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool) -> Iterator[tuple[pa.StringArray, np.ndarray]]:
+def counts(
+    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool, edges: np.ndarray
+) -> Iterator[tuple[pa.StringArray, np.ndarray]]:
     """The distinct chunks of sentences and how often each occurs (int64), for one slice of the text after another.
 
     Arguments are those of `chunks`. A chunk that begins with white space and one that begins a sentence are two.
     """
     long_cut = whole_slices(data, starts, ends, normalized)
     for first, last in slices(long_cut[0], long_cut[1]):
-        values, after, _ = chunks(data, long_cut[0][first:last], long_cut[1][first:last], normalized)
+        values, after, _ = chunks(data, long_cut[0][first:last], long_cut[1][first:last], normalized, edges)
         is_text = np.ones(len(values), bool)
         is_text[after - 1] = False
         found = values.filter(pa.array(is_text)).value_counts()
@@ -159,18 +158,17 @@ def gather(pool: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndar
     return pool[index]
 
 
-def _openings(data: np.ndarray, normalized: bool) -> np.ndarray:
-    """[B + 1] bool: a chunk may begin at the byte; never at the last one, nor after it."""
-    marks = np.zeros(len(data) + 1, bool)
-    spaces, following = data[:-1], data[1:]
-    if normalized or data.max(initial=0) < 0x80:
-        goes_on = following - np.uint8(0x21) < 0x7F - 0x21
-    else:
-        goes_on = ~white(data)[1:]
-        goes_on &= following >= 0x21
-        goes_on &= following != 0x7F
-    marks[: len(spaces)] = ((spaces - np.uint8(0x09) < 5) | (spaces == 0x20)) & goes_on
-    return marks
+def _openings(text: np.ndarray, edges: np.ndarray, normalized: bool) -> np.ndarray:
+    """Where a chunk may begin: int32 indices of the white-space bytes before words, rising; `edges` are those of `text`."""
+    openings = edges[2 if len(edges) and edges[0] == 0 else 0 :: 2] - 1
+    if text.max(initial=0) < 0x7F and np.count_nonzero(text < 0x20) == np.count_nonzero(text - np.uint8(0x09) < 5):
+        return openings
+    following = text[openings + 1]
+    goes_on = (following >= 0x21) & (following != 0x7F)
+    if normalized:
+        goes_on &= following < 0x7F
+    spaces = text[openings]
+    return openings[((spaces - np.uint8(0x09) < 5) | (spaces == 0x20)) & goes_on]
 
 
 def _cuts(data: np.ndarray, start: int, end: int, normalized: bool) -> list[int]:
@@ -178,9 +176,9 @@ def _cuts(data: np.ndarray, start: int, end: int, normalized: bool) -> list[int]
     width = SLICE
     while start + width < end:
         stop = next_character(data, start + width)
-        openings = np.flatnonzero(_openings(data[start:stop], normalized)[1:])
-        if len(openings):
-            start += 1 + int(openings[-1])
+        openings = _openings(data[start:stop], word_edges(data[start:stop]), normalized)
+        if len(openings) and openings[-1] > 0:
+            start += int(openings[-1])
             found.append(start)
             width = SLICE
         else:

@@ -31,16 +31,10 @@ from preprocess.sources import Source
 from preprocess.streams import not_encoded
 from preprocess.texts import Texts
 from preprocess.transcoding import label
+from preprocess.white import blank
 
 _CONTROL = np.zeros(256, bool)
 _CONTROL[[*range(0x09), *range(0x0E, 0x20), 0x7F]] = True
-_SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]
-_NARROW = np.zeros(256, bool)
-_NARROW[[ord(space) for space in _SPACES if ord(space) < 0x80]] = True
-_WIDE = np.array([int.from_bytes(space.encode()) for space in _SPACES if ord(space) >= 0x80])
-_WIDE_LEAD = np.zeros(256, bool)
-_WIDE_LEAD[[space.encode()[0] for space in _SPACES if ord(space) >= 0x80]] = True
-_PATIENCE = 16
 _STEP = 1 << 17
 _BINARY = (b"\x89PNG", b"%PDF", b"PK\x03\x04", b"\x1f\x8b")
 
@@ -133,37 +127,6 @@ def clean(found: Found, rules: Corpus, spelled_eos: str, counts: Counter[str]) -
     if spelled_eos:
         left = _without_eos(left, found, rules, spelled_eos, counts)
     return left.texts()
-
-
-def blank(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """[D] bool: whether the stretches [start, end) of UTF-8 are nothing but white space, as `str.isspace` has it, or nothing at all."""
-    result = starts >= ends
-    at, still = starts.copy(), np.flatnonzero(~result)
-    for _ in range(_PATIENCE):
-        if not len(still):
-            return result
-        width = _space_width(data, at[still])
-        still, width = still[width > 0], width[width > 0]
-        at[still] += width
-        result[still] = at[still] == ends[still]
-        still = still[at[still] < ends[still]]
-    for index in still.tolist():  # these begin with a lot of white space
-        result[index] = data[at[index] : ends[index]].tobytes().decode(errors="replace").isspace()
-    return result
-
-
-def _space_width(data: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Bytes of the white space character at each place; 0 where there is none."""
-    first = data[at]
-    width = _NARROW[first].astype(np.int64)
-    wide = np.flatnonzero(_WIDE_LEAD[first])
-    if len(wide):
-        # What follows the end of a stretch may complete a character; `blank` sees that it goes beyond the end.
-        second, third = (data[np.minimum(at[wide] + ahead, len(data) - 1)].astype(np.int64) for ahead in (1, 2))
-        two = (first[wide].astype(np.int64) << 8) | second
-        three = (two << 8) | third
-        width[wide] = np.where(np.isin(two, _WIDE), 2, np.where(np.isin(three, _WIDE), 3, 0))
-    return width
 
 
 def _decoded(found: Found, rules: Corpus, counts: Counter[str]) -> Found:

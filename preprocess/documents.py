@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from pipeline.config import Corpus
 from preprocess import records, sources, streams
-from preprocess.cleaning import Found, blank, clean
+from preprocess.cleaning import Found, clean
 from preprocess.sources import Part, Source
 from preprocess.texts import Texts
+from preprocess.white import blank
 
 
 def read(part: Part, rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Iterator[Texts]:

@@ -68,19 +68,22 @@ class Encoder:
         starts = np.concatenate([np.zeros(1, np.int64), ends])[: len(ends)]
         return self.encode_spans(np.frombuffer(b"".join(encoded), np.uint8), starts, ends)
 
-    def encode_spans(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode_spans(
+        self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray, edges: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Encodes sentences in UTF-8 text, one by one.
 
         Args:
             data: uint8 bytes.
             starts, ends: [S] int64, rising: where in `data` each sentence is.
+            edges: `word_edges` of the text, for whoever has them already.
 
         Returns ([N] ids end to end, `<eos>` after each sentence, of `id_type`; [S] int64 index after each `<eos>`).
         """
         parts = (starts, ends, None) if self._plainly else chunks.whole_slices(data, starts, ends, self._normalized)
         runs, lengths = [np.empty(0, self.id_type)], [np.empty(0, np.int64)]
         for first, last in chunks.slices(*parts[:2]):
-            run, counts = self._encode_slice(data, parts[0][first:last], parts[1][first:last])
+            run, counts = self._encode_slice(data, parts[0][first:last], parts[1][first:last], edges)
             runs.append(run)
             lengths.append(counts)
         ids, after = np.concatenate(runs), np.cumsum(np.concatenate(lengths))
@@ -171,10 +174,10 @@ class Encoder:
     def _memo(self) -> memo.Memo:
         return memo.Memo(self._tokenizer, self.eos, self._without_eos, self.id_type)
 
-    def _encode_slice(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _encode_slice(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray, edges: np.ndarray | None) -> memo.Flat:
         """([N] ids of all sentences, `<eos>` after each; [S] how many of them belong to each)."""
         if not self._plainly:
-            return self._memo.ids(chunks.chunks(data, starts, ends, self._normalized))
+            return self._memo.ids(chunks.chunks(data, starts, ends, self._normalized, edges))
         texts = [data[start:end].tobytes().decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         ids, lengths = memo.encode(self._tokenizer, texts)
         after = np.cumsum(lengths + 1)
@@ -242,7 +245,7 @@ def encode_documents(texts: Texts, rules: Corpus, encoder: Encoder, pieces: np.n
     if pieces is None:
         pieces = sentences.piece_starts(texts, rules.sentences, rules.language)
     found = sentences.spans(texts, pieces)
-    ids, ends = encoder.encode_spans(texts.data, found.starts, found.ends)
+    ids, ends = encoder.encode_spans(texts.data, found.starts, found.ends, texts.edges)
     rows = overlong.Rows(found, ids, ends, np.zeros(len(ends), bool))
     count = 0
     if rules.max_tokens is not None:

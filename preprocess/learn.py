@@ -43,7 +43,7 @@ def count(job: Job) -> None:
             pieces = sentences.piece_starts(texts, job.corpus.sentences, job.corpus.language)
         found = sentences.spans(texts, pieces)
         chosen = tokenizer.in_sample(texts.names, job.share)[found.documents]
-        for values, counts in chunks.counts(texts.data, found.starts[chosen], found.ends[chosen], normalized):
+        for values, counts in chunks.counts(texts.data, found.starts[chosen], found.ends[chosen], normalized, texts.edges):
             counter.add(values, counts)
     counter.write(job.path)
     job.finish({})

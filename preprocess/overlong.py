@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from preprocess.chunks import gather
-from preprocess.sentences import Spans, word_edges
+from preprocess.sentences import Spans
 from preprocess.texts import Texts
 
 _ROWS = 1 << 14  # rows of ids put in order at a time
@@ -54,7 +54,7 @@ def complaint(texts: Texts, rows: Rows, most: int) -> str:
 
 
 def split(
-    texts: Texts, rows: Rows, most: int, encode: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    texts: Texts, rows: Rows, most: int, encode: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 ) -> Rows:
     """Splits rows of more than `most` ids, `<eos>` included, into pieces of at most so many.
 
@@ -64,7 +64,7 @@ def split(
     Args:
         encode: `Encoder.encode_spans`.
     """
-    edges = word_edges(texts.data)
+    edges = texts.edges
     lengths = np.diff(rows.ends, prepend=0)
     is_long = lengths > most
     done = [_Pieces(rows.spans.starts[~is_long], rows.spans.ends[~is_long], np.flatnonzero(~is_long))]
@@ -76,7 +76,7 @@ def split(
         # An eighth less than fits, since tokens are not spread evenly: few pieces are cut again.
         parts = -(-(waiting_lengths - 1) * 8 // ((most - 1) * 7))
         pieces = _cut(texts.data, edges, waiting, parts)
-        ids, ends = encode(texts.data, pieces.starts, pieces.ends)
+        ids, ends = encode(texts.data, pieces.starts, pieces.ends, edges)
         lengths = np.diff(ends, prepend=0)
         is_long = (lengths > most) & _several_characters(texts.data, pieces.starts, pieces.ends)
         done.append(_Pieces(*(array[~is_long] for array in pieces)))

@@ -5,7 +5,6 @@ Shapes: B bytes, D documents, P pieces, S sentences.
 
 import logging
 import re
-from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
@@ -13,12 +12,12 @@ import numpy as np
 from sentencex import get_sentence_boundaries, segment
 
 from preprocess.texts import Texts
+from preprocess.white import windows
 
 log = logging.getLogger("packlm")
 
 Rule = Literal["line", "sentencex", "none"]
 
-_WINDOW = 1 << 18  # bytes looked at a time: what is computed of them stays in the processor's cache
 _PART = 1 << 16  # bytes given to sentencex at a time, where blank lines allow
 
 # A blank line between two characters that are no white space, told from the bytes beside it (some that could be are passed over).
@@ -63,7 +62,7 @@ def piece_starts(texts: Texts, rule: Rule, language: str = "en") -> np.ndarray:
 
 def spans(texts: Texts, pieces: np.ndarray) -> Spans:
     """The sentences of pieces that start where `piece_starts` says; pieces of nothing but white space are none."""
-    edges = word_edges(texts.data)
+    edges = texts.edges
     ends = np.append(pieces[1:], len(texts.data))[: len(pieces)]
     # An odd number of edges up to a place: it is inside a word that began at the last of them.
     before_start = np.searchsorted(edges, pieces.astype(edges.dtype), "right")
@@ -102,65 +101,6 @@ def split(text: str, rule: Rule, language: str = "en") -> tuple[str, list[tuple[
     return parts[0], list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def white(data: np.ndarray) -> np.ndarray:
-    """[B] bool: the byte of UTF-8 text belongs to white space, as `str.isspace` has it; `data` holds whole characters."""
-    marks = np.empty(len(data), bool)
-    for start, end in _windows(data):
-        marks[start:end] = _white(data[start:end])
-    return marks
-
-
-def word_edges(data: np.ndarray) -> np.ndarray:
-    """Where words begin and end, by turns: runs of what is not white space. Rising; int32 (for less than 2 GB)."""
-    found, before = [np.empty(0, np.int32)], True
-    for start, end in _windows(data):
-        marks = np.empty(end - start + 1, bool)
-        marks[0], marks[1:] = before, _white(data[start:end])
-        found.append((np.flatnonzero(marks[1:] != marks[:-1]) + start).astype(np.int32))
-        before = bool(marks[-1])
-    if not before:
-        found.append(np.array([len(data)], np.int32))
-    return np.concatenate(found)
-
-
-def next_character(data: np.ndarray, index: int) -> int:
-    """The first index, from `index` on, at which no character of UTF-8 text is cut in two."""
-    while index < len(data) and data[index] & 0xC0 == 0x80:
-        index += 1
-    return index
-
-
-def _windows(data: np.ndarray) -> Iterator[tuple[int, int]]:
-    start = 0
-    while start < len(data):
-        end = next_character(data, min(start + _WINDOW, len(data)))
-        yield start, end
-        start = end
-
-
-def _white(data: np.ndarray) -> np.ndarray:
-    # U+0009-U+000D and U+001C-U+0020; what is smaller wraps around and is large.
-    marks = (data - np.uint8(0x09) < 5) | (data - np.uint8(0x1C) < 5)
-    if data.max(initial=0) < 0x80:
-        return marks
-    first, second = data[:-1], data[1:]
-    at = np.flatnonzero((first == 0xC2) & ((second == 0x85) | (second == 0xA0)))
-    marks[at] = marks[at + 1] = True
-    # U+1680, U+2000-U+200A, U+2028, U+2029, U+202F, U+205F, U+3000
-    first, second, third = data[:-2], data[1:-1], data[2:]
-    at = np.flatnonzero(
-        ((first == 0xE2) & ((second == 0x80) | (second == 0x81)))
-        | ((first == 0xE3) & (second == 0x80))
-        | ((first == 0xE1) & (second == 0x9A))
-    )
-    lead, middle, last = first[at], second[at], third[at]
-    general = (last <= 0x8A) | (last == 0xA8) | (last == 0xA9) | (last == 0xAF)
-    is_white = np.where(lead == 0xE2, np.where(middle == 0x80, general, last == 0x9F), last == 0x80)
-    at = at[is_white]
-    marks[at] = marks[at + 1] = marks[at + 2] = True
-    return marks
-
-
 def _sentencex(data: np.ndarray, language: str) -> np.ndarray:
     """Where that library says that sentences of a document start: int64 byte offsets, rising from 0.
 
@@ -183,7 +123,7 @@ def _sentencex(data: np.ndarray, language: str) -> np.ndarray:
 def _bytes_of(characters: np.ndarray, data: np.ndarray) -> np.ndarray:
     """The byte at which each of some characters of UTF-8 text begins; given by their numbers, rising."""
     found, before = [np.empty(0, np.int64)], 0
-    for start, end in _windows(data):
+    for start, end in windows(data):
         begins = np.flatnonzero((data[start:end] & 0xC0) != 0x80)
         low, high = np.searchsorted(characters, [before, before + len(begins)])
         found.append(begins[characters[low:high] - before] + start)

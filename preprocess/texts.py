@@ -5,9 +5,12 @@ Shapes: D documents, B bytes.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+
+from preprocess import white
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,8 @@ class Texts:
     def starts(self) -> np.ndarray:
         """[D] int64: index in `data` of each document's first byte."""
         return np.concatenate([np.zeros(1, np.int64), self.ends])[: len(self.ends)]
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """`word_edges` of `data`."""
+        return white.word_edges(self.data)

@@ -123,6 +123,8 @@ def test_chunks_make_up_the_sentences_and_are_counted(documents, normalized, siz
         return
     sentences = [texts.data[start:end].tobytes().decode() for start, end in zip(found.starts, found.ends, strict=True)]
     values, ends, are_words = chunks.chunks(texts.data, found.starts, found.ends, normalized)
+    again = chunks.chunks(texts.data, found.starts, found.ends, normalized, texts.edges)
+    assert again.values.equals(values) and again.ends.tolist() == ends.tolist() and again.are_words == are_words
     rows = [values[start:end].to_pylist() for start, end in pairwise([0, *ends.tolist()])]
     assert not any(row.pop().strip() for row in rows)
     assert not are_words or [len(row) for row in rows] == [len(sentence.split()) for sentence in sentences]
@@ -134,7 +136,7 @@ def test_chunks_make_up_the_sentences_and_are_counted(documents, normalized, siz
     whole, chunks.SLICE = chunks.SLICE, size
     try:
         counted: dict = {}
-        for some, counts in chunks.counts(texts.data, found.starts, found.ends, normalized):
+        for some, counts in chunks.counts(texts.data, found.starts, found.ends, normalized, texts.edges):
             assert counts.dtype == np.int64 and (counts > 0).all()
             for chunk, count in zip(some.to_pylist(), counts.tolist(), strict=True):
                 counted[chunk] = counted.get(chunk, 0) + count

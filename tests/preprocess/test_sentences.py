@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencex import get_sentence_boundaries
 
-from preprocess import sentences
-from preprocess.sentences import piece_starts, spans, split, white, word_edges
+from preprocess import sentences, white
+from preprocess.sentences import piece_starts, spans, split
 from preprocess.texts import Texts
+from preprocess.white import edges_within, word_edges
 
 SPACES = [chr(code) for code in range(sys.maxunicode) if chr(code).isspace()]
 WORDS = ["Mr. ", "Go", ". ", "!", "? ", "é", "😀", "“Oh.” ", "...", "3.5 ", "e.g. ", "a", "\u180e", "\u200b", "あ", "\u0301", "\u2060"]
@@ -55,13 +56,13 @@ def reference(documents, rule):
 @example(documents=["", "a", "", "b c", " ", "d\n", "\n"])
 @example(documents=["X\u2028. a"])
 def test_spans_are_those_of_string_methods(rule, window, documents):
-    whole, sentences._WINDOW = sentences._WINDOW, window
+    whole, white._WINDOW = white._WINDOW, window
     try:
         texts = Texts.of((str(number), text) for number, text in enumerate(documents))
         pieces = piece_starts(texts, rule)
         found = spans(texts, pieces)
     finally:
-        sentences._WINDOW = whole
+        white._WINDOW = whole
     assert set(texts.starts[texts.starts < texts.ends]) <= set(pieces.tolist()) and (np.diff(pieces) > 0).all()
     assert [array.dtype.name for array in (pieces, *found)] == ["int64", "int64", "int64", "int32", "int32"]
     assert list(zip(*(array.tolist() for array in found), strict=True)) == reference(documents, rule)
@@ -85,8 +86,16 @@ def test_white_space_is_that_of_python():
     lengths = [len(character.encode()) for character in every]
     expected = np.repeat([character.isspace() for character in every], lengths)
     data = np.frombuffer(text.encode(), np.uint8)
-    assert np.array_equal(white(data), expected)
     assert np.array_equal(word_edges(data), np.flatnonzero(np.diff(expected, prepend=True, append=True)))
+
+
+@settings(deadline=None)
+@given(text=TEXT, places=st.tuples(st.integers(0, 30), st.integers(0, 30)))
+def test_edges_within_a_part_are_those_of_the_part(text, places):
+    start, end = (min(place, len(text)) for place in sorted(places))
+    first, last = len(text[:start].encode()), len(text[:end].encode())
+    data = np.frombuffer(text.encode(), np.uint8)
+    assert edges_within(word_edges(data), first, last).tolist() == word_edges(data[first:last]).tolist()
 
 
 def test_rules_cut_where_they_say():
