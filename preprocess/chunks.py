@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from preprocess.white import edges_within, next_character, word_edges
+from preprocess.white import edges_within, next_character, windows, word_edges
 
 SLICE = 1 << 23
 """Bytes of text looked at a time: bounds memory, changes nothing else."""
@@ -95,15 +95,17 @@ def chunks(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: b
     offsets[is_cut] = openings[inside]
     offsets[firsts], offsets[after - 1], offsets[-1] = starts, ends, ends[-1]
     values = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(text)))
-    return Chunks(values, after, _are_words(edges, starts, ends, inside))
+    return Chunks(values, after, _are_words(edges, starts, ends, first, last, inside))
 
 
-def _are_words(edges: np.ndarray, starts: np.ndarray, ends: np.ndarray, inside: np.ndarray) -> bool:
-    """`Chunks.are_words` of sentences; `inside`: of each opening, whether it is in one of them."""
-    in_a_word = np.searchsorted(edges, np.concatenate([starts, ends - 1]), "right") % 2 == 1
-    if not in_a_word.all() or len(inside) < len(edges) // 2 - 1:
+def _are_words(edges: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: np.ndarray, last: np.ndarray, inside: np.ndarray) -> bool:
+    """`Chunks.are_words` of sentences that openings [first, last) are in; `inside` says of each opening whether it is in one."""
+    if not len(edges) or edges[0] > 0 or len(inside) < len(edges) // 2 - 1:
         return False
-    return not (inside & (edges[2::2] - edges[1:-1:2] > 1)).any()
+    begins, stops = edges[::2], edges[1::2]  # word n + 1 follows opening n
+    if (starts < begins[first]).any() or (starts >= stops[first]).any() or (ends > stops[last]).any():
+        return False
+    return not (inside & (begins[1:] - stops[:-1] > 1)).any()
 
 
 def counts(
@@ -161,7 +163,7 @@ def gather(pool: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndar
 def _openings(text: np.ndarray, edges: np.ndarray, normalized: bool) -> np.ndarray:
     """Where a chunk may begin: int32 indices of the white-space bytes before words, rising; `edges` are those of `text`."""
     openings = edges[2 if len(edges) and edges[0] == 0 else 0 :: 2] - 1
-    if text.max(initial=0) < 0x7F and np.count_nonzero(text < 0x20) == np.count_nonzero(text - np.uint8(0x09) < 5):
+    if all(_is_plain(text[start:end]) for start, end in windows(text)):
         return openings
     following = text[openings + 1]
     goes_on = (following >= 0x21) & (following != 0x7F)
@@ -169,6 +171,11 @@ def _openings(text: np.ndarray, edges: np.ndarray, normalized: bool) -> np.ndarr
         goes_on &= following < 0x7F
     spaces = text[openings]
     return openings[((spaces - np.uint8(0x09) < 5) | (spaces == 0x20)) & goes_on]
+
+
+def _is_plain(text: np.ndarray) -> bool:
+    """Whether it is ASCII without control characters other than white space."""
+    return bool(text.max(initial=0) < 0x7F and np.count_nonzero(text < 0x20) == np.count_nonzero(text - np.uint8(0x09) < 5))
 
 
 def _cuts(data: np.ndarray, start: int, end: int, normalized: bool) -> list[int]:
