@@ -32,6 +32,8 @@ def word_edges(data: np.ndarray) -> np.ndarray:
 
 def edges_within(edges: np.ndarray, start: int, end: int) -> np.ndarray:
     """Those of a part of the text, [start, end), counted from its first byte: what `word_edges` says of that part by itself."""
+    if start == end:
+        return edges[:0]
     low, high = np.searchsorted(edges, np.array([start + 1, end], edges.dtype))
     return edges[low - low % 2 : high + high % 2].clip(start, end) - np.int32(start)
 

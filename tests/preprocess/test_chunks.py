@@ -115,6 +115,26 @@ KNOWN: dict = {}
 
 
 @settings(deadline=None)
+@given(parts=st.lists(st.sampled_from(["a", " a", "a ", "a b", "a  b", "ab", " ", "", "é", "a\x1cb", "a \x1f", "\u3000"]), min_size=1), data=st.data())
+@example(parts=["a ", "b"], data=None)
+@example(parts=["a", "  a"], data=None)
+@example(parts=["a", "", "b"], data=None)
+def test_chunks_are_words_where_that_is_said(parts, data):
+    """Of any stretches of a text, also such as begin or end in white space or within a word."""
+    after = np.cumsum([len(part.encode()) for part in parts], dtype=np.int64)
+    before = np.append(0, after[:-1])
+    chosen = np.array([data is None or data.draw(st.booleans()) for _ in parts])
+    if not chosen.any():
+        return
+    text = np.frombuffer("".join(parts).encode(), np.uint8)
+    values, ends, are_words = chunks.chunks(text, before[chosen], after[chosen], False)
+    rows = [values[start : end - 1].to_pylist() for start, end in pairwise([0, *ends.tolist()])]
+    assert ["".join(row) for row in rows] == [part for part, taken in zip(parts, chosen, strict=True) if taken]
+    if are_words:
+        assert all(chunk.removeprefix(" ") == chunk.strip() != "" and len(chunk.split()) == 1 for row in rows for chunk in row)
+
+
+@settings(deadline=None)
 @given(documents=st.lists(TEXT, min_size=1, max_size=4), normalized=st.booleans(), size=st.sampled_from([1, 5, 1 << 22]))
 def test_chunks_make_up_the_sentences_and_are_counted(documents, normalized, size):
     texts = Texts.of(("", text) for text in documents)
