@@ -103,7 +103,7 @@ def _are_words(edges: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: n
     if not len(edges) or edges[0] > 0 or len(inside) < len(edges) // 2 - 1:
         return False
     begins, stops = edges[::2], edges[1::2]  # word n + 1 follows opening n
-    if (starts < begins[first]).any() or (starts >= stops[first]).any() or (ends > stops[last]).any():
+    if (starts < begins[first]).any() or (ends > stops[last]).any():
         return False
     return not (inside & (begins[1:] - stops[:-1] > 1)).any()
 
