@@ -78,7 +78,7 @@ def chunks(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: b
         data: [B] uint8, UTF-8 text.
         starts, ends: [S] of sentences in it, rising; what lies between them is passed over.
         normalized: whether a normalizer looks at the text.
-        edges: `word_edges` of the text, for whoever has them already.
+        edges: `word_edges` of the text, where they are known.
     """
     base, stop = int(starts[0]), int(ends[-1])
     text, starts, ends = data[base:stop], (starts - base).astype(np.int32), (ends - base).astype(np.int32)
@@ -109,7 +109,7 @@ def _are_words(edges: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: n
 
 
 def counts(
-    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool, edges: np.ndarray
+    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool, edges: np.ndarray | None
 ) -> Iterator[tuple[pa.StringArray, np.ndarray]]:
     """The distinct chunks of sentences and how often each occurs (int64), for one slice of the text after another.
 

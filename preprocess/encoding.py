@@ -76,7 +76,7 @@ class Encoder:
         Args:
             data: uint8 bytes.
             starts, ends: [S] int64, rising: where in `data` each sentence is.
-            edges: `word_edges` of the text, for whoever has them already.
+            edges: `word_edges` of the text, where they are known.
 
         Returns ([N] ids end to end, `<eos>` after each sentence, of `id_type`; [S] int64 index after each `<eos>`).
         """

@@ -11,6 +11,7 @@ import numpy as np
 from preprocess.chunks import gather
 from preprocess.sentences import Spans
 from preprocess.texts import Texts
+from preprocess.white import word_edges
 
 _ROWS = 1 << 14  # rows of ids put in order at a time
 
@@ -54,7 +55,7 @@ def complaint(texts: Texts, rows: Rows, most: int) -> str:
 
 
 def split(
-    texts: Texts, rows: Rows, most: int, encode: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    texts: Texts, rows: Rows, most: int, encode: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 ) -> Rows:
     """Splits rows of more than `most` ids, `<eos>` included, into pieces of at most so many.
 
@@ -64,7 +65,7 @@ def split(
     Args:
         encode: `Encoder.encode_spans`.
     """
-    edges = texts.edges
+    edges = word_edges(texts.data) if texts.edges is None else texts.edges
     lengths = np.diff(rows.ends, prepend=0)
     is_long = lengths > most
     done = [_Pieces(rows.spans.starts[~is_long], rows.spans.ends[~is_long], np.flatnonzero(~is_long))]
@@ -76,7 +77,7 @@ def split(
         # An eighth less than fits, since tokens are not spread evenly: few pieces are cut again.
         parts = -(-(waiting_lengths - 1) * 8 // ((most - 1) * 7))
         pieces = _cut(texts.data, edges, waiting, parts)
-        ids, ends = encode(texts.data, pieces.starts, pieces.ends, edges)
+        ids, ends = encode(texts.data, pieces.starts, pieces.ends, texts.edges)
         lengths = np.diff(ends, prepend=0)
         is_long = (lengths > most) & _several_characters(texts.data, pieces.starts, pieces.ends)
         done.append(_Pieces(*(array[~is_long] for array in pieces)))

@@ -10,7 +10,9 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from preprocess import white
+from preprocess.white import word_edges
+
+_LONG = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,6 @@ class Texts:
         return np.concatenate([np.zeros(1, np.int64), self.ends])[: len(self.ends)]
 
     @cached_property
-    def edges(self) -> np.ndarray:
-        """`word_edges` of `data`."""
-        return white.word_edges(self.data)
+    def edges(self) -> np.ndarray | None:
+        """`word_edges` of `data`; None where it is so long that keeping them would take too much memory."""
+        return word_edges(self.data) if len(self.data) <= _LONG else None
