@@ -13,6 +13,7 @@ from preprocess.sentences import Spans
 from preprocess.texts import Texts
 from preprocess.white import word_edges
 
+Encode = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 _ROWS = 1 << 14  # rows of ids put in order at a time
 
 
@@ -54,9 +55,7 @@ def complaint(texts: Texts, rows: Rows, most: int) -> str:
     )
 
 
-def split(
-    texts: Texts, rows: Rows, most: int, encode: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
-) -> Rows:
+def split(texts: Texts, rows: Rows, most: int, encode: Encode) -> Rows:
     """Splits rows of more than `most` ids, `<eos>` included, into pieces of at most so many.
 
     A sentence is cut at the white space nearest to where equal parts would end (and that white space becomes a gap), or between two
