@@ -8,10 +8,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline import config
+from pipeline import config, memory
 from pipeline.log import progress
 from preprocess import clusters
-from preprocess.workers import Died, Sized, Worker, keep_memory, killed_twice
+from preprocess.workers import Died, Sized, Worker, killed_twice
 
 log = logging.getLogger("packlm")
 
@@ -67,7 +67,7 @@ class Crew:
                 clusters.run(function, ordered, self._settings, what, records, finished)
             elif min(self._workers, len(tasks)) <= 1:
                 if len(tasks) > 1:  # a single one may be large, and takes no more memory than it must
-                    keep_memory()
+                    memory.keep_freed()
                 for task in ordered:
                     function(task)
                     finished(task)

@@ -6,7 +6,6 @@ however it dies (kill -9 too), and the worker ends in the middle of whatever it 
 """
 
 import contextlib
-import ctypes
 import os
 import pickle
 import queue
@@ -20,7 +19,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from pipeline import log
+from pipeline import log, memory
 from pipeline.errors import PacklmError
 
 
@@ -44,20 +43,8 @@ ONE_CORE = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 """A worker is one of as many as there are processors: no library may start threads for each of them again."""
-_KEPT = 1 << 30
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(_KEPT), "MALLOC_TRIM_THRESHOLD_": str(_KEPT)}
-"""glibc: block after block asks for memory of the same size, which costs much time where it is given back to the system in between."""
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from preprocess.workers import serve; serve(int(sys.argv[1]))"
-
-
-def keep_memory() -> None:
-    """What `KEEP_MEMORY` does, for this process; nothing where the C library knows no such thing."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        mallopt(m_trim_threshold, _KEPT)
-        mallopt(m_mmap_threshold, _KEPT)
 
 
 class Died(Exception):
@@ -86,7 +73,7 @@ class Worker:
                 [sys.executable, "-c", _START, str(descriptor), *sys.path],
                 pass_fds=[descriptor],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **ONE_CORE, **KEEP_MEMORY},
+                env={**os.environ, **ONE_CORE},
                 cwd=folder,
                 start_new_session=True,
             )
@@ -136,6 +123,7 @@ def serve(descriptor: int) -> None:
     connection, messages = Connection(descriptor), queue.SimpleQueue[bytes]()
     threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
     log.setup()
+    memory.keep_freed()  # block after block asks for arrays of the same size
     with contextlib.suppress(Exception):  # what fails here does so again with the first task, and is told then
         pickle.loads(messages.get())
     while True:
