@@ -59,7 +59,7 @@ class Reader:
         if self.kind == "tsv":
             self._columns = decoded(next(self._lines, b""))[0].split("\t")
             if text_field not in self._columns or len(set(self._columns)) < len(self._columns):
-                there = ", ".join(self._columns)
+                there = ", ".join(filter(None, self._columns)) or "none"
                 raise RequestError(f"{name}: no column {text_field!r}, or one twice; there are {there}; {setting} names the text's")
             self.others = [column for column in self._columns if column not in (text_field, "item")]
 

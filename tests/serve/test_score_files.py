@@ -63,7 +63,7 @@ def test_what_is_no_sentence_is_said_line_by_line() -> None:
         (b"PK\x03\x04\0\0\0", "f.zip", "f.zip: not a text file: byte 5 is NUL"),
         (b"sentence\tcondition\na\tb\n", "f.tsv", "no column 'text'.*sentence, condition.*score.text_field"),
         (b"text\ttext\na\tb\n", "f.tsv", "one twice"),
-        (b"", "f.tsv", "no column 'text'"),
+        (b"", "f.tsv", "no column 'text'.*there are none"),
     ],
 )
 def test_a_file_that_is_wrong_as_a_whole_is_refused(data: bytes, name: str, message: str) -> None:
