@@ -76,6 +76,7 @@ def drawn(chance: random.Random) -> tuple[Settings, list[int]]:
         """About half of the settings, each with one of its values."""
         return {key: chance.choice(values) for key, values in choices.items() if chance.random() < 0.5}
 
+    text = {"seed": chance.randrange(1000), "documents": chance.choice([3, 30])}
     layers = chance.choice([1, 2, 3])
     model = {
         "cell": chance.choice(["rnn", "rnn_relu", "gru", "lstm", "mogrifier"]),
@@ -97,7 +98,8 @@ def drawn(chance: random.Random) -> tuple[Settings, list[int]]:
         ),
     }  # fmt: skip
     if train["segments"] == "streams":
-        train |= some(reset=["document", "none"], window=[1, 2, 9], window_drawn=[True]) | {"streams": chance.choice([4, 5, 20])}
+        train |= some(reset=["document", "none"], window=[1, 2, 9], window_drawn=[True])
+        train["streams"] = chance.choice([4, 5, 20] if text["documents"] > 3 else [2, 4])  # not more than there are tokens
     else:
         train["global_batch_tokens"] = chance.choice([16, 40, 100])
     if train["schedule"] == "inverse_sqrt" or chance.random() < 0.3:
@@ -105,7 +107,6 @@ def drawn(chance: random.Random) -> tuple[Settings, list[int]]:
     if train["schedule"] == "zaremba":
         train["flat_epochs"] = 1
     train |= {"sgd": some(momentum=[0.9], ema=[0.5]), "nt-asgd": some(nt_interval=[1, 2])}.get(train["optimizer"], some(ema=[0.5]))
-    text = {"seed": chance.randrange(1000), "documents": chance.choice([3, 30])}
     return {"text": text, "model": model, "train": train}, sorted(chance.sample(range(1, steps + 1), 2))
 
 
