@@ -8,6 +8,7 @@ the same documents.
 
 import ast
 import inspect
+import os
 import re
 import sysconfig
 import warnings
@@ -22,6 +23,9 @@ _MIN_WORDS = 5
 _MIN_PROSE = 0.8
 """Share of a paragraph's words that must look like words; code, tables and signatures have less."""
 
+_STATEMENTS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""Where a node of a syntax tree has statements, in the order of the source."""
+
 _WORD = re.compile(r"[\"'“‘(]*[A-Za-z]+(?:[-'’/][A-Za-z]+)*[.,;:!?)\"'”’]*")
 _NOT_PROSE = re.compile(r">>>|^\.\.|::=|^\s*[-+*|=~^#]|^\s*[A-Za-z0-9]{1,2}[.)]\s|\s--\s|->|={3,}|-{3,}|\s{4,}\S|^:\w+|^@", re.MULTILINE)
 _SPELLING = re.compile(r"[:.]\w+:`~?([^`<]*)[^`]*`|``?([^`]*)``?|(?<!\w)\*{1,2}(\w[^*]*?)\*{1,2}(?!\w)")
@@ -31,7 +35,7 @@ def documents() -> list[tuple[str, str]]:
     """All documents as (name, text), in order; a text is its paragraphs with a blank line between two."""
     sources = {f"topics/{name}": [text] for name, text in sorted(import_module("pydoc_data.topics").topics.items())}
     root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(_sources(root)):
         parts = path.relative_to(root).with_suffix("").parts
         if not _LEFT_OUT.intersection(parts) and not parts[0].startswith("config-"):
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -45,6 +49,12 @@ def documents() -> list[tuple[str, str]]:
     if not any(name.startswith("stdlib/") for name, _ in made):
         raise RequestError(f"{root}: this Python came without the sources of its standard library, so the built-in corpus cannot be made")
     return made
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT]  # installed packages are thousands of files
+        yield from (Path(folder) / name for name in names if name.endswith(".py"))
 
 
 def prose(text: str) -> Iterator[str]:
@@ -76,6 +86,6 @@ def _strings(node: ast.AST) -> Iterator[str]:
         text = ast.get_docstring(node, clean=False)
         if text:
             yield text
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.expr):
+    for field in _STATEMENTS:
+        for child in getattr(node, field, ()):
             yield from _strings(child)
