@@ -37,7 +37,7 @@ def documents() -> list[tuple[str, str]]:
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(_sources(root)):
         parts = path.relative_to(root).with_suffix("").parts
-        if not _LEFT_OUT.intersection(parts) and not parts[0].startswith("config-"):
+        if parts[-1] not in _LEFT_OUT and not parts[0].startswith("config-"):
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             sources[f"stdlib/{name}"] = _docstrings(path)
     seen: set[str] = set()

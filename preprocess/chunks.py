@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from preprocess.white import edges_within, next_character, windows, word_edges
+from preprocess.white import edges_within, has_control, next_character, word_edges
 
 SLICE = 1 << 23
 """Bytes of text looked at a time: bounds memory, changes nothing else."""
@@ -109,7 +109,7 @@ def _are_words(edges: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: n
 
 
 def counts(
-    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool, edges: np.ndarray | None
+    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, normalized: bool, edges: np.ndarray | None = None
 ) -> Iterator[tuple[pa.StringArray, np.ndarray]]:
     """The distinct chunks of sentences and how often each occurs (int64), for one slice of the text after another.
 
@@ -163,7 +163,7 @@ def gather(pool: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndar
 def _openings(text: np.ndarray, edges: np.ndarray, normalized: bool) -> np.ndarray:
     """Where a chunk may begin: int32 indices of the white-space bytes before words, rising; `edges` are those of `text`."""
     openings = edges[2 if len(edges) and edges[0] == 0 else 0 :: 2] - 1
-    if all(_is_plain(text[start:end]) for start, end in windows(text)):
+    if text.max(initial=0) < 0x80 and not has_control(text):
         return openings
     following = text[openings + 1]
     goes_on = (following >= 0x21) & (following != 0x7F)
@@ -171,11 +171,6 @@ def _openings(text: np.ndarray, edges: np.ndarray, normalized: bool) -> np.ndarr
         goes_on &= following < 0x7F
     spaces = text[openings]
     return openings[((spaces - np.uint8(0x09) < 5) | (spaces == 0x20)) & goes_on]
-
-
-def _is_plain(text: np.ndarray) -> bool:
-    """Whether it is ASCII without control characters other than white space."""
-    return bool(text.max(initial=0) < 0x7F and np.count_nonzero(text < 0x20) == np.count_nonzero(text - np.uint8(0x09) < 5))
 
 
 def _cuts(data: np.ndarray, start: int, end: int, normalized: bool) -> list[int]:

@@ -11,7 +11,6 @@ import numpy as np
 from preprocess.chunks import gather
 from preprocess.sentences import Spans
 from preprocess.texts import Texts
-from preprocess.white import word_edges
 
 Encode = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 _ROWS = 1 << 14  # rows of ids put in order at a time
@@ -64,7 +63,7 @@ def split(texts: Texts, rows: Rows, most: int, encode: Encode) -> Rows:
     Args:
         encode: `Encoder.encode_spans`.
     """
-    edges = word_edges(texts.data) if texts.edges is None else texts.edges
+    edges = texts.word_edges()
     lengths = np.diff(rows.ends, prepend=0)
     is_long = lengths > most
     done = [_Pieces(rows.spans.starts[~is_long], rows.spans.ends[~is_long], np.flatnonzero(~is_long))]

@@ -12,7 +12,7 @@ import numpy as np
 from sentencex import get_sentence_boundaries, segment
 
 from preprocess.texts import Texts
-from preprocess.white import windows, word_edges
+from preprocess.white import windows
 
 log = logging.getLogger("packlm")
 
@@ -62,7 +62,7 @@ def piece_starts(texts: Texts, rule: Rule, language: str = "en") -> np.ndarray:
 
 def spans(texts: Texts, pieces: np.ndarray) -> Spans:
     """The sentences of pieces that start where `piece_starts` says; pieces of nothing but white space are none."""
-    edges = word_edges(texts.data) if texts.edges is None else texts.edges
+    edges = texts.word_edges()
     ends = np.append(pieces[1:], len(texts.data))[: len(pieces)]
     # An odd number of edges up to a place: it is inside a word that began at the last of them.
     before_start = np.searchsorted(edges, pieces.astype(edges.dtype), "right")

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from preprocess.white import word_edges
+from preprocess import white
 
 _LONG = 1 << 24
 
@@ -59,4 +59,8 @@ class Texts:
     @cached_property
     def edges(self) -> np.ndarray | None:
         """`word_edges` of `data`; None where it is so long that keeping them would take too much memory."""
-        return word_edges(self.data) if len(self.data) <= _LONG else None
+        return white.word_edges(self.data) if len(self.data) <= _LONG else None
+
+    def word_edges(self) -> np.ndarray:
+        """`white.word_edges` of `data`, found anew where they are not kept."""
+        return white.word_edges(self.data) if self.edges is None else self.edges

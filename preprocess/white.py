@@ -1,4 +1,4 @@
-"""White space in UTF-8 text, as `str.isspace` has it, found for all of a text at once.
+"""White space in UTF-8 text, as `str.isspace` has it, and control characters, found for all of a text at once.
 
 Shapes: B bytes, D stretches of text, E edges of words.
 """
@@ -55,6 +55,11 @@ def blank(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return result
 
 
+def has_control(data: np.ndarray) -> bool:
+    """Whether there is a control character (U+0000-U+001F, U+007F) other than those from tab to carriage return."""
+    return any(_has_control(data[start:end]) for start, end in windows(data))
+
+
 def next_character(data: np.ndarray, index: int) -> int:
     """The first index, from `index` on, at which no character of UTF-8 text is cut in two."""
     while index < len(data) and data[index] & 0xC0 == 0x80:
@@ -69,6 +74,11 @@ def windows(data: np.ndarray) -> Iterator[tuple[int, int]]:
         end = next_character(data, min(start + _WINDOW, len(data)))
         yield start, end
         start = end
+
+
+def _has_control(data: np.ndarray) -> bool:
+    # Counting is ten times as fast as looking each byte up.
+    return bool(np.count_nonzero(data < 0x20) != np.count_nonzero((data - np.uint8(9)) < 5) or np.count_nonzero(data == 0x7F))
 
 
 def _white(data: np.ndarray) -> np.ndarray:
