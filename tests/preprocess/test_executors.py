@@ -105,11 +105,12 @@ def test_a_worker_is_one_core(tmp_path):
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 from pipeline import config
 from preprocess.executors import Crew
 from tests.preprocess.jobs import Task, work
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell inherit that it is ignored
 folder = Path(sys.argv[1])
 with Crew(config.Dataset(workers=2)) as crew:
     crew.run(work, [Task(name, folder, seconds=60) for name in "ab"], "tasks", folder)
