@@ -113,5 +113,7 @@ def _extend(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _put_aside(which: Tensor, alive: list[int], ids: Tensor, totals: Tensor, best: list[_Best], finished: bool) -> None:
     """Adds the hypotheses marked in `which` [B, K] to the best of their prompts, each as long as `ids` [B, K, T]."""
-    for place, number in which.nonzero().tolist():
-        best[alive[place]].add(Generation(ids[place, number].cpu().numpy(), float(totals[place, number]), finished))
+    owners = which.nonzero()[:, 0].tolist()
+    if owners:
+        for place, row, total in zip(owners, ids[which].cpu().numpy(), totals[which].tolist(), strict=True):
+            best[alive[place]].add(Generation(row, total, finished))

@@ -21,7 +21,7 @@ COMPACT_EVERY = 8
 
 def greedy(task: Task) -> list[list[Generation]]:
     """Takes the likeliest token at every step; one generation a prompt."""
-    return _draw(task, 1, lambda log_probs, rows, time: log_probs.argmax(-1))
+    return _draw(task, 1, lambda log_probs, which, time: log_probs.argmax(-1))
 
 
 def sample(task: Task) -> list[list[Generation]]:
@@ -32,8 +32,7 @@ def sample(task: Task) -> list[list[Generation]]:
     settings, count = task.settings, task.settings.samples
     keys, numbers = np.repeat(task.keys, count), np.tile(np.arange(count), len(task.prompts))
 
-    def choose(log_probs: Tensor, rows: Tensor, time: int) -> Tensor:
-        which = rows.cpu().numpy()
+    def choose(log_probs: Tensor, which: np.ndarray, time: int) -> Tensor:
         uniform = torch.from_numpy(noise.uniform(task.seed, keys[which], numbers[which], time)).to(log_probs.device)
         filters = (settings.temperature, settings.top_k, settings.top_p, settings.min_p, settings.typical_p)
         return draw(log_probs, uniform, *filters)
@@ -41,14 +40,15 @@ def sample(task: Task) -> list[list[Generation]]:
     return _draw(task, count, choose)
 
 
-def _draw(task: Task, count: int, choose: Callable[[Tensor, Tensor, int], Tensor]) -> list[list[Generation]]:
-    """Continues each prompt `count` times: `choose(log P [R, V], -inf for what may not come, rows [R], time)` -> [R] ids."""
+def _draw(task: Task, count: int, choose: Callable[[Tensor, np.ndarray, int], Tensor]) -> list[list[Generation]]:
+    """Continues each prompt `count` times: `choose(log P [R, V], -inf for what may not come, which rows [R], time)` -> [R] ids."""
     constraints, limit = Constraints(task), task.settings.max_tokens
     log_probs, state = task.stepper.read(task.prompts)
     check(log_probs.logsumexp(-1))
     log_probs, state = log_probs.repeat_interleave(count, 0), expand(state, count)
     states = constraints.starts.repeat_interleave(count)
     rows = torch.arange(len(log_probs), device=log_probs.device)
+    which = np.arange(len(rows))  # the same where the processor can read it without waiting
     ids = torch.zeros(len(rows), limit, dtype=torch.long, device=rows.device)
     totals = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     lengths = torch.zeros_like(rows)
@@ -58,13 +58,13 @@ def _draw(task: Task, count: int, choose: Callable[[Tensor, Tensor, int], Tensor
         forbidden = constraints.forbidden(ids[rows, :time], states)
         if forbidden is not None:
             running[rows] &= ~forbidden.all(1)
-        tokens = choose(allowed(log_probs, forbidden), rows, time)
+        tokens = choose(allowed(log_probs, forbidden), which, time)
         chosen = log_probs.gather(1, tokens[:, None]).squeeze(1).double()
         going = running[rows]
         totals.index_add_(0, rows, torch.where(going, chosen, 0.0))
         lengths.index_add_(0, rows, going.long())
         ids[rows, time] = tokens
-        ended = going & task.ended((rows // count).tolist(), ids[rows, : time + 1], tokens)
+        ended = going & task.ended((which // count).tolist(), ids[rows, : time + 1], tokens)
         finished[rows] |= ended
         running[rows] = going & ~ended
         if time + 1 == limit:
@@ -75,6 +75,7 @@ def _draw(task: Task, count: int, choose: Callable[[Tensor, Tensor, int], Tensor
             if not len(places):
                 break
             rows, tokens, states, state = rows[places], tokens[places], states[places], advance(state, places)
+            which = rows.cpu().numpy()
         log_probs, state = task.stepper.step(tokens, state)
     check(totals)
     drawn = zip(ids.cpu().numpy(), lengths.tolist(), totals.tolist(), finished.tolist(), strict=True)

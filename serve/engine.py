@@ -25,6 +25,7 @@ from train import model_folder
 from train.distributed import Ranks
 from train.model import LanguageModel
 from train.model_folder import About
+from train.precision import round_products
 
 log = logging.getLogger("packlm")
 
@@ -58,7 +59,8 @@ class Engine:
     def load(
         cls, address: str | Path, device: torch.device | None = None, store: configuration.Tracking | None = None, precision: str = "full"
     ) -> "Engine":
-        """Opens a model folder, or a registry address (`models:/NAME@ALIAS`, `models:/NAME/3`).
+        """Opens a model folder, or a registry address (`models:/NAME@ALIAS`, `models:/NAME/3`). From then on no product of float32 is
+        rounded in this process, on GPUs neither.
 
         Args:
             device: where to run; a GPU where there is one, unless given.
@@ -79,6 +81,7 @@ class Engine:
             if device is not None and device.type != "cpu":
                 raise RequestError(f"precision {precision} is for CPUs; use full here, or --train.device cpu")
             return cls(reduced.reduced(model, precision), about, encoder, generation)
+        round_products(False)
         return cls(model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")), about, encoder, generation)
 
     @property

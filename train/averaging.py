@@ -80,4 +80,5 @@ class Average:
         """Takes up what `tensors` and `state` gave, the model having its weights already."""
         self.count, self.losses = state["count"], list(state["losses"])
         if self.count:  # without tensors it has just begun, after the checkpoint's tensors were written
-            self.mean = [tensors.get(name, weight).detach().clone() for name, weight in zip(self.names, self.weights, strict=True)]
+            of_names = zip(self.names, self.weights, strict=True)
+            self.mean = [tensors.get(name, weight).detach().to(weight.device, copy=True) for name, weight in of_names]

@@ -6,7 +6,8 @@ bf16, fp16          products in that type (autocast), weights, sums and the soft
                     gradients do not vanish, and skips the steps in which large ones overflow (Micikevicius et al. 2018)
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,12 +17,19 @@ from torch.optim import Optimizer
 _REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def round_products(allowed: bool) -> None:
+    """Sets, for this process, whether products of float32 may round their factors: bfloat16 on CPUs, TF32 on GPUs."""
+    torch.set_float32_matmul_precision("medium" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed  # cuDNN's recurrences have a switch of their own, which is on unless told otherwise
+
+
 class Precision:
     """How losses are computed and gradients scaled."""
 
     def __init__(self, name: str, device: torch.device):
         """Also sets, for this process, how float32 products may round."""
-        torch.set_float32_matmul_precision("medium" if name == "medium" else "highest")
+        self._rounds = name == "medium"
+        round_products(self._rounds)
         self.device, self.reduced = device, _REDUCED.get(name)
         self.weights = torch.float64 if name == "float64" else torch.float32
         """The type of the weights."""
@@ -30,6 +38,15 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, self.reduced) if self.reduced else nullcontext()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within the block, as in validation, products of float32 are not rounded."""
+        round_products(False)
+        try:
+            yield
+        finally:
+            round_products(self._rounds)
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a loss to those there are."""

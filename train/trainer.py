@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline import dataset, files, memory
 from pipeline.config import Config
@@ -179,6 +179,7 @@ class Trainer:
         shares = [share if full else nothing(share) for share, full in zip(shares, filled, strict=True)]
         batches = [share.batch(self.ranks.device, noise) for share in shares]
         waited = time.perf_counter() - began
+        losses: dict[int, Tensor] = {}
         found = np.zeros(together.parts + 2)  # the loss of each part; the rectangles that hold them; whether to stop
         found[-1] = stop
 
@@ -194,12 +195,15 @@ class Trainer:
             if final is not None:
                 self.carried[own] = carry.after(self.carried[own], final, share)
             if full:
-                found[part] = float(sums.nll.detach())
+                losses[part] = sums.nll.detach()
                 found[-2] += len(share.lengths) * share.lengths.max()
 
         together.gradients(backward)
         self.precision.unscale(self.optimizers)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf))
+        clipped = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
+        # Here alone, and for the sum over ranks, does the processor wait for the device.
+        *nlls, norm = torch.stack([*losses.values(), clipped.double()]).tolist()
+        found[list(losses)] = nlls
         found = self.ranks.sum(found)
         nll = sum(found[:-2].tolist())  # in the order of the parts
         skipped = self.precision.may_skip and not math.isfinite(norm)
@@ -244,7 +248,7 @@ class Trainer:
     def validate(self) -> None:
         """Measures the validation split with the weights that would be kept, notes it in the checkpoint, and shows some samples."""
         position = self.position
-        with self.average.in_use():
+        with self.average.in_use(), self.precision.whole():
             if self.validation is not None:
                 result = self.validation.measure(self.model, self.ranks, self.together.parts, self.stopping)
                 self.take_note(result)

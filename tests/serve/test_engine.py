@@ -179,3 +179,15 @@ def test_perplexity_is_that_of_all_sentences_together(engine: Engine) -> None:
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(PacklmError, match="no model here"):
         Engine.load(tmp_path)
+
+
+def test_an_opened_model_rounds_no_products(made: Callable[[str], Config]) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.allow_tf32 = True
+        Engine.load(made("bpe").run.dir / "model")
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

@@ -8,6 +8,7 @@ import torch
 
 from tests.train.test_training import settings
 from train import distributed
+from train.evaluation import Validation
 from train.precision import Precision
 from train.trainer import Trainer
 
@@ -59,6 +60,21 @@ def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made,
         again = Trainer(made_up, made[1], ranks)
         assert (again.position.skipped, again.position.step) == (1, 2)
         assert again.precision.state() == trainer.precision.state()
+
+
+@pytest.mark.parametrize("precision", ["medium", "float32", "bf16"])
+def test_medium_alone_rounds_products_and_not_in_validation(made, tmp_path, monkeypatch, precision):
+    noted = {"update": set(), "measure": set()}
+    for owner, method in ((Trainer, Trainer.update), (Validation, Validation.measure)):
+
+        def noting(*args, method=method):
+            noted[method.__name__].add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return method(*args)
+
+        monkeypatch.setattr(owner, method.__name__, noting)
+    trained(made, tmp_path, precision=precision)
+    whole, rounded = ("highest", False), ("medium", True)
+    assert noted == {"update": {rounded if precision == "medium" else whole}, "measure": {whole}}
 
 
 def test_float32_has_no_scale_to_keep():

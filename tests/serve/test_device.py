@@ -1,0 +1,79 @@
+"""A model on a device with a memory of its own says and writes what it does on the CPU."""
+
+import pytest
+
+from pipeline import config as configuration
+from serve import measuring
+from serve.engine import Engine
+from tests.elsewhere import CPU, DEVICE, elsewhere
+from train.distributed import Ranks
+
+PROMPTS = ["the cat", "", "a dog sees", "Ümlaut tree under"]
+GENERATIONS = {
+    "greedy": {"strategy": "greedy"},
+    "beam": {"strategy": "beam", "beams": 3, "samples": 2, "no_repeat_ngram": 2, "banned": ("cat",), "min_tokens": 3},
+    "sample": {"samples": 2, "top_k": 9, "temperature": 0.8},
+    "filters": {"samples": 2, "top_p": 0.8, "min_p": 0.05, "typical_p": 0.9, "stop": ("tree", "e")},
+    "without replacement": {"samples": 3, "replacement": False},
+}
+MEASURES = {
+    "plain": {},
+    "streams": {"context": "streams", "streams": 3},
+    "cache": {"context": "documents", "cache": 20, "cache_theta": 0.3, "cache_share": 0.1},
+    "dynamic": {"context": "streams", "streams": 1, "dynamic_lr": 0.001, "dynamic_window": 30},
+}
+
+
+@pytest.fixture(scope="module")
+def both(made):
+    folder = made("word").run.dir / "model"
+    with elsewhere():
+        there = Engine.load(folder, DEVICE)
+    return Engine.load(folder, CPU), there
+
+
+@pytest.mark.parametrize("settings", GENERATIONS.values(), ids=GENERATIONS)
+def test_text_is_the_same(both, settings):
+    here, there = both
+    expected = here.generate(PROMPTS, seed=3, max_tokens=6, **settings)
+    with elsewhere():
+        found = there.generate(PROMPTS, seed=3, max_tokens=6, **settings)
+    assert [[item.text for item in items] for items in found] == [[item.text for item in items] for items in expected]
+    for items, wanted in zip(found, expected, strict=True):
+        assert [item.log_prob for item in items] == pytest.approx([item.log_prob for item in wanted], rel=1e-5)
+
+
+def test_scores_are_the_same(both):
+    here, there = both
+    expected = here.score(PROMPTS[2:], document=True)
+    likely = here.next("the cat", 5)
+    with elsewhere():
+        found = there.score(PROMPTS[2:], document=True)
+        assert dict(there.next("the cat", 5)) == pytest.approx(dict(likely))
+    for score, wanted in zip(found, expected, strict=True):
+        assert score.log_probs == pytest.approx(wanted.log_probs, rel=1e-5)
+        assert score.word_surprisals == pytest.approx(wanted.word_surprisals, rel=1e-5)
+
+
+@pytest.mark.parametrize("evaluate", MEASURES.values(), ids=MEASURES)
+def test_a_split_measures_the_same(both, made, evaluate):
+    settings, folder = configuration.resolve({"evaluate": {**evaluate, "split": "validation"}}).evaluate, made("word").dataset.dir
+
+    def measured(engine):
+        return measuring.measure_dataset(engine.model, engine.about, folder, settings, Ranks(0, 1, engine.device))
+
+    expected = measured(both[0])
+    with elsewhere():
+        found = measured(both[1])
+    assert (found["nll"], found["accuracy_at_1"]) == pytest.approx((expected["nll"], expected["accuracy_at_1"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "greedy"}, {"strategy": "sample", "samples": 2}], ids=["greedy", "sample"])
+def test_drawing_waits_for_the_device_every_eight_tokens_alone(both, settings):
+    counts = []
+    with elsewhere() as waits:
+        for tokens in (17, 25):
+            both[1].generate(PROMPTS, seed=3, max_tokens=tokens, stop_at_eos=False, **settings)
+            counts.append(sum(waits.values()))
+            waits.clear()
+    assert 0 < counts[1] - counts[0] <= 2
