@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ def setup() -> None:
     prefix = f"[rank {rank()}] " if several and rank() else ""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain(prefix))
+    # What weight drop makes of a layer's weights never lies in one piece; cuDNN would say so at every step.
+    warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
     logger = logging.getLogger("packlm")
     logger.handlers[:] = [handler]
     logger.propagate = False
