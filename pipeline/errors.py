@@ -6,6 +6,7 @@
 import difflib
 import logging
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 
 log = logging.getLogger("packlm")
@@ -37,8 +38,12 @@ def meant(word: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"did you mean {near[0]}?" if near else otherwise
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command's `main` and exits with its status: our errors become one message, without a traceback."""
+def run(main: Callable[[], None], less_memory: str = "") -> None:
+    """Runs a command's `main` and exits with its status: our errors become one message, without a traceback, and so does a lack of memory.
+
+    Args:
+        less_memory: what the command needs less memory with.
+    """
     try:
         main()
     except PacklmError as error:
@@ -47,6 +52,17 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         log.error("interrupted; run the same command again to go on")
         sys.exit(STOPPED)
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        found = textwrap.shorten(str(error), 160, placeholder=" ...")
+        log.critical("%s", "; ".join(filter(None, ["out of memory", found, less_memory])))  # on whichever rank it is
+        sys.exit(FAILED)
     except BrokenPipeError:  # whoever read our standard output (`| head`) has enough
         sys.stdout = None
         sys.exit(0)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Of the three kinds: Python's own, torch's on GPUs, and torch's on CPUs, which has no class of its own."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

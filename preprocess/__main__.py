@@ -206,4 +206,4 @@ def _number(text: str) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="run it again, which goes on, with fewer --dataset.workers")

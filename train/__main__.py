@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, less_memory="--train.accumulate N goes on from the last checkpoint, each batch in N passes, with the same result")
