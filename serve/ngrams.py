@@ -119,5 +119,7 @@ def _discounts(counts: Array) -> Array:
 
 def _found(keys: Array, wanted: Array) -> Array:
     """Where each of `wanted` stands among ascending `keys`; -1 where it does not."""
+    if not len(keys):  # no sentence is so long
+        return np.full(len(wanted), -1)
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[places] == wanted, places, -1)

@@ -103,7 +103,7 @@ class Answers(BaseHTTPRequestHandler):
             name = f"{asked['organization']}/{asked['name']}"
             there = name in hub.repositories
             hub.repositories.setdefault(name, {".gitattributes": b"", "LICENSE": b"theirs"})
-            hub.private.setdefault(name, asked.get("visibility") == "private")
+            hub.private.setdefault(name, asked.get("visibility") == "private" or asked.get("private") is True)
             url = f"{hub.address}/datasets/{name}"
             self.answer({"url": url, "error": "it is there already"} if there else {"url": url}, 409 if there else 200)
         elif self.path == "/api/validate-yaml":
@@ -147,7 +147,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-    monkeypatch.setattr(constants, "HF_URL_HOSTS", frozenset({"127.0.0.1"}))
+    monkeypatch.setattr(constants, "HF_URL_HOSTS", frozenset({"127.0.0.1"}), raising=False)  # not in all versions
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))

@@ -60,8 +60,9 @@ class ByDefinition:
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [3, 60])
-def test_probabilities_are_those_of_the_definition(order, size):
-    known, unseen = text(1, size), text(2, 15)
+@pytest.mark.parametrize("longest", [None, 1, 2], ids=["any", "1", "2"])  # shorter than the order: there are no such n-grams
+def test_probabilities_are_those_of_the_definition(order, size, longest):
+    known, unseen = [[*sentence[:-1][: longest and longest - 1], 0] for sentence in text(1, size)], text(2, 15)
     model, plain = KneserNey(*flat(known), V, order), ByDefinition(known, order)
     for sentences in (known[:10], unseen):
         found = np.exp(model.log_probs(*flat(sentences)))
