@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 DEVICE = torch.device("meta")
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[1]
+OURS = {Path(__file__).resolve().parents[1] / room for room in ("train", "serve")}
 MEET = {"aten::_to_copy", "aten::copy_", "aten::index", "aten::index_put_"}
 """What takes tensors of both: copies, and indices that may be on the CPU."""
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique_consecutive", "aten::_unique2", "aten::equal"}
@@ -101,7 +101,8 @@ def _tensors(values) -> Iterator[Tensor]:
 def _each(function, value):
     """The function of a value, or of each in a list of them."""
     if isinstance(value, list | tuple):
-        return [_each(function, item) for item in value] if isinstance(value, list) else tuple(_each(function, item) for item in value)
+        made = [_each(function, item) for item in value]
+        return made if isinstance(value, list) else tuple(made)
     return function(value)
 
 
@@ -110,7 +111,7 @@ def _inner(value):
 
 
 def _waited() -> None:
-    ours = [frame for frame in traceback.extract_stack() if Path(frame.filename).parent.parent == ROOT and "tests" not in frame.filename]
+    ours = [frame for frame in traceback.extract_stack() if Path(frame.filename).parent in OURS]
     _WAITED[f"{Path(ours[-1].filename).name}:{ours[-1].name}" if ours else "elsewhere"] += 1
 
 

@@ -122,6 +122,7 @@ def test_a_restart_replaces_the_samples_it_draws_again(tmp_path):
     assert "<td>d</td>" in page and "<td>b</td>" not in page and "<td>c</td>" not in page
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # torch 2.11 says so of every profile
 def test_a_profile_leaves_a_trace_and_a_table(made, tmp_path):
     Trainer(settings(made[0], tmp_path, max_steps=14), made[1], ALONE).run(profile=True)
     trace = json.loads((tmp_path / "train" / "profile" / "trace.json").read_text())
