@@ -42,7 +42,7 @@ MODULES = {
 
 
 def load(path: str | Path, precision: str = "full") -> "Engine":
-    """Opens a model folder or a registry address (`models:/NAME@ALIAS`).
+    """Opens a model folder or a registry address (`models:/NAME@ALIAS`). From then on torch rounds no product of float32 in this process.
 
     Args:
         precision: of the weights: full (as stored), or on a CPU bf16 or int8, which take less memory and are faster in wide models

@@ -32,6 +32,7 @@ from preprocess import report, show
 from preprocess.build import Built
 from preprocess.encoding import Encoder
 from preprocess.push import push
+from preprocess.workers import LESS_MEMORY
 
 log = logging.getLogger("packlm")
 
@@ -206,4 +207,4 @@ def _number(text: str) -> int:
 
 
 if __name__ == "__main__":
-    run(main, less_memory="run it again, which goes on, with fewer --dataset.workers")
+    run(main, LESS_MEMORY)

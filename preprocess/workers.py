@@ -44,6 +44,9 @@ ONE_CORE = {
 }
 """A worker is one of as many as there are processors: no library may start threads for each of them again."""
 
+LESS_MEMORY = "run it again to go on, with fewer --dataset.workers"
+"""What helps where memory is short."""
+
 _START = "import sys; sys.path[:] = sys.argv[2:]; from preprocess.workers import serve; serve(int(sys.argv[1]))"
 
 
@@ -145,7 +148,7 @@ def _outcome(message: bytes) -> bytes:
         function(task)
     except MemoryError:
         name = pickle.loads(message)[1].name
-        error = PacklmError(f"{name}: out of memory; run it again to go on, with fewer --dataset.workers")
+        error = PacklmError(f"{name}: out of memory; {LESS_MEMORY}")
     except BaseException as caught:
         error = caught
         if not isinstance(caught, PacklmError):

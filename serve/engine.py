@@ -77,11 +77,11 @@ class Engine:
         if encoder.vocab_size > about.vocab_size:
             raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {about.vocab_size:,}")
         generation = files.read_json(folder / "generation_config.json")
+        round_products(False)
         if precision != "full":
             if device is not None and device.type != "cpu":
                 raise RequestError(f"precision {precision} is for CPUs; use full here, or --train.device cpu")
             return cls(reduced.reduced(model, precision), about, encoder, generation)
-        round_products(False)
         return cls(model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")), about, encoder, generation)
 
     @property

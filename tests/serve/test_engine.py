@@ -181,12 +181,13 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         Engine.load(tmp_path)
 
 
-def test_an_opened_model_rounds_no_products(made: Callable[[str], Config]) -> None:
+@pytest.mark.parametrize("precision", ["full", "bf16"])
+def test_an_opened_model_rounds_no_products(made: Callable[[str], Config], precision: str) -> None:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
         torch.set_float32_matmul_precision("medium")
         torch.backends.cudnn.allow_tf32 = True
-        Engine.load(made("bpe").run.dir / "model")
+        Engine.load(made("bpe").run.dir / "model", precision=precision)
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
     finally:
         torch.set_float32_matmul_precision(before[0])
