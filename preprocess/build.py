@@ -1,7 +1,7 @@
 """The stage: makes the dataset beside its place, going on where an interrupted run stopped, and puts it there in whole.
 
     .NAME.building/spool/          what came through standard input or from the hub
-    .NAME.building/KEY/texts/      the collected text; KEY is a digest of settings, corpus and library versions
+    .NAME.building/KEY/texts/      what was collected; KEY is a digest of settings, corpus and library versions
     .NAME.building/KEY/counts/     words or characters of the training split
     .NAME.building/KEY/dataset/    the dataset in the making
     .NAME.building/KEY/done/       what finished shards left

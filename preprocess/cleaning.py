@@ -29,7 +29,7 @@ from pipeline.dataset import EOS, UNK
 from pipeline.errors import PacklmError
 from preprocess.sources import Source
 from preprocess.streams import not_encoded
-from preprocess.texts import Texts
+from preprocess.texts import Texts, Verbatim
 from preprocess.transcoding import label
 from preprocess.white import blank, has_control
 
@@ -54,6 +54,8 @@ class Found:
     """[D] int64: byte of the source at which each begins; None where that cannot be said."""
     numbered: bool = True
     """Whether the names have the numbers in them."""
+    verbatim: bool = False
+    """Whether each document stands in the file of its source, byte for byte, from its offset on."""
 
     @property
     def starts(self) -> np.ndarray:
@@ -84,7 +86,8 @@ class Found:
 
     def without(self, positions: np.ndarray) -> "Found":
         """The documents without the bytes at `positions`, which rise."""
-        return replace(self, data=np.delete(self.data, positions), ends=self.ends - np.searchsorted(positions, self.ends))
+        ends = self.ends - np.searchsorted(positions, self.ends)
+        return replace(self, data=np.delete(self.data, positions), ends=ends, verbatim=False)
 
     def rewritten(self, changes: Mapping[int, bytes]) -> "Found":
         """The documents with others in some places; the indices rise."""
@@ -96,7 +99,7 @@ class Found:
             before = int(self.ends[index])
             lengths[index] = len(document)
         data = b"".join([*pieces, self.data[before:].data])
-        return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths))
+        return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths), verbatim=False)
 
     def texts(self) -> Texts:
         """The documents under their names."""
@@ -104,6 +107,8 @@ class Found:
             names = pc.binary_join_element_wise(self.source.name, pa.array(self.numbers).cast(pa.string()), ":")
         else:
             names = pa.array([self.source.name] * len(self.ends), pa.string())
+        if self.verbatim and self.source.path is not None and self.offsets is not None:
+            return Texts(names, self.data, self.ends, Verbatim(self.source.path.absolute(), self.offsets))
         return Texts(names, self.data, self.ends)
 
 

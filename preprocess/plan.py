@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.dataset import SPLITS
-from preprocess import collect
+from preprocess import collect, collected
 from preprocess.texts import Texts
 
 
@@ -108,7 +108,7 @@ def without_duplicates(jobs: Sequence[collect.Job], listed: list[Found]) -> tupl
 
 def _splits(item: Found) -> np.ndarray:
     """[D] the split of every document of a collected file, in order."""
-    parts = [np.empty(0, np.uint8), *(collect.split_column(batch) for batch in collect.batches(item.path))]
+    parts = [np.empty(0, np.uint8), *(collected.split_column(batch) for batch in collected.batches(item.path))]
     return np.concatenate(parts)
 
 
@@ -117,10 +117,10 @@ def _filtered(item: Found, kept: np.ndarray) -> Found:
     with files.atomic(path) as stream:
         np.save(stream, kept)
     documents, sizes, before = item.documents.copy(), item.bytes.copy(), 0
-    for number, batch in enumerate(collect.batches(item.path)):
+    for number, batch in enumerate(collected.batches(item.path)):
         gone = ~kept[before : before + batch.num_rows]
         before += batch.num_rows
-        splits, lengths = collect.split_column(batch)[gone], collect.lengths(batch)[gone]
+        splits, lengths = collected.split_column(batch)[gone], collected.lengths(batch)[gone]
         documents[number] -= np.bincount(splits, minlength=len(SPLITS))
         np.subtract.at(sizes[number], splits, lengths)
     return Found(item.path, documents, sizes, item.all_documents, path)
@@ -132,7 +132,7 @@ def tasks(listed: Sequence[Found], shards: int) -> list[Task]:
 
 
 def read(task: Task) -> Iterator[tuple[Texts, np.ndarray | None]]:
-    """The documents of a shard in order, in blocks, none empty; see `collect.read`."""
+    """The documents of a shard in order, in blocks, none empty; see `collected.read`."""
     for part in task.slices:
         skip, take = part.skip, part.take
         for texts, pieces in _read(part.path, part.first, SPLITS.index(task.split), part.kept):
@@ -145,7 +145,7 @@ def read(task: Task) -> Iterator[tuple[Texts, np.ndarray | None]]:
 
 
 def _read(path: Path, first: int, number: int, kept: Kept | None) -> Iterator[tuple[Texts, np.ndarray | None]]:
-    return collect.read(path, first, number, None if kept is None else kept.load())
+    return collected.read(path, first, number, None if kept is None else kept.load())
 
 
 def _within(pieces: np.ndarray, texts: Texts, low: int, high: int) -> np.ndarray:

@@ -56,6 +56,11 @@ class Source:
         name = self.name.lower().removesuffix(".gz").removesuffix(".zst")
         return "\t" if name.endswith(".tsv") else ","
 
+    @property
+    def plain(self) -> bool:
+        """Whether its text stands in a file, in UTF-8."""
+        return self.path is not None and self.kind == "text" and self.compression is None and self.encoding == "utf-8"
+
     def open(self) -> BinaryIO:
         """The bytes as a stream; `PacklmError` naming the file where it cannot be read."""
         if self.path is None:

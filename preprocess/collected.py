@@ -1,0 +1,165 @@
+"""Collected files: what a collect task leaves, read by everything after it. A record batch is a block of documents:
+
+    name: string    split: uint8 (its place in SPLITS)    pieces: list<int32> (sentencex: where they start)
+    text: large_string, or else start and length: int64, where its bytes stand in the file that the block's metadata name
+
+Text that cleaning has left as it stands in a plain UTF-8 file is not copied: it is read there again, and the file must be as it was.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import Corpus
+from pipeline.errors import PacklmError
+from preprocess import sentences
+from preprocess.texts import Texts
+
+_SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "split": pa.uint8(),
+        "pieces": pa.list_(pa.int32()),
+        "text": pa.large_string(),
+        "start": pa.int64(),
+        "length": pa.int64(),
+    }
+)
+
+State = tuple[int, int]
+"""Size of a file and time of its last change in nanoseconds: another once somebody has written to it."""
+
+
+def state(path: Path) -> State | None:
+    """The state of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+class Writer:
+    """Writes a collected file to a stream. As a context manager: the file is whole once the block has ended."""
+
+    def __init__(self, stream: IO[bytes], rules: Corpus):
+        self._file = pa.ipc.new_file(stream, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        self._rules = rules
+        self.files: dict[Path, State | None] = {}
+        """The files in which text stands that was not copied, and their states."""
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._file.close()
+
+    def write(self, texts: Texts, splits: np.ndarray) -> None:
+        """Adds a block: documents, and [D] uint8 the place of each one's split in SPLITS."""
+        count, place = len(texts), texts.verbatim
+        offsets = np.concatenate([np.zeros(1, np.int64), texts.ends])
+        if self._rules.sentences == "sentencex":
+            starts = sentences.piece_starts(texts, self._rules.sentences, self._rules.language)
+            bounds = np.searchsorted(starts, offsets)
+            relative = starts - np.repeat(texts.starts, np.diff(bounds))
+            pieces = pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), pa.array(relative.astype(np.int32)))
+        else:
+            pieces = pa.nulls(count, _SCHEMA.field("pieces").type)
+        none = {name: pa.nulls(count, _SCHEMA.field(name).type) for name in ("text", "start", "length")}
+        if place is None:
+            text = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(texts.data)))
+            where, metadata = none | {"text": text}, None
+        else:
+            where = none | {"start": pa.array(place.starts), "length": pa.array(np.diff(offsets))}
+            found = self.files.setdefault(place.path, state(place.path))
+            metadata = {"file": json.dumps([str(place.path), found])}
+        columns = {"name": texts.names, "split": pa.array(splits), "pieces": pieces, **where}
+        self._file.write_batch(pa.record_batch(columns, schema=_SCHEMA), custom_metadata=metadata)
+
+
+def read(path: Path, first: int, split: int, kept: np.ndarray | None = None) -> Iterator[tuple[Texts, np.ndarray | None]]:
+    """The documents of a split (its place in SPLITS) in a collected file, block by block from batch `first` on.
+
+    Args:
+        kept: bool for each document from that batch on, of whatever split: those that are no duplicates; None: all.
+
+    Yields (documents, where their sentence pieces start, or None where that is quickly found again); blocks may be empty.
+
+    Raises:
+        PacklmError: a file in which text stands was changed since, or cannot be read.
+    """
+    with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
+        for number in range(first, file.num_record_batches):
+            batch, metadata = file.get_batch_with_custom_metadata(number)
+            chosen = split_column(batch) == split
+            if kept is not None:
+                chosen, kept = chosen & kept[: len(chosen)], kept[len(chosen) :]
+            yield _texts(batch if chosen.all() else batch.filter(pa.array(chosen)), metadata)
+
+
+def batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """All blocks of a collected file."""
+    with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
+        for number in range(file.num_record_batches):
+            yield file.get_batch(number)
+
+
+def split_column(batch: pa.RecordBatch) -> np.ndarray:
+    """[D] uint8: the split of each document of a block."""
+    return _numbers(batch.column("split"), np.uint8)
+
+
+def lengths(batch: pa.RecordBatch) -> np.ndarray:
+    """[D] int64: bytes of each document of a block."""
+    given = batch.column("length")
+    return np.diff(_offsets(batch.column("text"))) if given.null_count else _numbers(given, np.int64)
+
+
+def _numbers(column: pa.Array, kind: type) -> np.ndarray:
+    # Not to_numpy: that imports pandas, for which the process that plans would make everybody wait.
+    return np.frombuffer(column.buffers()[1] or b"", kind)[column.offset : column.offset + len(column)]
+
+
+def _offsets(text: pa.LargeStringArray) -> np.ndarray:
+    return np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
+
+
+def _texts(batch: pa.RecordBatch, metadata: "pa.KeyValueMetadata | None") -> tuple[Texts, np.ndarray | None]:
+    text, lists = batch.column("text"), batch.column("pieces")
+    if metadata is None:
+        offsets = _offsets(text)
+        data = np.frombuffer(text.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+        ends = offsets[1:] - offsets[0]
+    else:
+        file, found = json.loads(metadata[b"file"])
+        sizes = lengths(batch)
+        data, ends = _standing(Path(file), tuple(found), _numbers(batch.column("start"), np.int64), sizes), np.cumsum(sizes)
+    texts = Texts(batch.column("name"), data, ends)
+    if lists.null_count:
+        return texts, None
+    return texts, lists.flatten().to_numpy() + np.repeat(texts.starts, lists.value_lengths().to_numpy())
+
+
+def _standing(path: Path, before: State, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The bytes of documents, end to end, that stand in a file at `starts` [D] with whatever lies between them."""
+    if not len(starts):
+        return np.empty(0, np.uint8)
+    base, stop = int(starts[0]), int(starts[-1] + sizes[-1])
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(base)
+            data = np.frombuffer(stream.read(stop - base), np.uint8)
+            found = os.fstat(stream.fileno())
+    except OSError as error:
+        raise PacklmError(f"{path}: cannot be read: {error.strerror}") from None
+    if (found.st_size, found.st_mtime_ns) != before:
+        raise PacklmError(f"{path}: changed while it was being read; run the same command again")
+    if len(data) == sizes.sum():
+        return data
+    bounds = np.stack([starts, starts + sizes], axis=1).reshape(-1) - base
+    return data[np.repeat(np.arange(len(bounds)) % 2 == 1, np.diff(bounds, prepend=0))]
