@@ -41,6 +41,11 @@ class Chunks(NamedTuple):
     are_words: bool
     """Whether it is certain that every chunk is one word, with nothing but one white-space byte before it."""
 
+    def first_bytes(self, index: np.ndarray) -> np.ndarray:
+        """uint8: the first byte of each of some chunks, which must not be empty."""
+        _, offsets, text = self.values.buffers()
+        return np.frombuffer(text, np.uint8)[np.frombuffer(offsets, np.int32)[index]]
+
 
 def unsafe(tokenizer: Tokenizer) -> str | None:
     """Why the ids of a text may differ from those of its chunks; None where they don't."""

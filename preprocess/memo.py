@@ -24,6 +24,8 @@ Flat = tuple[np.ndarray, np.ndarray]
 """[N] ids end to end, and [K] int64 how many of them belong to each text."""
 
 _OPENING = "\t\n\v\f\r "
+_ODD_SPACE = np.zeros(256, bool)
+_ODD_SPACE[list(b"\t\n\v\f\r")] = True
 _SPACE = r"[\t-\r ]"
 _LETTER = r"[!-~\p{L}]"
 _WHITE = r"\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
@@ -43,6 +45,8 @@ class Memo:
     """[F] the chunks to look for first."""
     _often_rows: np.ndarray
     """[F] int64: their rows."""
+    _all_often: bool
+    """Whether every word of the vocabulary is one of them, at the beginning of a sentence and after a space."""
 
     def __len__(self) -> int:
         """Chunks that are remembered."""
@@ -52,26 +56,51 @@ class Memo:
         """[N] ids of all sentences, `<eos>` after each; [S] int64 ids of each sentence."""
         if len(self._rows) > _MOST_CHUNKS or self._characters > _MOST_CHARACTERS:
             self._forget()
-        place = pc.index_in(chunks.values, value_set=self._often).fill_null(-1).to_numpy().copy()
-        place[chunks.ends - 1] = 0
-        rows = self._often_rows[place]
+        place, others = self._among_often(chunks)
+        rows, often_rows = self._rows_of_words(chunks, others), self._often_rows
         ids, lengths = self._ids, self._lengths
-        if (others := np.flatnonzero(place < 0)).size:
-            rest = chunks.values.take(pa.array(others))
-            rows[others] = self._words.rows(rest, chunks.are_words)
-            left = np.flatnonzero(rows[others] < 0)
-            rest = rest.take(pa.array(left)).dictionary_encode()
+        if (left := np.flatnonzero(rows < 0)).size:
+            rest = chunks.values.take(pa.array(others[left])).dictionary_encode()
             codes = rest.indices.to_numpy()
             distinct, ids, lengths = self._distinct(rest.dictionary)
-            rows[others[left]] = distinct[codes]
-            if 2 * len(left) > len(rows):
-                self._choose(place[place >= 0], rest.dictionary, distinct, codes)
-        starts = np.cumsum(lengths) - lengths
+            rows[left] = distinct[codes]
+            if 2 * len(left) > len(place):
+                self._choose(np.delete(place, others), rest.dictionary, distinct, codes)
         if (lengths == 1).all():
-            return ids[rows], np.diff(chunks.ends, prepend=0)
-        counts = lengths[rows]
+            found = ids[often_rows][place]
+            found[others] = ids[rows]
+            return found, np.diff(chunks.ends, prepend=0)
+        every = often_rows[place]
+        every[others] = rows
+        counts = lengths[every]
         after = np.cumsum(counts)[chunks.ends - 1]
-        return gather(ids, starts[rows], counts), np.diff(after, prepend=0)
+        return gather(ids, (np.cumsum(lengths) - lengths)[every], counts), np.diff(after, prepend=0)
+
+    def _among_often(self, chunks: Chunks) -> tuple[np.ndarray, np.ndarray]:
+        """([C] int32 place of each chunk among those looked for first, 0 for an end and for the others; indices of the others)."""
+        found = pc.index_in(chunks.values, value_set=self._often)
+        known = np.ones(len(found), np.uint8)
+        if found.null_count:
+            known = np.unpackbits(np.frombuffer(found.buffers()[0], np.uint8), count=len(found), bitorder="little")
+        known[chunks.ends - 1] = 1
+        others = np.flatnonzero(known == 0)
+        place = np.frombuffer(found.buffers()[1], np.int32)[: len(found)].copy()
+        place[chunks.ends - 1] = place[others] = 0
+        return place, others
+
+    def _rows_of_words(self, chunks: Chunks, others: np.ndarray) -> np.ndarray:
+        """int64: the rows of those of `others`, which are not looked for first, that are one word each; of what else there is, -1."""
+        rows = np.full(len(others), -1)
+        if not len(self._words.ids) or not len(others):
+            return rows
+        asked = np.arange(len(others))
+        if self._all_often and chunks.are_words:
+            # Words that are known would have been found, but for those behind a tab or a line end.
+            rows[:] = self._words.unknown
+            asked = np.flatnonzero(_ODD_SPACE[chunks.first_bytes(others)])
+        if len(asked):
+            rows[asked] = self._words.rows(chunks.values.take(pa.array(others[asked])), chunks.are_words)
+        return rows
 
     def _distinct(self, values: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """[K] rows of distinct chunks, in ids and lengths that hold those as well which will not be remembered."""
@@ -98,6 +127,7 @@ class Memo:
         best = np.append(0, best[counts[best] > 0])
         self._often = texts.take(pa.array(best))
         self._often_rows = every[best]
+        self._all_often = False
 
     def _forget(self) -> None:
         self._rows: dict[str, int] = {}
@@ -105,11 +135,12 @@ class Memo:
         # First the end of a sentence, then the words that need not be remembered.
         self._ids = np.append(self._eos, self._clean(self._words.ids.copy())).astype(self._dtype)
         self._lengths = np.ones(len(self._ids), np.int64)
-        first = self._words.entries[: _OFTEN // 2]
+        first = self._words.entries[:_OFTEN]
         first = pa.concat_arrays([pc.binary_join_element_wise(" ", first, ""), first])
         rows = self._words.rows(first, False)
         self._often = pa.concat_arrays([pa.array([None], pa.string()), first.filter(pa.array(rows > 0))])  # null: the end of a sentence
         self._often_rows = np.append(0, rows[rows > 0])
+        self._all_often = self._words.between_spaces and len(self._words.entries) <= _OFTEN
 
     def _remember(self, texts: list[str]) -> None:
         ids, lengths = self._encoded(texts)
@@ -137,6 +168,11 @@ class Words:
     between_spaces: bool
     """Whether whatever stands between white space is a word."""
 
+    @property
+    def unknown(self) -> int:
+        """What `rows` says of any other word."""
+        return len(self.ids)
+
     @staticmethod
     def of(tokenizer: Tokenizer) -> "Words":
         """Words as the tokenizer has them."""
@@ -151,8 +187,6 @@ class Words:
 
     def rows(self, values: pa.StringArray, are_words: bool) -> np.ndarray:
         """[K] int64: 1 + the place in `ids` for a word, -1 for anything else; `are_words`: all are what stands between white space."""
-        if not len(self.ids):
-            return np.full(len(values), -1)
         place = pc.index_in(pc.ascii_ltrim(values, _OPENING), value_set=self.entries).fill_null(len(self.entries)).to_numpy()
         if are_words and self.between_spaces:
             return place + 1

@@ -152,7 +152,7 @@ def test_chunks_make_up_the_sentences_and_are_counted(documents, normalized, siz
     assert not are_words or [len(row) for row in rows] == [len(sentence.split()) for sentence in sentences]
     assert ["".join(row) for row in rows] == sentences
     assert all(chunk[0] in "\t\n\v\f\r " and not chunk[1].isspace() for row in rows for chunk in row[1:])
-    if not normalized and all(character.isascii() and character.isprintable() for text in sentences for character in text):
+    if not normalized and all(" " <= character <= "~" or character == "\n" for text in documents for character in text):
         assert [len(row) for row in rows] == [len(sentence.split()) for sentence in sentences]
         assert are_words == (not any("  " in sentence for sentence in sentences))
     whole, chunks.SLICE = chunks.SLICE, size
@@ -229,3 +229,15 @@ def test_plain_chunks_are_encoded_together(monkeypatch):
         sizes.clear()
         encoder.encode_sentences([" ".join(words)])
         assert sum(sizes) <= 10, model
+
+
+def test_a_word_is_known_wherever_it_is_looked_for(monkeypatch):
+    """Behind any white space, beyond those that are looked for first, and after other chunks have taken the place of these."""
+    words = "the cat don't 12 3.5 never seen".split()
+    behind = [f"cat{space}cat the" for space in "\t\n\v\f\r "]
+    doubled = [f"{word}  " * 9 + word for word in words]
+    for most in (1, 1 << 14):
+        monkeypatch.setattr(memo, "_OFTEN", most)
+        encoder = Encoder(trained("word", PRE_TOKENIZERS["split"]), "")
+        for sentences in (words, behind, doubled, words, behind):
+            assert ids_of(encoder, sentences) == expected(encoder, sentences)
