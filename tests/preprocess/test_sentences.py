@@ -1,7 +1,7 @@
 """Cutting into sentences loses nothing, and is what Python's own string methods would do, character by character."""
 
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from sentencex import get_sentence_boundaries
 from preprocess import sentences, white
 from preprocess.sentences import piece_starts, spans, split
 from preprocess.texts import Texts
-from preprocess.white import edges_within, word_edges
+from preprocess.white import edges_within, has_control, word_edges
 
 SPACES = [chr(code) for code in range(sys.maxunicode) if chr(code).isspace()]
 WORDS = ["Mr. ", "Go", ". ", "!", "? ", "é", "😀", "“Oh.” ", "...", "3.5 ", "e.g. ", "a", "\u180e", "\u200b", "あ", "\u0301", "\u2060"]
@@ -143,3 +143,10 @@ def test_a_document_given_to_sentencex_in_parts_is_cut_as_if_in_one(text):
         sentences._PART = whole
     assert parts.tolist() == piece_starts(texts, "sentencex").tolist()
     assert parts.tolist() == [len(text[:start].encode()) for start in starts_of(text, "sentencex") if start < len(text)]
+
+
+def test_control_characters_are_told_from_every_other_byte():
+    control = {*range(0x09), *range(0x0E, 0x20), 0x7F}
+    for byte, beside in product(range(256), (0x00, 0x08, 0x09, 0x0D, 0x0E, 0x1F, 0x20, 0x7E, 0x7F, 0x80, 0xFF)):
+        assert has_control(np.array([byte, beside], np.uint8)) == bool({byte, beside} & control), (byte, beside)
+    assert not has_control(np.empty(0, np.uint8))
