@@ -221,14 +221,21 @@ class _Making:
         given = (settings.corpus, settings.dataset.rows, settings.dataset.length, self.making)
         jobs = [shards.Job(task, *given, done / f"{task.name}.json") for task in planned]
         jobs = [job for job in jobs if wanted(job)]
-        self._run(shards.make, jobs, shards.finished, "making shards")
+        self._run(shards.make, jobs, shards.finished, "making shards", report.prepare)
         return jobs
 
-    def _run(self, function: Callable[[Job], None], jobs: Sequence[Job], finished: Callable[[Job], bool], what: str) -> None:
+    def _run(
+        self,
+        function: Callable[[Job], None],
+        jobs: Sequence[Job],
+        finished: Callable[[Job], bool],
+        what: str,
+        *meanwhile: Callable[[], None],
+    ) -> None:
         missing = [job for job in jobs if not finished(job)]
         if len(missing) < len(jobs):
             log.info("%s: %d of %d tasks are done from an interrupted run", what, len(jobs) - len(missing), len(jobs))
-        self.crew.run(function, missing, what, self.work / "records")
+        self.crew.run(function, missing, what, self.work / "records", *meanwhile)
 
     def _folder(self, name: str) -> Path:
         (self.work / name).mkdir(exist_ok=True)

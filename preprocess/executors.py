@@ -18,6 +18,10 @@ log = logging.getLogger("packlm")
 Task = TypeVar("Task", bound=Sized)
 
 
+def _nothing() -> None:
+    pass
+
+
 class Crew:
     """Whoever runs the tasks of a dataset, step after step. As a context manager: no process is left behind.
 
@@ -47,12 +51,20 @@ class Crew:
         if self._settings.executor == "processes" and (workers := min(self._workers, tasks)) > 1:
             self._idle += [Worker(function) for _ in range(workers - len(self._idle))]
 
-    def run(self, function: Callable[[Task], None], tasks: Sequence[Task], what: str, records: Path) -> None:
+    def run(
+        self,
+        function: Callable[[Task], None],
+        tasks: Sequence[Task],
+        what: str,
+        records: Path,
+        meanwhile: Callable[[], None] = _nothing,
+    ) -> None:
         """Calls `function`, importable by name, on every task; the largest go first, so that nobody waits for one at the end.
 
         What a task does must not depend on the others, and must bear being done twice. A task whose process is killed is tried
         once more, by itself. Whatever a task raises is raised here, and then no task goes on. `what` names the tasks in the
-        progress bar; in the folder `records` an executor may keep logs.
+        progress bar; in the folder `records` an executor may keep logs. `meanwhile` is called where this process would wait for
+        others that run the first tasks; it should take no longer than these.
 
         Raises:
             PacklmError: a task's process was killed again; names that task.
@@ -72,9 +84,11 @@ class Crew:
                     function(task)
                     finished(task)
             else:
-                self._here(function, ordered, finished)
+                self._here(function, ordered, finished, meanwhile)
 
-    def _here(self, function: Callable[[Task], None], tasks: Sequence[Task], finished: Callable[[Task], None]) -> None:
+    def _here(
+        self, function: Callable[[Task], None], tasks: Sequence[Task], finished: Callable[[Task], None], meanwhile: Callable[[], None]
+    ) -> None:
         """Runs the tasks in processes of this machine. Those whose process was killed come last, one at a time: so one that needs
         much memory has all there is, and one that kills its process cannot bring others under suspicion."""
         waiting, suspects = deque(tasks), deque[Task]()
@@ -88,6 +102,8 @@ class Crew:
                     worker = self._idle.pop() if self._idle else Worker(function)
                     busy[worker] = queue.popleft()
                     worker.begin(function, busy[worker])
+                meanwhile()
+                meanwhile = _nothing
                 ready = wait([worker.connection for worker in busy])
                 for worker in [worker for worker in busy if worker.connection in ready]:
                     task = busy[worker]

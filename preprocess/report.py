@@ -138,6 +138,12 @@ def _of_shard(path: Path, vocab_size: int) -> Iterator[Measures]:
     yield Measures.of(opened[:0], opened[:0], total - opened, vocab_size)
 
 
+def prepare() -> None:
+    """Has ready what `write` needs: matplotlib, which takes a second to import, and which only this needs."""
+    import matplotlib.figure
+    import matplotlib.style  # noqa: F401
+
+
 def write(folder: Path, splits: Mapping[str, Measures]) -> list[Path]:
     """Writes the report of a dataset into `folder/report/`; returns the files.
 
@@ -145,7 +151,6 @@ def write(folder: Path, splits: Mapping[str, Measures]) -> list[Path]:
         folder: the dataset's folder, which has the tokenizer already.
         splits: the measures of each split; "train" is among them.
     """
-    # matplotlib takes a second to import, and only this needs it.
     import matplotlib.style
 
     encoder, place, written = Encoder.load(folder), folder / NAME, []
@@ -324,7 +329,8 @@ def _frequency_figure(frequencies: np.ndarray, encoder: Encoder) -> "Figure":
     once = int((counts == 1).sum())
     about = f"{int(counts.sum()):,} tokens\n{len(order):,} of {len(frequencies):,} entries occur,\n{once:,} of them once"
     axes.text(0.03, 0.05, about, transform=axes.transAxes, va="bottom", fontsize=9)
-    axes.set_title("Token frequency in the training split", loc="left", fontsize=12, fontweight="bold")
+    # Where it stands is said, too: else it is found, for which the axes are drawn once more.
+    axes.set_title("Token frequency in the training split", loc="left", y=1.0, fontsize=12, fontweight="bold")
     axes.set_xlabel("rank of the token (1 is the most frequent)")
     axes.set_ylabel("occurrences")
     return figure

@@ -129,3 +129,12 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, signum):
     _, told = starter.communicate(timeout=10)
     until(lambda: not any(alive(pid) for pid in workers), seconds=5)
     assert told.count("Traceback") == (signum == signal.SIGINT)
+
+
+def test_what_is_to_be_done_meanwhile_is_done_once_and_before_the_first_task_is_over(tmp_path):
+    jobs = [Job(name, tmp_path, seconds=0.5) for name in "abc"]
+    seen = []
+    with Crew(config.Dataset(workers=2)) as crew:
+        crew.run(work, jobs, "tasks", tmp_path / "records", lambda: seen.append([job.name for job in jobs if (tmp_path / job.name).exists()]))
+    assert seen == [[]]
+    assert [(tmp_path / name).read_text() for name in "abc"] == list("abc")
