@@ -91,10 +91,13 @@ class Source:
         return file
 
     def state(self) -> tuple[int, int]:
-        """(size, time of the last change in nanoseconds): differs once somebody has written to the file."""
+        """(size, time of the last change in nanoseconds): differs once somebody has written to the file; `PacklmError` if it is gone."""
         if self.path is None:
             return len(self.data or b""), 0
-        found = self.path.stat()
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise PacklmError(f"{self.where}: cannot be read: {error.strerror}") from None
         return found.st_size, found.st_mtime_ns
 
 

@@ -201,14 +201,18 @@ def test_the_tokenizer_learns_from_the_training_split_alone(made, tmp_path, kind
     assert manifest.splits["validation"].unknown == {"word": 3, "character": 15, "bpe": 0}[kind]
 
 
-@pytest.mark.parametrize("text", ["Somebody else writes here.", TEXTS["a.txt"].swapcase()])
-def test_a_file_written_to_while_it_is_read(settings, corpus, monkeypatch, text):
+@pytest.mark.parametrize("text", ["Somebody else writes here.", TEXTS["a.txt"].swapcase(), None])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_file_written_to_or_taken_away_while_it_is_read(settings, corpus, monkeypatch, text, when):
     def meddle(crew, function, jobs, *others, real=Crew.run):
-        (corpus / "a.txt").write_text(text)
-        real(crew, function, jobs, *others)
+        if when == "after":
+            real(crew, function, jobs, *others)
+        (corpus / "a.txt").write_text(text) if text else (corpus / "a.txt").unlink(missing_ok=True)
+        if when == "before":
+            real(crew, function, jobs, *others)
 
     monkeypatch.setattr(Crew, "run", meddle)
-    with pytest.raises(PacklmError, match=r"a\.txt: .*changed while"):
+    with pytest.raises(PacklmError, match=r"a\.txt: (.*changed while|cannot be read: No such file)"):
         build(settings())
     assert not settings().dataset.dir.exists()
 
