@@ -230,12 +230,12 @@ class _Making:
         jobs: Sequence[Job],
         finished: Callable[[Job], bool],
         what: str,
-        *meanwhile: Callable[[], None],
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         missing = [job for job in jobs if not finished(job)]
         if len(missing) < len(jobs):
             log.info("%s: %d of %d tasks are done from an interrupted run", what, len(jobs) - len(missing), len(jobs))
-        self.crew.run(function, missing, what, self.work / "records", *meanwhile)
+        self.crew.run(function, missing, what, self.work / "records", meanwhile)
 
     def _folder(self, name: str) -> Path:
         (self.work / name).mkdir(exist_ok=True)

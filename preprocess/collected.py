@@ -63,22 +63,18 @@ class Writer:
         """Adds a block: documents, and [D] uint8 the place of each one's split in SPLITS."""
         count, place = len(texts), texts.verbatim
         offsets = np.concatenate([np.zeros(1, np.int64), texts.ends])
+        columns = {name: pa.nulls(count, _SCHEMA.field(name).type) for name in ("pieces", "text", "start", "length")}
+        columns |= {"name": texts.names, "split": pa.array(splits)}
         if self._rules.sentences == "sentencex":
-            starts = sentences.piece_starts(texts, self._rules.sentences, self._rules.language)
-            bounds = np.searchsorted(starts, offsets)
-            relative = starts - np.repeat(texts.starts, np.diff(bounds))
-            pieces = pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), pa.array(relative.astype(np.int32)))
-        else:
-            pieces = pa.nulls(count, _SCHEMA.field("pieces").type)
-        none = {name: pa.nulls(count, _SCHEMA.field(name).type) for name in ("text", "start", "length")}
+            columns["pieces"] = _pieces(texts, sentences.piece_starts(texts, self._rules.sentences, self._rules.language))
+        metadata = None
         if place is None:
-            text = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(texts.data)))
-            where, metadata = none | {"text": text}, None
+            data = pa.py_buffer(np.ascontiguousarray(texts.data))
+            columns["text"] = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), data)
         else:
-            where = none | {"start": pa.array(place.starts), "length": pa.array(np.diff(offsets))}
+            columns |= {"start": pa.array(place.starts), "length": pa.array(np.diff(offsets))}
             found = self.files.setdefault(place.path, state(place.path))
             metadata = {"file": json.dumps([str(place.path), found])}
-        columns = {"name": texts.names, "split": pa.array(splits), "pieces": pieces, **where}
         self._file.write_batch(pa.record_batch(columns, schema=_SCHEMA), custom_metadata=metadata)
 
 
@@ -118,6 +114,13 @@ def lengths(batch: pa.RecordBatch) -> np.ndarray:
     """[D] int64: bytes of each document of a block."""
     given = batch.column("length")
     return np.diff(_offsets(batch.column("text"))) if given.null_count else _numbers(given, np.int64)
+
+
+def _pieces(texts: Texts, starts: np.ndarray) -> pa.ListArray:
+    """[D] where the pieces of each document start, counted from its own first byte."""
+    bounds = np.searchsorted(starts, np.append(texts.starts, len(texts.data)))
+    relative = starts - np.repeat(texts.starts, np.diff(bounds))
+    return pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), pa.array(relative.astype(np.int32)))
 
 
 def _numbers(column: pa.Array, kind: type) -> np.ndarray:

@@ -18,10 +18,6 @@ log = logging.getLogger("packlm")
 Task = TypeVar("Task", bound=Sized)
 
 
-def _nothing() -> None:
-    pass
-
-
 class Crew:
     """Whoever runs the tasks of a dataset, step after step. As a context manager: no process is left behind.
 
@@ -57,7 +53,7 @@ class Crew:
         tasks: Sequence[Task],
         what: str,
         records: Path,
-        meanwhile: Callable[[], None] = _nothing,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         """Calls `function`, importable by name, on every task; the largest go first, so that nobody waits for one at the end.
 
@@ -87,7 +83,11 @@ class Crew:
                 self._here(function, ordered, finished, meanwhile)
 
     def _here(
-        self, function: Callable[[Task], None], tasks: Sequence[Task], finished: Callable[[Task], None], meanwhile: Callable[[], None]
+        self,
+        function: Callable[[Task], None],
+        tasks: Sequence[Task],
+        finished: Callable[[Task], None],
+        meanwhile: Callable[[], None] | None,
     ) -> None:
         """Runs the tasks in processes of this machine. Those whose process was killed come last, one at a time: so one that needs
         much memory has all there is, and one that kills its process cannot bring others under suspicion."""
@@ -102,8 +102,9 @@ class Crew:
                     worker = self._idle.pop() if self._idle else Worker(function)
                     busy[worker] = queue.popleft()
                     worker.begin(function, busy[worker])
-                meanwhile()
-                meanwhile = _nothing
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
                 ready = wait([worker.connection for worker in busy])
                 for worker in [worker for worker in busy if worker.connection in ready]:
                     task = busy[worker]
