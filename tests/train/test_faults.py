@@ -49,9 +49,9 @@ class Gang:
         return ranks[0]
 
     def wait_for_step(self, step: int) -> None:
-        """Waits until a line of metrics says that a step is done."""
+        """Waits until a whole line of metrics says that a step is done; the last may be in the middle of being written."""
         until, path = time.monotonic() + 120, self.run / "train" / "metrics.jsonl"
-        while not path.exists() or not (made := path.read_text().splitlines()) or json.loads(made[-1])["step"] < step:
+        while not path.exists() or not (made := path.read_text().split("\n")[:-1]) or json.loads(made[-1])["step"] < step:
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < until
             time.sleep(0.02)
