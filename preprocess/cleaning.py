@@ -54,8 +54,8 @@ class Found:
     """[D] int64: byte of the source at which each begins; None where that cannot be said."""
     numbered: bool = True
     """Whether the names have the numbers in them."""
-    verbatim: bool = False
-    """Whether each document stands in the file of its source, byte for byte, from its offset on."""
+    untouched: bool = True
+    """Whether the bytes of each document are still those that were found."""
 
     @property
     def starts(self) -> np.ndarray:
@@ -87,7 +87,7 @@ class Found:
     def without(self, positions: np.ndarray) -> "Found":
         """The documents without the bytes at `positions`, which rise."""
         ends = self.ends - np.searchsorted(positions, self.ends)
-        return replace(self, data=np.delete(self.data, positions), ends=ends, verbatim=False)
+        return replace(self, data=np.delete(self.data, positions), ends=ends, untouched=False)
 
     def rewritten(self, changes: Mapping[int, bytes]) -> "Found":
         """The documents with others in some places; the indices rise."""
@@ -99,7 +99,7 @@ class Found:
             before = int(self.ends[index])
             lengths[index] = len(document)
         data = b"".join([*pieces, self.data[before:].data])
-        return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths), verbatim=False)
+        return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths), untouched=False)
 
     def texts(self) -> Texts:
         """The documents under their names."""
@@ -107,7 +107,7 @@ class Found:
             names = pc.binary_join_element_wise(self.source.name, pa.array(self.numbers).cast(pa.string()), ":")
         else:
             names = pa.array([self.source.name] * len(self.ends), pa.string())
-        if self.verbatim and self.source.path is not None and self.offsets is not None:
+        if self.untouched and self.source.plain and self.source.path is not None and self.offsets is not None:
             return Texts(names, self.data, self.ends, Verbatim(self.source.path.absolute(), self.offsets))
         return Texts(names, self.data, self.ends)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline.config import Corpus
 from pipeline.errors import PacklmError
 from preprocess import sentences
+from preprocess.sources import State, state_of
 from preprocess.texts import Texts
 
 _SCHEMA = pa.schema(
@@ -31,17 +32,13 @@ _SCHEMA = pa.schema(
     }
 )
 
-State = tuple[int, int]
-"""Size of a file and time of its last change in nanoseconds: another once somebody has written to it."""
-
 
 def state(path: Path) -> State | None:
     """The state of a file; None where there is none."""
     try:
-        found = path.stat()
+        return state_of(path.stat())
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
 
 
 class Writer:
@@ -157,12 +154,13 @@ def _standing(path: Path, before: State, starts: np.ndarray, sizes: np.ndarray) 
         with open(path, "rb") as stream:
             stream.seek(base)
             data = np.frombuffer(stream.read(stop - base), np.uint8)
-            found = os.fstat(stream.fileno())
+            after = state_of(os.fstat(stream.fileno()))
     except OSError as error:
         raise PacklmError(f"{path}: cannot be read: {error.strerror}") from None
-    if (found.st_size, found.st_mtime_ns) != before:
+    if after != before:
         raise PacklmError(f"{path}: changed while it was being read; run the same command again")
     if len(data) == sizes.sum():
         return data
+    # Not `gather`, whose index takes eight bytes for each byte of text.
     bounds = np.stack([starts, starts + sizes], axis=1).reshape(-1) - base
     return data[np.repeat(np.arange(len(bounds)) % 2 == 1, np.diff(bounds, prepend=0))]

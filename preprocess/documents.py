@@ -93,14 +93,14 @@ def _file(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
     offsets = None if offset is None else np.array([offset])
     data = np.frombuffer(b"".join(pieces), np.uint8)
     del pieces  # a long document is there once while others look at it
-    yield Found(part.source, data, np.array([len(data)]), np.array([1]), offsets, numbered=False, verbatim=part.source.plain)
+    yield Found(part.source, data, np.array([len(data)]), np.array([1]), offsets, numbered=False)
 
 
 def _lines(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
     for block in streams.lines(part, rules, counts):
         numbers = np.arange(block.number, block.number + len(block.ends))
         offsets = None if block.offset is None else block.offset + block.starts
-        yield Found(part.source, np.frombuffer(block.data, np.uint8), block.ends, numbers, offsets, verbatim=part.source.plain)
+        yield Found(part.source, np.frombuffer(block.data, np.uint8), block.ends, numbers, offsets)
 
 
 @dataclass
@@ -149,8 +149,7 @@ def _runs(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
             _refuse_long(source, np.diff(ends, prepend=0), numbers, rules)
             here = slice(0 if open_ is not None else 1, None)
             if len(ends[here]):
-                places = None if block.offset is None else offsets[here]
-                yield Found(source, ended, ends[here], numbers[here], places, verbatim=source.plain)
+                yield Found(source, ended, ends[here], numbers[here], None if block.offset is None else offsets[here])
             open_ = _Open(block.number + int(begun[-1]), offset + int(starts[begun[-1]]), [data[bounds[-1] :]])
         if open_ is not None:
             _refuse_long(source, np.array([open_.size]), np.array([open_.number]), rules)
@@ -158,7 +157,7 @@ def _runs(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Found]:
     if open_ is not None:
         place = np.array([open_.offset]) if known else None
         data, number, open_ = np.concatenate(open_.pieces), open_.number, None
-        yield Found(source, data, np.array([len(data)]), np.array([number]), place, verbatim=source.plain)
+        yield Found(source, data, np.array([len(data)]), np.array([number]), place)
 
 
 def _refuse_long(source: Source, sizes: np.ndarray, numbers: np.ndarray, rules: Corpus) -> None:

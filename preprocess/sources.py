@@ -31,6 +31,15 @@ _COMPRESSIONS: dict[str, Literal["gz", "zst"]] = {".gz": "gz", ".zst": "zst"}
 _ASCII_SPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 
 
+State = tuple[int, int]
+"""Size of a file and time of its last change in nanoseconds: another once somebody has written to it."""
+
+
+def state_of(found: os.stat_result) -> State:
+    """The state of a file, from what the system says of it."""
+    return found.st_size, found.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Source:
     """A file, or a document made on the spot (`data`), under the name that goes into the dataset."""
@@ -58,8 +67,8 @@ class Source:
 
     @property
     def plain(self) -> bool:
-        """Whether its text stands in a file, in UTF-8."""
-        return self.path is not None and self.kind == "text" and self.compression is None and self.encoding == "utf-8"
+        """Whether its bytes are its text, in UTF-8."""
+        return self.kind == "text" and self.compression is None and self.encoding == "utf-8"
 
     def open(self) -> BinaryIO:
         """The bytes as a stream; `PacklmError` naming the file where it cannot be read."""
@@ -90,15 +99,14 @@ class Source:
             raise PacklmError(f"{self.where}: column {field!r} holds {kind}, not strings; name another with --corpus.text_field")
         return file
 
-    def state(self) -> tuple[int, int]:
-        """(size, time of the last change in nanoseconds): differs once somebody has written to the file; `PacklmError` if it is gone."""
+    def state(self) -> State:
+        """The state of its file; `PacklmError` if that is gone."""
         if self.path is None:
             return len(self.data or b""), 0
         try:
-            found = self.path.stat()
+            return state_of(self.path.stat())
         except OSError as error:
             raise PacklmError(f"{self.where}: cannot be read: {error.strerror}") from None
-        return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)

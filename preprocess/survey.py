@@ -13,7 +13,7 @@ from pipeline.dataset import SPLITS
 from pipeline.errors import RequestError
 from pipeline.log import progress
 from preprocess import collect, sources
-from preprocess.sources import Part, Source
+from preprocess.sources import Part, Source, State
 
 TASK_BYTES = 1 << 25
 """Text a collect task reads, about."""
@@ -26,8 +26,8 @@ class Survey:
 
     corpus: dict[str, str]
     """`SPLIT: NAME` (the split that the source was given for) -> SHA-256 of its bytes, in the order of the text."""
-    states: dict[Source, tuple[int, int]]
-    """Size and time of change of each source, before it was read."""
+    states: dict[Source, State]
+    """The state of each source, before it was read."""
     parts: list[tuple[str, Part]]
     """(split it was given for, part), in the order of the text."""
 
