@@ -5,9 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def rank() -> int:
@@ -46,5 +47,7 @@ class _Plain(logging.Formatter):
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
     """A tqdm bar on standard error, silent where nobody watches: not a terminal, or not rank 0."""
+    from tqdm import tqdm
+
     watched = sys.stderr.isatty() and rank() == 0
     return tqdm(items, disable=not watched, dynamic_ncols=True, leave=False, **options)

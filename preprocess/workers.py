@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -126,11 +127,20 @@ def serve(descriptor: int) -> None:
     connection, messages = Connection(descriptor), queue.SimpleQueue[bytes]()
     threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
     log.setup()
+    sys.meta_path.insert(0, _NoPandas())
     memory.keep_freed()  # block after block asks for arrays of the same size
     with contextlib.suppress(Exception):  # what fails here does so again with the first task, and is told then
         pickle.loads(messages.get())
     while True:
         connection.send_bytes(_outcome(messages.get()))
+
+
+class _NoPandas(MetaPathFinder):
+    """Says that pandas is not there: Arrow would take half a second to import it, only to see whether an array is one of its own."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
 
 
 def _listen(connection: Connection, messages: "queue.SimpleQueue[bytes]") -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,15 @@ def cores(task: Task) -> None:
 
     counts = [pa.cpu_count(), pa.io_thread_count(), os.environ.get("TOKENIZERS_PARALLELISM"), os.environ.get("RAYON_NUM_THREADS")]
     (task.folder / task.name).write_text(str(counts))
+
+
+def imports(task: Task) -> None:
+    """Gives Arrow an array, and writes down whether pandas was imported for it."""
+    import numpy as np
+    import pyarrow as pa
+
+    assert pa.array(np.arange(3)).to_pylist() == [0, 1, 2]
+    (task.folder / task.name).write_text(str("pandas" in sys.modules))
 
 
 def alive(pid: int) -> bool:

@@ -14,7 +14,7 @@ from pipeline.errors import PacklmError, RequestError
 from preprocess import executors
 from preprocess.executors import Crew, Task
 from tests.preprocess.jobs import Task as Job
-from tests.preprocess.jobs import alive, cores, tried, until, work
+from tests.preprocess.jobs import alive, cores, imports, tried, until, work
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +102,11 @@ def test_the_largest_task_begins_first(tmp_path):
 def test_a_worker_is_one_core(tmp_path):
     run(cores, [Job("a", tmp_path), Job("b", tmp_path)], tmp_path)
     assert (tmp_path / "a").read_text() == "[1, 1, 'false', '1']"
+
+
+def test_a_worker_takes_no_time_to_import_pandas(tmp_path):
+    run(imports, [Job("a", tmp_path), Job("b", tmp_path)], tmp_path)
+    assert (tmp_path / "a").read_text() == "False"
 
 
 PROGRAM = """
