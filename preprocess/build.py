@@ -1,7 +1,8 @@
 """The stage: makes the dataset beside its place, going on where an interrupted run stopped, and puts it there in whole.
 
     .NAME.building/spool/          what came through standard input or from the hub
-    .NAME.building/KEY/texts/      what was collected; KEY is a digest of settings, corpus and library versions
+    .NAME.building/KEY/texts/      what was collected; KEY is a digest of settings and library versions
+    .NAME.building/KEY/corpus.json digest of the corpus that was collected
     .NAME.building/KEY/counts/     words or characters of the training split
     .NAME.building/KEY/dataset/    the dataset in the making
     .NAME.building/KEY/done/       what finished shards left
@@ -28,7 +29,7 @@ from pipeline.errors import PacklmError, RequestError
 from preprocess import collect, given, learn, plan, report, shards, survey, tokenizer
 from preprocess.encoding import Encoder
 from preprocess.executors import Crew
-from preprocess.origin import Origin, difference
+from preprocess.origin import Origin, difference, settings_of
 
 log = logging.getLogger("packlm")
 
@@ -97,25 +98,30 @@ def repair(settings: Config, folder: Path) -> list[str]:
 
 
 class _Making:
-    """The steps that make a dataset, in its work folder. What it is made from is known once this is there."""
+    """The steps that make a dataset, in its work folder. The corpus is being read from the moment this is there."""
 
     def __init__(self, settings: Config, crew: Crew, likely: bool):
         """`likely`: whether there will be something to make, once the corpus is surveyed."""
         self.settings, self.crew = settings, crew
         found = survey.find(settings, _building(settings.dataset.dir) / "spool")
+        self.num_tasks = survey.num_tasks(found, settings.corpus)
         if likely:
-            crew.expect(collect.make, survey.num_tasks(found, settings.corpus))
+            crew.expect(collect.make, self.num_tasks)
         self.ready = given.load_given(settings.tokenizer)
-        self.surveyed = survey.survey(found, settings.corpus)
-        self.origin = Origin.of(settings, self.ready, self.surveyed.corpus)
+        self.survey = survey.Survey(found, settings.corpus)
         self.counts: Counter[str] = Counter()
 
     @cached_property
+    def origin(self) -> Origin:
+        """What the dataset is made from; waits until the corpus is read."""
+        self.survey.wait()
+        return Origin(settings_of(self.settings, self.ready), self.survey.corpus)
+
+    @cached_property
     def work(self) -> Path:
-        """The work folder of what is made from this."""
+        """The work folder of what is made with these settings."""
         versions = [dataset.VERSION, version("tokenizers"), version("pyarrow"), version("sentencex"), version("matplotlib")]
-        key = files.digest([self.origin.settings, list(self.origin.corpus.items()), versions])
-        return _work_folder(self.settings.dataset.dir, key)
+        return _work_folder(self.settings.dataset.dir, files.digest([settings_of(self.settings, self.ready), versions]))
 
     @property
     def making(self) -> Path:
@@ -184,12 +190,20 @@ class _Making:
 
     def collect(self) -> tuple[list[plan.Found], list[plan.Task]]:
         """Collects the text, counting what was cleaned, and plans the shards."""
-        rules = self.settings.corpus
-        spelled_eos = learn.spelled_eos(self.settings.tokenizer, self.ready)
-        jobs = survey.jobs(self.surveyed, self.settings, spelled_eos, self._folder("texts"))
-        self._run(collect.make, jobs, collect.Job.finished, "collecting text")
-        if changed := self.surveyed.changed():
+        rules, begun = self.settings.corpus, (self.work / "texts").exists()
+        if begun:
+            self._forget_other_corpus()
+        spelled_eos, folder = learn.spelled_eos(self.settings.tokenizer, self.ready), self._folder("texts")
+        arriving = survey.jobs(self.survey, self.settings, spelled_eos, folder)
+        if self.crew.parallel(self.num_tasks) and not begun:
+            self.crew.run_arriving(collect.make, arriving, "collecting text", self.survey.size)
+        else:
+            self.survey.wait()
+            self._run(collect.make, list(arriving), collect.Job.finished, "collecting text")
+        if changed := self.survey.changed():
             raise PacklmError(f"{changed[0].path}: changed while it was being read ({len(changed)} files did); run the same command again")
+        files.write_json(self.work / "corpus.json", dataset.corpus_digest(self.origin.corpus))
+        jobs = list(survey.jobs(self.survey, self.settings, spelled_eos, folder))
         for job in jobs:
             self.counts.update(collect.result(job)["counts"])
         found = plan.found(jobs)
@@ -200,7 +214,7 @@ class _Making:
         planned = plan.tasks(found, self.settings.dataset.shards)
         if "train" not in _splits(planned):
             what = "; ".join(f"{reason}: {count:,}" for reason, count in self.counts.items()) or "nothing skipped"
-            raise RequestError(f"corpus.train: no text to train on in {len(self.surveyed.states):,} sources ({what})")
+            raise RequestError(f"corpus.train: no text to train on in {len(self.survey.states):,} sources ({what})")
         return found, planned
 
     def learn(self, found: Sequence[plan.Found]) -> None:
@@ -223,6 +237,14 @@ class _Making:
         jobs = [job for job in jobs if wanted(job)]
         self._run(shards.make, jobs, shards.finished, "making shards", report.prepare)
         return jobs
+
+    def _forget_other_corpus(self) -> None:
+        """Throws away what an interrupted run has made, if it was of other text than there is now."""
+        marker = self.work / "corpus.json"
+        if marker.exists() and files.read_json(marker) != dataset.corpus_digest(self.origin.corpus):
+            other = self.work.rename(self.work.with_suffix(".other"))  # gone as a whole, or there as a whole
+            shutil.rmtree(other)
+            self.work.mkdir()
 
     def _run(
         self,

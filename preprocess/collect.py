@@ -43,9 +43,13 @@ class Job(LeavesTable):
     def size(self) -> int:
         return sum(part.size for part in self.parts)
 
+    def reads(self) -> str:
+        """A digest of what is read: parts of files as these are now."""
+        return files.digest([[self.given, part.start, part.stop, part.number, *part.source.marks()] for part in self.parts])
+
     def finished(self) -> bool:
-        """Whether that was done before, and both the collected file and those in which its text stands are as they were."""
-        return super().finished() and all(collected.state(Path(path)) == tuple(state) for path, state in result(self)["files"].items())
+        """Whether that was done before, of the same parts, and both the collected file and what it was collected from are as they were."""
+        return super().finished() and result(self)["reads"] == self.reads()
 
     @property
     def hashes(self) -> Path:
@@ -57,7 +61,7 @@ def make(job: Job) -> None:
     """Collects the documents of a job's parts; then writes `job.done`."""
     counts: Counter[str] = Counter()
     batches: list[dict[str, list[int]]] = []
-    hashes = []
+    hashes, reads = [], job.reads()
     with files.atomic(job.path) as stream, collected.Writer(stream, job.corpus) as writer:
         for texts in documents.read_all(job.parts, job.corpus, job.spelled_eos, counts):
             splits = split_numbers(texts, job.given, job.corpus)
@@ -68,8 +72,7 @@ def make(job: Job) -> None:
     if job.corpus.duplicates == "skip":
         with files.atomic(job.hashes) as stream:
             np.save(stream, np.concatenate(hashes or [np.empty((0, HASH_BYTES), np.uint8)]))
-    standing = {str(path): state for path, state in writer.files.items()}
-    job.finish({"batches": batches, "counts": dict(+counts), "files": standing})
+    job.finish({"batches": batches, "counts": dict(+counts), "reads": reads})
 
 
 def split_numbers(texts: Texts, given: str, rules: Corpus) -> np.ndarray:

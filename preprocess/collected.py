@@ -33,22 +33,13 @@ _SCHEMA = pa.schema(
 )
 
 
-def state(path: Path) -> State | None:
-    """The state of a file; None where there is none."""
-    try:
-        return state_of(path.stat())
-    except OSError:
-        return None
-
-
 class Writer:
     """Writes a collected file to a stream. As a context manager: the file is whole once the block has ended."""
 
     def __init__(self, stream: IO[bytes], rules: Corpus):
         self._file = pa.ipc.new_file(stream, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         self._rules = rules
-        self.files: dict[Path, State | None] = {}
-        """The files in which text stands that was not copied, and their states."""
+        self._states: dict[Path, State | None] = {}  # of the files in which text stands that was not copied
 
     def __enter__(self) -> "Writer":
         return self
@@ -70,7 +61,7 @@ class Writer:
             columns["text"] = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), data)
         else:
             columns |= {"start": pa.array(place.starts), "length": pa.array(np.diff(offsets))}
-            found = self.files.setdefault(place.path, state(place.path))
+            found = self._states.setdefault(place.path, _state(place.path))
             metadata = {"file": json.dumps([str(place.path), found])}
         self._file.write_batch(pa.record_batch(columns, schema=_SCHEMA), custom_metadata=metadata)
 
@@ -111,6 +102,14 @@ def lengths(batch: pa.RecordBatch) -> np.ndarray:
     """[D] int64: bytes of each document of a block."""
     given = batch.column("length")
     return np.diff(_offsets(batch.column("text"))) if given.null_count else _numbers(given, np.int64)
+
+
+def _state(path: Path) -> State | None:
+    """The state of a file; None where it is gone, which whoever reads it will find out."""
+    try:
+        return state_of(path.stat())
+    except OSError:
+        return None
 
 
 def _pieces(texts: Texts, starts: np.ndarray) -> pa.ListArray:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +11,7 @@ from typing import TypeVar
 from pipeline import config, memory
 from pipeline.log import progress
 from preprocess import clusters
+from preprocess.arriving import Arriving
 from preprocess.workers import Died, Sized, Worker, killed_twice
 
 log = logging.getLogger("packlm")
@@ -42,10 +43,14 @@ class Crew:
     def __exit__(self, *about: object) -> None:
         self._end_idle()
 
+    def parallel(self, tasks: int) -> bool:
+        """Whether so many tasks are done by several processes of this machine."""
+        return self._settings.executor == "processes" and min(self._workers, tasks) > 1
+
     def expect(self, function: Callable[[Task], None], tasks: int) -> None:
         """Has processes come up for a step of about so many tasks, while something else is done."""
-        if self._settings.executor == "processes" and (workers := min(self._workers, tasks)) > 1:
-            self._idle += [Worker(function) for _ in range(workers - len(self._idle))]
+        if self.parallel(tasks):
+            self._idle += [Worker(function) for _ in range(min(self._workers, tasks) - len(self._idle))]
 
     def run(
         self,
@@ -73,20 +78,29 @@ class Crew:
 
             if self._settings.executor != "processes":
                 clusters.run(function, ordered, self._settings, what, records, finished)
-            elif min(self._workers, len(tasks)) <= 1:
+            elif self.parallel(len(tasks)):
+                self._here(function, ordered, None, finished, meanwhile)
+            else:
                 if len(tasks) > 1:  # a single one may be large, and takes no more memory than it must
                     memory.keep_freed()
                 for task in ordered:
                     function(task)
                     finished(task)
-            else:
-                self._here(function, ordered, finished, meanwhile)
+
+    def run_arriving(self, function: Callable[[Task], None], tasks: Iterator[Task], what: str, size: int) -> None:
+        """`run` of tasks that are still being found, by several processes of this machine: the first begin while others are awaited.
+
+        `size`: bytes of text in all of them, about. What `tasks` raises is raised here too.
+        """
+        with progress(total=size, desc=what, unit="B", unit_scale=True) as bar:
+            self._here(function, (), Arriving(tasks), lambda task: bar.update(task.size), None)
 
     def _here(
         self,
         function: Callable[[Task], None],
         tasks: Sequence[Task],
-        finished: Callable[[Task], None],
+        arriving: Arriving[Task] | None,
+        finished: Callable[[Task], object],
         meanwhile: Callable[[], None] | None,
     ) -> None:
         """Runs the tasks in processes of this machine. Those whose process was killed come last, one at a time: so one that needs
@@ -94,8 +108,8 @@ class Crew:
         waiting, suspects = deque(tasks), deque[Task]()
         busy: dict[Worker, Task] = {}
         try:
-            while waiting or busy or suspects:
-                if alone := not waiting and not busy:
+            while waiting or busy or suspects or arriving:
+                if alone := not waiting and not busy and not arriving:
                     self._end_idle()
                 queue, places = (suspects, 1) if alone else (waiting, self._workers)
                 while queue and len(busy) < places:
@@ -105,7 +119,12 @@ class Crew:
                 if meanwhile is not None:
                     meanwhile()
                     meanwhile = None
-                ready = wait([worker.connection for worker in busy])
+                ready = wait([worker.connection for worker in busy] + ([arriving.connection] if arriving else []))
+                if arriving and arriving.connection in ready:
+                    if (task := arriving.take()) is not None:
+                        waiting.append(task)
+                    else:
+                        arriving = None
                 for worker in [worker for worker in busy if worker.connection in ready]:
                     task = busy[worker]
                     try:

@@ -25,18 +25,15 @@ class Origin:
     settings: dict[str, Any]
     corpus: dict[str, str]
 
-    @staticmethod
-    def of(config: Config, ready: str | None, corpus: dict[str, str]) -> "Origin":
-        """The origin of the dataset that a configuration, its ready tokenizer (see `given.load_given`) and a surveyed corpus give."""
-        tokenizer = config.tokenizer.model_dump(mode="json", include=_USED[config.tokenizer.kind])
-        return Origin(
-            {
-                "corpus": config.corpus.model_dump(mode="json", exclude=set(SPLITS)),
-                "tokenizer": {**tokenizer, "file": given.identity(ready)},
-                "dataset": config.dataset.model_dump(mode="json", exclude={"dir", "executor", "workers", "slurm"}),
-            },
-            corpus,
-        )
+
+def settings_of(config: Config, ready: str | None) -> dict[str, Any]:
+    """The settings that count; `ready`: the text of a tokenizer that is not trained (see `given.load_given`)."""
+    tokenizer = config.tokenizer.model_dump(mode="json", include=_USED[config.tokenizer.kind])
+    return {
+        "corpus": config.corpus.model_dump(mode="json", exclude=set(SPLITS)),
+        "tokenizer": {**tokenizer, "file": given.identity(ready)},
+        "dataset": config.dataset.model_dump(mode="json", exclude={"dir", "executor", "workers", "slurm"}),
+    }
 
 
 def difference(old: Origin, new: Origin) -> list[str]:

@@ -100,11 +100,22 @@ class Source:
         return file
 
     def state(self) -> State:
-        """The state of its file; `PacklmError` if that is gone."""
+        """The state of its file, `PacklmError` if that is gone; of a document made on the spot, its size and a hash."""
         if self.path is None:
-            return len(self.data or b""), 0
+            data = self.data or b""
+            return len(data), int.from_bytes(hashlib.sha256(data).digest()[:8])
+        return state_of(self._stat(self.path))
+
+    def marks(self) -> list[str | int]:
+        """What is another once somebody has renamed it or written to it, even secretly: the last time here is one that nobody can set."""
+        if self.path is None:
+            return [self.name, *self.state()]
+        found = self._stat(self.path)
+        return [self.name, str(self.path), *state_of(found), found.st_ctime_ns]
+
+    def _stat(self, path: Path) -> os.stat_result:
         try:
-            return state_of(self.path.stat())
+            return path.stat()
         except OSError as error:
             raise PacklmError(f"{self.where}: cannot be read: {error.strerror}") from None
 
@@ -121,16 +132,6 @@ class Part:
     """Number of its first line (of Parquet, row) in the source, from 1."""
     size: int
     """Its bytes in the file; of Parquet, those of its text before compression."""
-
-
-@dataclass(frozen=True)
-class Surveyed:
-    """What is known of a source once its bytes were read."""
-
-    sha256: str
-    size_bytes: int
-    parts: tuple[Part, ...]
-    """In order; together the whole source."""
 
 
 def find(given: Sequence[str], rules: Corpus, split: str, spool: Path) -> list[Source]:
@@ -198,26 +199,35 @@ def refuse_repeats(splits: dict[str, list[Source]]) -> None:
                 )
 
 
-def survey(source: Source, rules: Corpus, part_bytes: int = 1 << 25) -> Surveyed:
-    """Reads the bytes of a source, and cuts it at the first document that begins at or after every multiple of `part_bytes`.
+def survey(source: Source, rules: Corpus, part_bytes: int = 1 << 25) -> Iterator[Part | str]:
+    """Reads all bytes of a source once. Yields its parts in order, together the whole, each before it is read; last the bytes' SHA-256.
 
-    Plain files of lines, paragraphs, articles (`document = "pattern"`) and JSONL are cut, in encodings whose line feeds can be told
-    without decoding; Parquet at row groups, so that no part but the last has fewer than `part_bytes`. Anything else is one part.
-    Memory: a block, or the longest line.
+    Lines, paragraphs, what begins at a pattern, and JSONL are cut, in encodings whose line feeds can be told without decoding; Parquet at
+    row groups, so that no part but the last has fewer than `part_bytes`. Anything else is one part. Memory: a block, or the longest line.
 
     Raises:
         PacklmError: a file that cannot be read; Parquet that is damaged or has no such column.
     """
     try:
-        cuts = _cuts(source, rules, part_bytes)
-        sha256, size, before = _digest(source, cuts)
+        content = hashlib.sha256()
+        if source.kind == "parquet":
+            yield from _row_groups(source, rules, part_bytes)
+            with source.open() as stream:
+                for block in _blocks(stream, source.state()[0]):
+                    content.update(block)
+        else:
+            size = source.state()[0]
+            bounds, number = [0, *_cuts(source, rules, part_bytes), size], 1
+            with source.open() as stream:
+                for start, stop in pairwise(bounds):
+                    yield Part(source, start, stop, number, stop - start)
+                    for block in _blocks(stream, stop - start):
+                        content.update(block)
+                        if stop < size:  # many short lines: numpy counts them three times as fast as `bytes.count`
+                            number += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
     except OSError as error:
         raise PacklmError(f"{source.where}: cannot be read: {error.strerror}") from None
-    if source.kind == "parquet":
-        return Surveyed(sha256, size, tuple(_row_groups(source, rules, part_bytes)))
-    places = pairwise([0, *cuts, size])
-    parts = (Part(source, start, stop, number, stop - start) for (start, stop), number in zip(places, before, strict=True))
-    return Surveyed(sha256, size, tuple(parts))
+    yield content.hexdigest()
 
 
 def whole(source: Source, rules: Corpus) -> Part:
@@ -228,19 +238,11 @@ def whole(source: Source, rules: Corpus) -> Part:
     return next(_row_groups(source, rules, 1 << 62))
 
 
-def _digest(source: Source, cuts: Sequence[int]) -> tuple[str, int, list[int]]:
-    """(SHA-256, bytes, number of the line that begins at 0 and at each cut)."""
-    content, position, number, numbers = hashlib.sha256(), 0, 1, [1]
-    with source.open() as stream:
-        for cut in [*cuts, None]:
-            while block := stream.read(_HASHED if cut is None else min(_HASHED, cut - position)):
-                content.update(block)
-                position += len(block)
-                if cut is not None:  # many short lines: numpy counts them three times as fast as `bytes.count`
-                    number += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
-            if cut is not None:
-                numbers.append(number)
-    return content.hexdigest(), position, numbers
+def _blocks(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes, or what is left."""
+    while size > 0 and (block := stream.read(min(size, _HASHED))):
+        size -= len(block)
+        yield block
 
 
 def has_cuts(source: Source, rules: Corpus) -> bool:

@@ -11,10 +11,11 @@ from pipeline import dataset, files
 from pipeline.errors import PacklmError, RequestError
 from preprocess import __main__ as command
 from preprocess import build as stage
-from preprocess import shards, survey
+from preprocess import shards, sources, survey
 from preprocess.build import build
 from preprocess.executors import Crew
 from tests.preprocess.conftest import TEXTS, tree
+from tests.preprocess.jobs import until
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 
@@ -63,6 +64,70 @@ def test_an_interrupted_run_goes_on_where_it_was(settings, made, monkeypatch):
     assert tree(made()[0]) == whole
     assert sorted(redone) == sorted({"train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003"} - {done[1].stem})
     assert [path.name for path in folder.parent.iterdir() if path.name != ".small.lock"] == ["small"]
+
+
+def test_text_is_collected_while_the_rest_is_read(settings, corpus, monkeypatch):
+    monkeypatch.setattr(survey, "TASK_BYTES", 40)  # a collect task for each document
+    building = settings().dataset.dir.with_name(".small.building")
+
+    def waiting(source, *others, real=sources.survey):
+        if source.name == "articles/sub/d.txt":
+            until(lambda: any(building.glob("*/texts/texts-00000.json")))
+        yield from real(source, *others)
+
+    whole = tree(_built(settings(corpus__on_bad_text="replace", dataset__dir=settings().dataset.dir.with_name("other"))))
+    monkeypatch.setattr(sources, "survey", waiting)
+    assert tree(_built(settings(corpus__on_bad_text="replace", dataset__workers=2))) == whole
+
+
+@pytest.mark.parametrize("step", ["changed", "collect", "learn", "shards"])
+@pytest.mark.parametrize("change", ["written", "secretly", "split", "name"])
+def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_path, monkeypatch, step, change):
+    """Interrupted while text is collected, or after a step; then other sources stand where those were."""
+    rules = {"corpus__document": "line", "corpus__on_bad_text": "replace", "tokenizer__kind": "word"}
+    if change == "split":
+        rules |= {"corpus__train": str(corpus / "sub"), "corpus__validation": str(corpus / "a.txt")}
+    elif change == "name":
+        for path in corpus.glob("*.txt"):
+            path.unlink()
+
+    class Interrupted(Exception):
+        pass
+
+    where = survey.Survey if step == "changed" else stage._Making
+    real = getattr(where, step)
+
+    def stopped(*arguments):
+        real(*arguments)
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(where, step, stopped)
+        build(settings(**rules))
+    if change == "split":
+        rules["corpus__test"] = rules.pop("corpus__validation")
+    elif change == "name":
+        rules["corpus__train"] = str(corpus / "sub")
+    elif change in ("written", "secretly"):
+        for path in (corpus / "a.txt", corpus / "sub" / "d.txt"):
+            before = path.stat()
+            path.write_text(path.read_text().swapcase())
+            if change == "secretly":
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    undisturbed = tree(_built(settings(dataset__dir=tmp_path / "undisturbed" / "small", **rules)))
+    assert tree(_built(settings(**rules))) == undisturbed
+
+
+def test_what_several_processes_have_collected_is_not_collected_again(settings, monkeypatch):
+    monkeypatch.setattr(survey, "TASK_BYTES", 40)
+    folder = settings().dataset.dir
+    found = []
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(survey.Survey, "changed", lambda _: 1 / 0)
+            build(settings(corpus__on_bad_text="replace", dataset__workers=2))
+        found.append({path.name: path.stat().st_mtime_ns for path in folder.parent.glob(".small.building/*/texts/*.arrow")})
+    assert len(found[0]) > 2 and found[1] == found[0]
 
 
 class _CutOff(BaseException):

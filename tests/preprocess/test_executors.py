@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,40 @@ def test_a_worker_is_one_core(tmp_path):
 def test_a_worker_takes_no_time_to_import_pandas(tmp_path):
     run(imports, [Job("a", tmp_path), Job("b", tmp_path)], tmp_path)
     assert (tmp_path / "a").read_text() == "False"
+
+
+def test_tasks_begin_while_others_are_still_to_be_found(tmp_path):
+    def found():
+        yield Job("a", tmp_path)
+        until(lambda: (tmp_path / "a").exists())
+        yield Job("b", tmp_path, deaths=1)
+        until(lambda: len(tried(Job("b", tmp_path))) == 1)
+        time.sleep(1)
+        assert len(tried(Job("b", tmp_path))) == 1  # again at the end, when it is alone
+        yield Job("c", tmp_path)
+
+    with Crew(config.Dataset(workers=2)) as crew:
+        crew.run_arriving(work, found(), "tasks", size=3)
+        crew.run_arriving(work, iter(()), "none", size=0)
+    assert [(tmp_path / name).read_text() for name in "abc"] == list("abc")
+    assert [len(tried(Job(name, tmp_path))) for name in "abc"] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("place", ["among the tasks", "where they are found"])
+def test_errors_arrive_while_tasks_are_still_to_be_found(tmp_path, place):
+    long = Job("long", tmp_path, seconds=30)
+
+    def found():
+        yield long
+        until(lambda: (tmp_path / "long.running").exists())
+        if place == "where they are found":
+            raise RequestError("wrong is wrong")
+        yield Job("wrong", tmp_path, raises="request")
+        until(lambda: False)
+
+    with Crew(config.Dataset(workers=2)) as crew, pytest.raises(RequestError, match=r"^wrong is wrong$"):
+        crew.run_arriving(work, found(), "tasks", size=2)
+    assert not any(alive(pid) for pid in tried(long)) and not (tmp_path / "long").exists()
 
 
 PROGRAM = """

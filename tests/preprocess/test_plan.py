@@ -22,8 +22,8 @@ def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey, "TASK_BYTES", task_bytes)
         patch.setattr(streams, "BLOCK", block)
-        surveyed = survey.survey(survey.find(settings, folder / "spool"), settings.corpus)
-        jobs = survey.jobs(surveyed, settings, False, folder / "texts")
+        surveyed = survey.Survey(survey.find(settings, folder / "spool"), settings.corpus)
+        jobs = list(survey.jobs(surveyed, settings, False, folder / "texts"))
         for job in jobs:
             collect.make(job)
             assert job.finished()

@@ -84,7 +84,7 @@ def test_links_in_circles_and_to_nowhere(articles):
 def test_unreadable(articles):
     (articles / "a.txt").chmod(0)
     with pytest.raises(PacklmError, match=r"a\.txt: cannot be read"):
-        [sources.survey(source, Corpus()) for source in find(articles)]
+        [list(sources.survey(source, Corpus())) for source in find(articles)]
 
 
 def test_a_file_that_may_not_be_opened_is_named(articles, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_file_that_may_not_be_opened_is_named(articles, monkeypatch):
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(PacklmError, match=r"a\.txt: cannot be read: Permission denied"):
-        sources.survey(Source("a.txt", articles / "a.txt"), Corpus())
+        list(sources.survey(Source("a.txt", articles / "a.txt"), Corpus()))
 
 
 def test_repeats_are_refused(articles, tmp_path):
@@ -228,9 +228,12 @@ def test_values_of_the_hub_that_are_no_strings_reach_the_reader(tmp_path, monkey
     assert source.name == "org/x:train" and source.where == "hub:org/x"
 
 
-def survey(data, part_bytes, name="x", **rules):
+def parts(data, part_bytes, name="x", **rules):
+    """The parts of a source of these bytes."""
     source = Source(name, data=data, kind="jsonl" if name.endswith("jsonl") else "text", encoding=rules.pop("codec", "utf-8"))
-    return sources.survey(source, Corpus(**rules), part_bytes)
+    *found, sha256 = sources.survey(source, Corpus(**rules), part_bytes)
+    assert sha256 == hashlib.sha256(data).hexdigest()
+    return found
 
 
 LINES = st.lists(st.sampled_from([b"a", b"", b" ", b"=", b"= x", b"bcd", b"\xff", b"\r"])).map(b"\n".join)
@@ -238,7 +241,7 @@ LINES = st.lists(st.sampled_from([b"a", b"", b" ", b"=", b"= x", b"bcd", b"\xff"
 
 @given(data=LINES, part_bytes=st.integers(1, 12), by=st.sampled_from(["line", "paragraph", "pattern"]))
 def test_parts_begin_at_the_first_document_at_or_after_each_multiple(data, part_bytes, by):
-    surveyed = survey(data, part_bytes, document=by, document_pattern="=.*" if by == "pattern" else "")
+    found = parts(data, part_bytes, document=by, document_pattern="=.*" if by == "pattern" else "")
     starts = [0, *(place.end() for place in re.finditer(rb"\n", data) if place.end() < len(data))]
     lines = [data[start:].split(b"\n")[0] for start in starts]
     if by == "paragraph":
@@ -247,46 +250,46 @@ def test_parts_begin_at_the_first_document_at_or_after_each_multiple(data, part_
         starts = [start for start, line in zip(starts, lines, strict=True) if line.strip().startswith(b"=")]
     expected = [0]
     for target in range(part_bytes, len(data), part_bytes):
-        found = next((start for start in starts if start >= target), None)
-        if found is not None and found not in expected:
-            expected.append(found)
-    assert [part.start for part in surveyed.parts] == expected
-    assert [part.stop for part in surveyed.parts] == [*expected[1:], len(data)]
-    assert [part.number for part in surveyed.parts] == [data[:start].count(b"\n") + 1 for start in expected]
-    assert (surveyed.sha256, surveyed.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
-    assert all(part.size == part.stop - part.start for part in surveyed.parts)
+        start = next((start for start in starts if start >= target), None)
+        if start is not None and start not in expected:
+            expected.append(start)
+    assert [part.start for part in found] == expected
+    assert [part.stop for part in found] == [*expected[1:], len(data)]
+    assert [part.number for part in found] == [data[:start].count(b"\n") + 1 for start in expected]
+    assert all(part.size == part.stop - part.start for part in found)
 
 
 def test_what_is_cut_and_what_is_not(monkeypatch):
     monkeypatch.setattr(sources, "_BLOCK", 3)
     data = b'{"text": "a"}\n' * 10
-    assert len(survey(data, 1, "x.jsonl").parts) == 10 and len(survey(data, 14, "x.jsonl").parts) == 10
-    assert len(survey(data, 20, "x.jsonl").parts) == 7
-    assert len(survey(data, 1, document="file").parts) == 1
-    assert len(survey(data, 1, document="line", codec="cp1252").parts) == 10
-    assert len(survey(data, 1, document="line", codec="utf-16").parts) == 1
-    assert len(survey(b"", 1, document="line").parts) == 1
+    assert len(parts(data, 1, "x.jsonl")) == 10 and len(parts(data, 14, "x.jsonl")) == 10
+    assert len(parts(data, 20, "x.jsonl")) == 7
+    assert len(parts(data, 1, document="file")) == 1
+    assert len(parts(data, 1, document="line", codec="cp1252")) == 10
+    assert len(parts(data, 1, document="line", codec="utf-16")) == 1
+    assert len(parts(b"", 1, document="line")) == 1
     compressed = Source("x.gz", data=data, compression="gz")
-    assert len(sources.survey(compressed, Corpus(document="line"), 1).parts) == 1
+    assert len(list(sources.survey(compressed, Corpus(document="line"), 1))) == 2
     long = b" " * 9000 + b"a\n" + b"b\n\nc"
-    assert [part.start for part in survey(long, 9002, document="paragraph").parts] == [0, 9005]
+    assert [part.start for part in parts(long, 9002, document="paragraph")] == [0, 9005]
 
 
 def test_parquet_is_cut_at_row_groups(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"n": range(10), "text": ["abc"] * 10}), path, row_group_size=3)
     source = Source("x.parquet", path, kind="parquet")
-    parts = sources.survey(source, Corpus(), 1).parts
-    assert [(part.start, part.stop, part.number) for part in parts] == [(0, 1, 1), (1, 2, 4), (2, 3, 7), (3, 4, 10)]
-    assert sources.survey(source, Corpus(), 1 << 30).parts == (sources.whole(source, Corpus()),)
-    two = sources.survey(source, Corpus(), parts[0].size + 1).parts
+    *found, sha256 = sources.survey(source, Corpus(), 1)
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [(part.start, part.stop, part.number) for part in found] == [(0, 1, 1), (1, 2, 4), (2, 3, 7), (3, 4, 10)]
+    assert list(sources.survey(source, Corpus(), 1 << 30)) == [sources.whole(source, Corpus()), sha256]
+    *two, _ = sources.survey(source, Corpus(), found[0].size + 1)
     assert [(part.start, part.stop) for part in two] == [(0, 2), (2, 4)]
     with pytest.raises(PacklmError, match=r"x\.parquet: no column 'body'; there are 'n', 'text'"):
-        sources.survey(source, Corpus(text_field="body"))
+        list(sources.survey(source, Corpus(text_field="body")))
     with pytest.raises(PacklmError, match=r"x\.parquet: column 'n' holds int64, not strings"):
-        sources.survey(source, Corpus(text_field="n"))
+        list(sources.survey(source, Corpus(text_field="n")))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(PacklmError, match=r"x\.parquet: damaged"):
-        sources.survey(source, Corpus())
+        list(sources.survey(source, Corpus()))
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
-    assert len(sources.survey(source, Corpus()).parts) == 1
+    assert len(list(sources.survey(source, Corpus()))) == 2
