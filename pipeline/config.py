@@ -5,12 +5,15 @@ MLflow's own `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME`), then the comma
 All wrong keys and values are reported together, before any work. Relative paths are relative to the current folder.
 """
 
+import ast
 import difflib
+import inspect
 import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +85,25 @@ def to_toml(config: Config, explain: bool = False) -> str:
     lines = []
     for name, section in config:
         lines.append(f"[{name}]")
+        meanings = explanations(type(section)) if explain else {}
         for key, value in section.model_dump(mode="json").items():
             if explain:
-                lines += ["# " + " ".join(str(type(section).model_fields[key].description).split())]
+                lines.append(f"# {meanings[key]}")
             lines.append(f"{key} = {toml_value(value)}" if value is not None else f"# {key} is not set")
         lines.append("")
     return "\n".join(lines)
+
+
+def explanations(section: type[Section]) -> dict[str, str]:
+    """What each setting of a section means, in one line: the string below it in the source, which is read when somebody asks."""
+    (definition,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for setting, below in pairwise(definition.body):
+        match setting, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
 
 
 def toml_value(value: Any) -> str:

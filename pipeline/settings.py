@@ -14,7 +14,8 @@ Weight = float | Literal["tune"]
 class Section(BaseModel):
     """What all sections share: unknown keys are refused, numbers are finite, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=())
+    # Built when first needed: the processes that others start get their settings ready made.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
 
 
 class Run(Section):
@@ -493,18 +494,18 @@ class Tracking(Section):
 class Config(Section):
     """All settings of all stages. Make one with `resolve` or `load`."""
 
-    run: Run = Run()
-    corpus: Corpus = Corpus()
-    tokenizer: Tokenizer = Tokenizer()
-    dataset: Dataset = Dataset()
-    model: Model = Model()
-    train: Train = Train()
-    evaluate: Evaluate = Evaluate()
-    score: Score = Score()
-    pairs: Pairs = Pairs()
-    rescore: Rescore = Rescore()
-    generate: Generate = Generate()
-    tracking: Tracking = Tracking()
+    run: Run = Field(default_factory=Run)
+    corpus: Corpus = Field(default_factory=Corpus)
+    tokenizer: Tokenizer = Field(default_factory=Tokenizer)
+    dataset: Dataset = Field(default_factory=Dataset)
+    model: Model = Field(default_factory=Model)
+    train: Train = Field(default_factory=Train)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    score: Score = Field(default_factory=Score)
+    pairs: Pairs = Field(default_factory=Pairs)
+    rescore: Rescore = Field(default_factory=Rescore)
+    generate: Generate = Field(default_factory=Generate)
+    tracking: Tracking = Field(default_factory=Tracking)
 
 
 def _regular(pattern: str) -> str:
