@@ -104,11 +104,11 @@ class _Making:
         """`likely`: whether there will be something to make, once the corpus is surveyed."""
         self.settings, self.crew = settings, crew
         found = survey.find(settings, _building(settings.dataset.dir) / "spool")
+        self.survey = survey.Survey(found, settings.corpus)
         self.num_tasks = survey.num_tasks(found, settings.corpus)
         if likely:
             crew.expect(collect.make, self.num_tasks)
         self.ready = given.load_given(settings.tokenizer)
-        self.survey = survey.Survey(found, settings.corpus)
         self.counts: Counter[str] = Counter()
 
     @cached_property
@@ -243,6 +243,7 @@ class _Making:
         marker = self.work / "corpus.json"
         if marker.exists() and files.read_json(marker) != dataset.corpus_digest(self.origin.corpus):
             other = self.work.rename(self.work.with_suffix(".other"))  # gone as a whole, or there as a whole
+            files.fsync_folder(other.parent)
             shutil.rmtree(other)
             self.work.mkdir()
 
