@@ -103,25 +103,24 @@ class _Making:
     def __init__(self, settings: Config, crew: Crew, likely: bool):
         """`likely`: whether there will be something to make, once the corpus is surveyed."""
         self.settings, self.crew = settings, crew
-        found = survey.find(settings, _building(settings.dataset.dir) / "spool")
-        self.survey = survey.Survey(found, settings.corpus)
-        self.num_tasks = survey.num_tasks(found, settings.corpus)
+        self.survey = survey.Survey(survey.find(settings, _building(settings.dataset.dir) / "spool"), settings.corpus)
         if likely:
-            crew.expect(collect.make, self.num_tasks)
+            crew.expect(collect.make, self.survey.num_tasks)
         self.ready = given.load_given(settings.tokenizer)
+        self.counted = settings_of(settings, self.ready)
         self.counts: Counter[str] = Counter()
 
     @cached_property
     def origin(self) -> Origin:
         """What the dataset is made from; waits until the corpus is read."""
         self.survey.wait()
-        return Origin(settings_of(self.settings, self.ready), self.survey.corpus)
+        return Origin(self.counted, self.survey.corpus)
 
     @cached_property
     def work(self) -> Path:
         """The work folder of what is made with these settings."""
         versions = [dataset.VERSION, version("tokenizers"), version("pyarrow"), version("sentencex"), version("matplotlib")]
-        return _work_folder(self.settings.dataset.dir, files.digest([settings_of(self.settings, self.ready), versions]))
+        return _work_folder(self.settings.dataset.dir, files.digest([self.counted, versions]))
 
     @property
     def making(self) -> Path:
@@ -195,7 +194,7 @@ class _Making:
             self._forget_other_corpus()
         spelled_eos, folder = learn.spelled_eos(self.settings.tokenizer, self.ready), self._folder("texts")
         arriving = survey.jobs(self.survey, self.settings, spelled_eos, folder)
-        if self.crew.parallel(self.num_tasks) and not begun:
+        if self.crew.parallel(self.survey.num_tasks) and not begun:
             self.crew.run_arriving(collect.make, arriving, "collecting text", self.survey.size)
         else:
             self.survey.wait()

@@ -209,22 +209,18 @@ def survey(source: Source, rules: Corpus, part_bytes: int = 1 << 25) -> Iterator
         PacklmError: a file that cannot be read; Parquet that is damaged or has no such column.
     """
     try:
-        content = hashlib.sha256()
         if source.kind == "parquet":
             yield from _row_groups(source, rules, part_bytes)
-            with source.open() as stream:
-                for block in _blocks(stream, source.state()[0]):
-                    content.update(block)
-        else:
-            size = source.state()[0]
-            bounds, number = [0, *_cuts(source, rules, part_bytes), size], 1
-            with source.open() as stream:
-                for start, stop in pairwise(bounds):
+        size, content, number = source.state()[0], hashlib.sha256(), 1
+        bounds = [0, *_cuts(source, rules, part_bytes), size]
+        with source.open() as stream:
+            for start, stop in pairwise(bounds):
+                if source.kind != "parquet":
                     yield Part(source, start, stop, number, stop - start)
-                    for block in _blocks(stream, stop - start):
-                        content.update(block)
-                        if stop < size:  # many short lines: numpy counts them three times as fast as `bytes.count`
-                            number += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+                for block in _blocks(stream, stop - start):
+                    content.update(block)
+                    if stop < size:  # many short lines: numpy counts them three times as fast as `bytes.count`
+                        number += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
     except OSError as error:
         raise PacklmError(f"{source.where}: cannot be read: {error.strerror}") from None
     yield content.hexdigest()

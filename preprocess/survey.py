@@ -44,6 +44,12 @@ class Survey:
         """Bytes of all sources."""
         return sum(size for size, _ in self.states.values())
 
+    @property
+    def num_tasks(self) -> int:
+        """About how many collect tasks there will be."""
+        found = [(size, source.kind == "parquet" or sources.has_cuts(source, self._rules)) for source, (size, _) in self.states.items()]
+        return -(-sum(size if has_cuts else min(size, TASK_BYTES) for size, has_cuts in found) // TASK_BYTES)
+
     def parts(self) -> Iterator[tuple[str, Part]]:
         """(split it was given for, part) in the order of the text; waits for what is not known yet. May be asked for again once at its end.
 
@@ -95,12 +101,6 @@ def find(config: Config, spool: Path) -> list[tuple[str, Source]]:
     found = {split: sources.find(getattr(rules, split), rules, split, spool) for split in SPLITS if getattr(rules, split)}
     sources.refuse_repeats(found)
     return [(split, source) for split, listed in found.items() for source in listed]
-
-
-def num_tasks(found: list[tuple[str, Source]], rules: Corpus) -> int:
-    """About how many collect tasks there will be."""
-    sizes = [(source.state()[0], source.kind == "parquet" or sources.has_cuts(source, rules)) for _, source in found]
-    return -(-sum(size if has_cuts else min(size, TASK_BYTES) for size, has_cuts in sizes) // TASK_BYTES)
 
 
 def jobs(surveyed: Survey, config: Config, spelled_eos: str, folder: Path) -> Iterator[collect.Job]:

@@ -114,4 +114,4 @@ def test_how_many_collect_tasks_to_expect(tmp_path, monkeypatch, rules, expected
     (tmp_path / "corpus" / "long.txt").write_text("text\n" * 800)
     (tmp_path / "corpus" / "short.txt").write_text("text\n" * 100)
     settings = config.resolve({"corpus": {"train": str(tmp_path / "corpus"), "format": "text", **rules}})
-    assert survey.num_tasks(survey.find(settings, tmp_path), settings.corpus) == expected
+    assert survey.Survey(survey.find(settings, tmp_path), settings.corpus).num_tasks == expected
