@@ -5,7 +5,7 @@ Shapes: K distinct chunks, N ids, S sentences.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
+from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from preprocess.chunks import Chunks, gather, steps
+from preprocess.table import Table
 
 _BATCH_CHARACTERS = 1 << 19  # text encoded at a time: what tokenizers returns takes some hundred bytes a token
-_MOST_CHUNKS, _MOST_CHARACTERS = 1 << 20, 1 << 24
-_LONG = 64  # characters of a chunk that is hardly ever met again
+_MOST_CHUNKS, _MOST_BYTES = 1 << 20, 1 << 24
+_LONG = 64  # bytes of a chunk that is hardly ever met again
 _GROUP = 256
 _OFTEN = 1 << 14
 
@@ -50,22 +51,20 @@ class Memo:
 
     def __len__(self) -> int:
         """Chunks that are remembered."""
-        return len(self._rows)
+        return len(self._known)
 
     def ids(self, chunks: Chunks) -> Flat:
         """[N] ids of all sentences, `<eos>` after each; [S] int64 ids of each sentence."""
-        if len(self._rows) > _MOST_CHUNKS or self._characters > _MOST_CHARACTERS:
+        if len(self._known) > _MOST_CHUNKS or self._known.num_bytes > _MOST_BYTES:
             self._forget()
         place, others = self._among_often(chunks)
         rows, often_rows = self._rows_of_words(chunks, others), self._often_rows
         ids, lengths = self._ids, self._lengths
         if (left := np.flatnonzero(rows < 0)).size:
-            rest = chunks.values.take(pa.array(others[left])).dictionary_encode()
-            codes = rest.indices.to_numpy()
-            distinct, ids, lengths = self._distinct(rest.dictionary)
-            rows[left] = distinct[codes]
+            rest = chunks.values.take(pa.array(others[left]))
+            rows[left], ids, lengths = self._rows_of_others(rest)
             if 2 * len(left) > len(place):
-                self._choose(np.delete(place, others), rest.dictionary, distinct, codes)
+                self._choose(np.delete(place, others), rest, rows[left])
         if (lengths == 1).all():
             found = ids[often_rows][place]
             found[others] = ids[rows]
@@ -102,26 +101,37 @@ class Memo:
             rows[asked] = self._words.rows(chunks.values.take(pa.array(others[asked])), chunks.are_words)
         return rows
 
-    def _distinct(self, values: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """[K] rows of distinct chunks, in ids and lengths that hold those as well which will not be remembered."""
-        spelled = values.to_numpy(zero_copy_only=False)
-        rows = np.fromiter(map(self._rows.get, spelled, repeat(-1)), np.int64, len(spelled))
-        missing, texts = np.flatnonzero(rows < 0), spelled[rows < 0]
-        is_long = np.fromiter(map(len, texts), np.int64, len(texts)) > _LONG
-        missing = np.concatenate([missing[~is_long], missing[is_long]])
-        rows[missing] = np.arange(len(self._lengths), len(self._lengths) + len(missing))
-        self._remember(texts[~is_long].tolist())
-        more, more_lengths = self._encoded(texts[is_long].tolist())
+    def _rows_of_others(self, values: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """int64: the rows of chunks, in ids and lengths that hold those as well which will not be remembered."""
+        rows = self._known.find(values)
+        missing = np.flatnonzero(rows < 0)
+        rows += self._num_words
+        new = values.take(pa.array(missing)).dictionary_encode()
+        is_long = pc.greater(pc.binary_length(new.dictionary), _LONG)
+        long, others = new.dictionary.filter(is_long), new.dictionary.filter(pc.invert(is_long))
+        first = len(self._lengths)
+        self._remember(others)
+        more, more_lengths = self._encoded(long.to_pylist())
+        order = np.argsort(is_long.to_numpy(zero_copy_only=False), kind="stable")
+        of_new = np.empty(len(order), np.int64)
+        of_new[order] = np.arange(first, first + len(order))
+        rows[missing] = of_new[new.indices.to_numpy()]
         return rows, np.concatenate([self._ids, more]), np.concatenate([self._lengths, more_lengths])
 
-    def _choose(self, place: np.ndarray, values: pa.StringArray, rows: np.ndarray, codes: np.ndarray) -> None:
+    def _choose(self, place: np.ndarray, others: pa.StringArray, rows: np.ndarray) -> None:
         """Chooses anew which chunks to look for first: those that this text has most often.
+
+        `place`: which of the present ones this text has; the `others` that it has, and their rows.
 
         A small table is quick to look into: most chunks of a text are among its 16,384 most frequent ones.
         """
+        distinct = others.dictionary_encode()
+        codes, values = distinct.indices.to_numpy(), distinct.dictionary
         texts = pa.concat_arrays([self._often, values])
         counts = np.concatenate([np.bincount(place, minlength=len(self._often)), np.bincount(codes, minlength=len(values))])
-        every = np.concatenate([self._often_rows, rows])
+        of_distinct = np.empty(len(values), np.int64)
+        of_distinct[codes] = rows
+        every = np.concatenate([self._often_rows, of_distinct])
         counts[every >= len(self._lengths)] = 0  # these are not remembered
         best = np.argsort(-counts[1:], kind="stable")[:_OFTEN] + 1
         best = np.append(0, best[counts[best] > 0])
@@ -130,11 +140,11 @@ class Memo:
         self._all_often = False
 
     def _forget(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._characters = 0
+        self._known = Table()
         # First the end of a sentence, then the words that need not be remembered.
         self._ids = np.append(self._eos, self._clean(self._words.ids.copy())).astype(self._dtype)
         self._lengths = np.ones(len(self._ids), np.int64)
+        self._num_words = len(self._ids)  # what is remembered follows these
         first = self._words.entries[:_OFTEN]
         first = pa.concat_arrays([pc.binary_join_element_wise(" ", first, ""), first])
         rows = self._words.rows(first, False)
@@ -142,10 +152,9 @@ class Memo:
         self._often_rows = np.append(0, rows[rows > 0])
         self._all_often = self._words.between_spaces and len(self._words.entries) <= _OFTEN
 
-    def _remember(self, texts: list[str]) -> None:
-        ids, lengths = self._encoded(texts)
-        self._rows.update(zip(texts, range(len(self._lengths), len(self._lengths) + len(texts)), strict=True))
-        self._characters += sum(map(len, texts))
+    def _remember(self, texts: pa.StringArray) -> None:
+        ids, lengths = self._encoded(texts.to_pylist())
+        self._known.add(texts)
         self._ids, self._lengths = np.concatenate([self._ids, ids]), np.concatenate([self._lengths, lengths])
 
     def _encoded(self, texts: list[str]) -> Flat:

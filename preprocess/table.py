@@ -1,0 +1,134 @@
+"""A hash table of texts that is asked for some hundred thousand at a time, and makes none of them a Python object.
+
+Shapes: Q texts asked for, K texts in the table.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+_FIRST = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
+"""Keeps the first `count` of eight bytes."""
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2 ** 64 over the golden ratio
+_FEWEST_SLOTS = 1 << 10
+
+
+class Table:
+    """Distinct texts, each in a row: 0, 1, 2 ... in the order in which they came.
+
+    A text is in the slot that its hash says or, where others are in that, in the first free one after it. No more than half are taken.
+    """
+
+    def __init__(self) -> None:
+        self._slots = np.full(_FEWEST_SLOTS, -1, np.int32)
+        """The row of the text in each slot; -1 in a free one."""
+        self._hashes = np.empty(0, np.uint64)
+        self._lengths = np.empty(0, np.int32)
+        self._starts = np.empty(0, np.int64)
+        """[K] the index of each text's first eight bytes."""
+        self._eights = np.empty(0, np.uint64)
+        """The bytes of all texts, those of each filled up with nulls to a multiple of eight that is not zero."""
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all texts, filled up."""
+        return self._eights.nbytes
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest text; 0 if there are none."""
+        return int(self._lengths.max(initial=0))
+
+    def find(self, values: pa.StringArray) -> np.ndarray:
+        """[Q] int64: the row of each text; -1 for one that is not there.
+
+        Of texts of the same hash (two have it once in 2 ** 64) only one is found; none is taken for another.
+        """
+        rows = np.full(len(values), -1)
+        if not len(self):
+            return rows
+        asked = _Texts.of(values)
+        left, slots = np.arange(len(values)), self._slots_of(asked.hashes)
+        while left.size:
+            there = self._slots[slots]
+            taken = there >= 0
+            left, slots, there = left[taken], slots[taken], there[taken]
+            same = self._hashes[there] == asked.hashes[left]
+            rows[left[same]] = there[same]
+            left, slots = left[~same], self._next(slots[~same])
+        rows[~self._equal(asked, rows)] = -1
+        return rows
+
+    def add(self, values: pa.StringArray) -> None:
+        """Takes in texts that are distinct, and not there yet."""
+        added, first = _Texts.of(values), len(self)
+        sizes = np.maximum(-(-added.lengths.astype(np.int64) // 8), 1)
+        starts = np.cumsum(sizes) - sizes
+        eights = np.empty(int(sizes.sum()), np.uint64)
+        for number, (which, bytes) in enumerate(added.eights):
+            eights[starts[which] + number] = bytes
+        self._starts = np.concatenate([self._starts, starts + len(self._eights)])
+        self._eights = np.concatenate([self._eights, eights])
+        self._lengths = np.concatenate([self._lengths, added.lengths])
+        self._hashes = np.concatenate([self._hashes, added.hashes])
+        if 2 * len(self) > len(self._slots):
+            self._slots, first = np.full(1 << (2 * len(self)).bit_length(), -1, np.int32), 0
+        rows = np.arange(first, len(self), dtype=np.int32)
+        slots = self._slots_of(self._hashes[first:])
+        while rows.size:
+            free = self._slots[slots] < 0
+            self._slots[slots[free]] = rows[free]
+            left = self._slots[slots] != rows  # of several that came to a free slot the last has it
+            rows, slots = rows[left], self._next(slots[left])
+
+    def _slots_of(self, hashes: np.ndarray) -> np.ndarray:
+        """The highest bits of hashes, as many as number all slots."""
+        return (hashes >> np.uint64(65 - len(self._slots).bit_length())).astype(np.int64)
+
+    def _next(self, slots: np.ndarray) -> np.ndarray:
+        return (slots + 1) & (len(self._slots) - 1)
+
+    def _equal(self, asked: "_Texts", rows: np.ndarray) -> np.ndarray:
+        """[Q] whether each text is, to the byte, that in the row beside it; whatever, where that is -1."""
+        same, starts = self._lengths[rows] == asked.lengths, self._starts[rows]
+        for number, (which, bytes) in enumerate(asked.eights):
+            same[which] &= self._eights.take(starts[which] + number, mode="clip") == bytes
+        return same
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts as numbers of eight bytes each."""
+
+    lengths: np.ndarray
+    """[Q] int32 bytes."""
+    eights: list[tuple[slice | np.ndarray, np.ndarray]]
+    """(all texts, their first eight bytes), then (which of them have more, their second eight bytes), and so on."""
+    hashes: np.ndarray
+    """[Q] uint64."""
+
+    @staticmethod
+    def of(values: pa.StringArray) -> "_Texts":
+        _, offsets, text = values.buffers()
+        bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+        data = np.zeros(int(bounds[-1] - bounds[0]) + 8, np.uint8)
+        if len(data) > 8:
+            data[:-8] = np.frombuffer(text, np.uint8)[bounds[0] : bounds[-1]]
+        every = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))  # from each byte on
+        lengths = np.diff(bounds)
+        eights: list[tuple[slice | np.ndarray, np.ndarray]] = []
+        hashes = lengths.astype(np.uint64) * _FACTOR
+        which, at, left = np.arange(len(lengths)), bounds[:-1] - bounds[0], lengths
+        while len(which):
+            bytes = every[at] & _FIRST[np.minimum(left, 8)]
+            mine = which if eights else slice(None)
+            mixed = (hashes[mine] ^ bytes) * _FACTOR
+            hashes[mine] = mixed ^ (mixed >> np.uint64(32))
+            eights.append((mine, bytes))
+            more = left > 8
+            which, at, left = which[more], at[more] + 8, left[more] - 8
+        return _Texts(lengths, eights, hashes * _FACTOR)
