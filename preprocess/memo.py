@@ -5,6 +5,7 @@ Shapes: K distinct chunks, N ids, S sentences.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, pairwise
 
 import numpy as np
@@ -182,6 +183,12 @@ class Words:
         """What `rows` says of any other word."""
         return len(self.ids)
 
+    @cached_property
+    def _table(self) -> Table:
+        made = Table()
+        made.add(self.entries)
+        return made
+
     @staticmethod
     def of(tokenizer: Tokenizer) -> "Words":
         """Words as the tokenizer has them."""
@@ -196,7 +203,8 @@ class Words:
 
     def rows(self, values: pa.StringArray, are_words: bool) -> np.ndarray:
         """[K] int64: 1 + the place in `ids` for a word, -1 for anything else; `are_words`: all are what stands between white space."""
-        place = pc.index_in(pc.ascii_ltrim(values, _OPENING), value_set=self.entries).fill_null(len(self.entries)).to_numpy()
+        place = self._table.find(pc.ascii_ltrim(values, _OPENING))
+        place[place < 0] = len(self.entries)
         if are_words and self.between_spaces:
             return place + 1
         one = pc.match_substring_regex(values, self.pattern).to_numpy(zero_copy_only=False).astype(bool)
