@@ -6,6 +6,7 @@
     .NAME.building/KEY/counts/     words or characters of the training split
     .NAME.building/KEY/dataset/    the dataset in the making
     .NAME.building/KEY/done/       what finished shards left
+    .NAME.building/KEY/exchange.*/ chunks that one process has encoded, for the others
 
 Steps, each of tasks that may run anywhere: collect -> plan -> learn the tokenizer -> shards -> report, manifest.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from pipeline import dataset, files
@@ -232,9 +234,11 @@ class _Making:
         """Makes the shards of both views."""
         settings, done = self.settings, self._folder("done")
         given = (settings.corpus, settings.dataset.rows, settings.dataset.length, self.making)
-        jobs = [shards.Job(task, *given, done / f"{task.name}.json") for task in planned]
-        jobs = [job for job in jobs if wanted(job)]
-        self._run(shards.make, jobs, shards.finished, "making shards", report.prepare)
+        with TemporaryDirectory(prefix="exchange.", dir=self.work) as folder:  # a new one, since nobody verifies what is in it
+            exchange = Path(folder) if self.crew.parallel(len(planned)) else None
+            jobs = [shards.Job(task, *given, done / f"{task.name}.json", exchange) for task in planned]
+            jobs = [job for job in jobs if wanted(job)]
+            self._run(shards.make, jobs, shards.finished, "making shards", report.prepare)
         return jobs
 
     def _forget_other_corpus(self) -> None:
@@ -291,6 +295,8 @@ def _work_folder(folder: Path, key: str) -> Path:
                 shutil.rmtree(other)
         for unfinished in work.rglob(".*.tmp"):
             unfinished.unlink()
+        for exchange in work.glob("exchange.*"):
+            shutil.rmtree(exchange)
     work.mkdir(parents=True, exist_ok=True)
     return work
 

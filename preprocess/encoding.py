@@ -19,6 +19,7 @@ from pipeline.config import Corpus
 from pipeline.dataset import EOS
 from pipeline.errors import PacklmError
 from preprocess import chunks, memo, overlong, sentences, tokenizer
+from preprocess.exchange import Exchange
 from preprocess.texts import Texts
 
 log = logging.getLogger("packlm")
@@ -27,8 +28,10 @@ log = logging.getLogger("packlm")
 class Encoder:
     """A tokenizer as this project uses it: sentences become ids that end in `<eos>`, and no text becomes `<eos>` itself."""
 
-    def __init__(self, model: Tokenizer, digest: str):
+    def __init__(self, model: Tokenizer, digest: str, exchange: Exchange | None = None):
+        """`exchange`, with other processes that encode with this tokenizer: changes how fast it is, and nothing else."""
         self._tokenizer = model
+        self._exchange = exchange
         self.digest = digest
         """SHA-256 of `tokenizer.json`."""
         vocabulary = model.get_vocab(with_added_tokens=True)
@@ -40,10 +43,10 @@ class Encoder:
         """Whether decoding gives back any text to the letter."""
 
     @classmethod
-    def load(cls, folder: Path) -> "Encoder":
+    def load(cls, folder: Path, exchange: Exchange | None = None) -> "Encoder":
         """The encoder of a dataset or model folder, from its `tokenizer.json`."""
         path = Path(folder) / tokenizer.NAME
-        return cls(tokenizer.load(path), files.sha256(path))
+        return cls(tokenizer.load(path), files.sha256(path), exchange)
 
     @cached_property
     def spelled_eos(self) -> str:
@@ -172,7 +175,7 @@ class Encoder:
 
     @cached_property
     def _memo(self) -> memo.Memo:
-        return memo.Memo(self._tokenizer, self.eos, self._without_eos, self.id_type)
+        return memo.Memo(self._tokenizer, self.eos, self._without_eos, self.id_type, self._exchange)
 
     def _encode_slice(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray, edges: np.ndarray | None) -> memo.Flat:
         """([N] ids of all sentences, `<eos>` after each; [S] how many of them belong to each)."""

@@ -3,7 +3,7 @@
 Shapes: K distinct chunks, N ids, S sentences.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from preprocess.chunks import Chunks, gather, steps
+from preprocess.exchange import Exchange, Lot
 from preprocess.table import Table
 
 _BATCH_CHARACTERS = 1 << 19  # text encoded at a time: what tokenizers returns takes some hundred bytes a token
@@ -36,9 +37,12 @@ _WHITE = r"\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x
 class Memo:
     """From chunks to ids. What it remembers changes how fast it is, and nothing else."""
 
-    def __init__(self, tokenizer: Tokenizer, eos: int, clean: Callable[[np.ndarray], np.ndarray], dtype: "np.dtype"):
+    def __init__(
+        self, tokenizer: Tokenizer, eos: int, clean: Callable[[np.ndarray], np.ndarray], dtype: "np.dtype", exchange: Exchange | None = None
+    ):
         """`clean` is what all ids of text go through; `dtype` that of the ids."""
         self._encode = _joining(tokenizer)
+        self._exchange = exchange
         self._words = Words.of(tokenizer)
         self._eos, self._clean, self._dtype = eos, clean, dtype
         self._forget()
@@ -106,6 +110,9 @@ class Memo:
         """int64: the rows of chunks, in ids and lengths that hold those as well which will not be remembered."""
         rows = self._known.find(values)
         missing = np.flatnonzero(rows < 0)
+        if self._exchange and self._take_in(self._exchange.take(len(missing))):
+            rows[missing] = self._known.find(values.take(pa.array(missing)))
+            missing = missing[rows[missing] < 0]
         rows += self._num_words
         new = values.take(pa.array(missing)).dictionary_encode()
         is_long = pc.greater(pc.binary_length(new.dictionary), _LONG)
@@ -153,10 +160,24 @@ class Memo:
         self._often_rows = np.append(0, rows[rows > 0])
         self._all_often = self._words.between_spaces and len(self._words.entries) <= _OFTEN
 
+    def _take_in(self, lots: Iterable[Lot]) -> bool:
+        """Remembers what others have encoded; returns whether there was anything new."""
+        before = len(self)
+        for texts, ids, lengths in lots:
+            new = np.flatnonzero(self._known.find(texts) < 0)
+            starts = np.cumsum(lengths) - lengths
+            self._add(Lot(texts.take(pa.array(new)), gather(ids, starts[new], lengths[new]), lengths[new]))
+        return len(self) > before
+
     def _remember(self, texts: pa.StringArray) -> None:
-        ids, lengths = self._encoded(texts.to_pylist())
-        self._known.add(texts)
-        self._ids, self._lengths = np.concatenate([self._ids, ids]), np.concatenate([self._lengths, lengths])
+        lot = Lot(texts, *self._encoded(texts.to_pylist()))
+        self._add(lot)
+        if self._exchange:
+            self._exchange.give(lot)
+
+    def _add(self, lot: Lot) -> None:
+        self._known.add(lot.texts)
+        self._ids, self._lengths = np.concatenate([self._ids, lot.ids]), np.concatenate([self._lengths, lot.lengths])
 
     def _encoded(self, texts: list[str]) -> Flat:
         ids, lengths = self._encode(texts)

@@ -17,6 +17,7 @@ from pipeline import dataset, files
 from pipeline.config import Corpus
 from preprocess import plan, tokenizer
 from preprocess.encoding import Encoded, Encoder, encode_documents
+from preprocess.exchange import Exchange
 from preprocess.report import Measures
 from preprocess.rows import Rows
 from preprocess.texts import Texts
@@ -34,6 +35,8 @@ class Job:
     """The dataset's folder, which has the tokenizer already."""
     done: Path
     """The file that says what came out, written last: the shard is complete once it is there."""
+    exchange: Path | None
+    """The folder of the `Exchange` of those that make shards at the same time, if several do."""
 
     @property
     def name(self) -> str:
@@ -83,7 +86,7 @@ class Statistics:
 
 def make(job: Job) -> None:
     """Writes the shard of both views, then `job.done`: what is in it, digest of the ids, file names, rows and digests of the files."""
-    encoder = _encoder(job.folder, files.sha256(job.folder / tokenizer.NAME))
+    encoder = _encoder(job.folder, files.sha256(job.folder / tokenizer.NAME), job.exchange)
     like = dataset.Like(encoder.vocab_size, job.length)
     statistics, content = Statistics(), hashlib.sha256()
     rows, measures = Rows(job.rows, like, encoder.eos), Measures.none(encoder.vocab_size)
@@ -105,9 +108,9 @@ def make(job: Job) -> None:
 
 
 @lru_cache(maxsize=1)
-def _encoder(folder: Path, digest: str) -> Encoder:
+def _encoder(folder: Path, digest: str, exchange: Path | None) -> Encoder:
     """The encoder of a folder, kept for the next shard with all it remembers, as long as the tokenizer has this digest."""
-    return Encoder.load(folder)
+    return Encoder.load(folder, Exchange(exchange) if exchange else None)
 
 
 def finished(job: Job) -> bool:
