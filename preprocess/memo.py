@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from preprocess.chunks import Chunks, gather, steps
 from preprocess.exchange import Exchange, Lot
+from preprocess.growing import Growing
 from preprocess.table import Table
 
 _BATCH_CHARACTERS = 1 << 19  # text encoded at a time: what tokenizers returns takes some hundred bytes a token
@@ -64,7 +65,7 @@ class Memo:
             self._forget()
         place, others = self._among_often(chunks)
         rows, often_rows = self._rows_of_words(chunks, others), self._often_rows
-        ids, lengths = self._ids, self._lengths
+        ids, lengths = self._ids.values, self._lengths.values
         if (left := np.flatnonzero(rows < 0)).size:
             rest = chunks.values.take(pa.array(others[left]))
             rows[left], ids, lengths = self._rows_of_others(rest)
@@ -117,14 +118,15 @@ class Memo:
         new = values.take(pa.array(missing)).dictionary_encode()
         is_long = pc.greater(pc.binary_length(new.dictionary), _LONG)
         long, others = new.dictionary.filter(is_long), new.dictionary.filter(pc.invert(is_long))
-        first = len(self._lengths)
+        first = len(self._lengths.values)
         self._remember(others)
         more, more_lengths = self._encoded(long.to_pylist())
         order = np.argsort(is_long.to_numpy(zero_copy_only=False), kind="stable")
         of_new = np.empty(len(order), np.int64)
         of_new[order] = np.arange(first, first + len(order))
         rows[missing] = of_new[new.indices.to_numpy()]
-        return rows, np.concatenate([self._ids, more]), np.concatenate([self._lengths, more_lengths])
+        ids, lengths = self._ids.values, self._lengths.values
+        return (rows, np.concatenate([ids, more]), np.concatenate([lengths, more_lengths])) if len(long) else (rows, ids, lengths)
 
     def _choose(self, place: np.ndarray, others: pa.StringArray, rows: np.ndarray) -> None:
         """Chooses anew which chunks to look for first: those that this text has most often.
@@ -140,7 +142,7 @@ class Memo:
         of_distinct = np.empty(len(values), np.int64)
         of_distinct[codes] = rows
         every = np.concatenate([self._often_rows, of_distinct])
-        counts[every >= len(self._lengths)] = 0  # these are not remembered
+        counts[every >= len(self._lengths.values)] = 0  # these are not remembered
         best = np.argsort(-counts[1:], kind="stable")[:_OFTEN] + 1
         best = np.append(0, best[counts[best] > 0])
         self._often = texts.take(pa.array(best))
@@ -150,9 +152,9 @@ class Memo:
     def _forget(self) -> None:
         self._known = Table()
         # First the end of a sentence, then the words that need not be remembered.
-        self._ids = np.append(self._eos, self._clean(self._words.ids.copy())).astype(self._dtype)
-        self._lengths = np.ones(len(self._ids), np.int64)
-        self._num_words = len(self._ids)  # what is remembered follows these
+        self._ids = Growing(np.append(self._eos, self._clean(self._words.ids.copy())).astype(self._dtype))
+        self._num_words = len(self._ids.values)  # what is remembered follows these
+        self._lengths = Growing(np.ones(self._num_words, np.int64))
         first = self._words.entries[:_OFTEN]
         first = pa.concat_arrays([pc.binary_join_element_wise(" ", first, ""), first])
         rows = self._words.rows(first, False)
@@ -177,7 +179,8 @@ class Memo:
 
     def _add(self, lot: Lot) -> None:
         self._known.add(lot.texts)
-        self._ids, self._lengths = np.concatenate([self._ids, lot.ids]), np.concatenate([self._lengths, lot.lengths])
+        self._ids.add(lot.ids)
+        self._lengths.add(lot.lengths)
 
     def _encoded(self, texts: list[str]) -> Flat:
         ids, lengths = self._encode(texts)

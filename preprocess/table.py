@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from preprocess.growing import Growing
+
 _FIRST = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 """Keeps the first `count` of eight bytes."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2 ** 64 over the golden ratio
@@ -23,25 +25,25 @@ class Table:
     def __init__(self) -> None:
         self._slots = np.full(_FEWEST_SLOTS, -1, np.int32)
         """The row of the text in each slot; -1 in a free one."""
-        self._hashes = np.empty(0, np.uint64)
-        self._lengths = np.empty(0, np.int32)
-        self._starts = np.empty(0, np.int64)
+        self._hashes = Growing(np.empty(0, np.uint64))
+        self._lengths = Growing(np.empty(0, np.int32))
+        self._starts = Growing(np.empty(0, np.int64))
         """[K] the index of each text's first eight bytes."""
-        self._eights = np.empty(0, np.uint64)
+        self._eights = Growing(np.empty(0, np.uint64))
         """The bytes of all texts, those of each filled up with nulls to a multiple of eight that is not zero."""
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return len(self._hashes.values)
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all texts, filled up."""
-        return self._eights.nbytes
+        return self._eights.values.nbytes
 
     @property
     def longest(self) -> int:
         """Bytes of the longest text; 0 if there are none."""
-        return int(self._lengths.max(initial=0))
+        return int(self._lengths.values.max(initial=0))
 
     def find(self, values: pa.StringArray) -> np.ndarray:
         """[Q] int64: the row of each text; -1 for one that is not there.
@@ -51,13 +53,13 @@ class Table:
         rows = np.full(len(values), -1)
         if not len(self):
             return rows
-        asked = _Texts.of(values)
+        asked, hashes = _Texts.of(values), self._hashes.values
         left, slots = np.arange(len(values)), self._slots_of(asked.hashes)
         while left.size:
             there = self._slots[slots]
             taken = there >= 0
             left, slots, there = left[taken], slots[taken], there[taken]
-            same = self._hashes[there] == asked.hashes[left]
+            same = hashes[there] == asked.hashes[left]
             rows[left[same]] = there[same]
             left, slots = left[~same], self._next(slots[~same])
         rows[~self._equal(asked, rows)] = -1
@@ -71,14 +73,14 @@ class Table:
         eights = np.empty(int(sizes.sum()), np.uint64)
         for number, (which, bytes) in enumerate(added.eights):
             eights[starts[which] + number] = bytes
-        self._starts = np.concatenate([self._starts, starts + len(self._eights)])
-        self._eights = np.concatenate([self._eights, eights])
-        self._lengths = np.concatenate([self._lengths, added.lengths])
-        self._hashes = np.concatenate([self._hashes, added.hashes])
+        self._starts.add(starts + len(self._eights.values))
+        self._eights.add(eights)
+        self._lengths.add(added.lengths)
+        self._hashes.add(added.hashes)
         if 2 * len(self) > len(self._slots):
             self._slots, first = np.full(1 << (2 * len(self)).bit_length(), -1, np.int32), 0
         rows = np.arange(first, len(self), dtype=np.int32)
-        slots = self._slots_of(self._hashes[first:])
+        slots = self._slots_of(self._hashes.values[first:])
         while rows.size:
             free = self._slots[slots] < 0
             self._slots[slots[free]] = rows[free]
@@ -94,9 +96,9 @@ class Table:
 
     def _equal(self, asked: "_Texts", rows: np.ndarray) -> np.ndarray:
         """[Q] whether each text is, to the byte, that in the row beside it; whatever, where that is -1."""
-        same, starts = self._lengths[rows] == asked.lengths, self._starts[rows]
+        same, starts = self._lengths.values[rows] == asked.lengths, self._starts.values[rows]
         for number, (which, bytes) in enumerate(asked.eights):
-            same[which] &= self._eights.take(starts[which] + number, mode="clip") == bytes
+            same[which] &= self._eights.values.take(starts[which] + number, mode="clip") == bytes
         return same
 
 
@@ -114,7 +116,7 @@ class _Texts:
     @staticmethod
     def of(values: pa.StringArray) -> "_Texts":
         _, offsets, text = values.buffers()
-        bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+        bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1] if len(values) else np.zeros(1, np.int32)
         data = np.zeros(int(bounds[-1] - bounds[0]) + 8, np.uint8)
         if len(data) > 8:
             data[:-8] = np.frombuffer(text, np.uint8)[bounds[0] : bounds[-1]]
