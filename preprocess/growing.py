@@ -11,7 +11,7 @@ class Growing:
 
     @property
     def values(self) -> np.ndarray:
-        """All that was added, in order: a view, of what is there now."""
+        """All that is there now, in order: a view."""
         return self._room[: self._size]
 
     def add(self, values: np.ndarray) -> None:
@@ -21,3 +21,7 @@ class Growing:
             self._room = np.concatenate([self.values, np.empty(max(size, 2 * self._size) - self._size, self._room.dtype)])
         self._room[self._size : size] = values
         self._size = size
+
+    def drop(self, count: int) -> None:
+        """Drops the last values. Whoever has a view of them may look at it until something is added."""
+        self._size -= count

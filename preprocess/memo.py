@@ -108,7 +108,7 @@ class Memo:
         return rows
 
     def _rows_of_others(self, values: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """int64: the rows of chunks, in ids and lengths that hold those as well which will not be remembered."""
+        """int64: the rows of chunks, in ids and lengths that until the next call hold those as well which will not be remembered."""
         rows = self._known.find(values)
         missing = np.flatnonzero(rows < 0)
         if self._exchange and self._take_in(self._exchange.take(len(missing))):
@@ -125,8 +125,12 @@ class Memo:
         of_new = np.empty(len(order), np.int64)
         of_new[order] = np.arange(first, first + len(order))
         rows[missing] = of_new[new.indices.to_numpy()]
+        self._ids.add(more)
+        self._lengths.add(more_lengths)
         ids, lengths = self._ids.values, self._lengths.values
-        return (rows, np.concatenate([ids, more]), np.concatenate([lengths, more_lengths])) if len(long) else (rows, ids, lengths)
+        self._ids.drop(len(more))
+        self._lengths.drop(len(more_lengths))
+        return rows, ids, lengths
 
     def _choose(self, place: np.ndarray, others: pa.StringArray, rows: np.ndarray) -> None:
         """Chooses anew which chunks to look for first: those that this text has most often.

@@ -12,6 +12,7 @@ from preprocess.growing import Growing
 
 _FIRST = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 """Keeps the first `count` of eight bytes."""
+_LONG = 128  # bytes of a text that is left to a dict: there are few, and each would take a step for itself for every eight bytes
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2 ** 64 over the golden ratio
 _FEWEST_SLOTS = 1 << 10
 
@@ -25,20 +26,22 @@ class Table:
     def __init__(self) -> None:
         self._slots = np.full(_FEWEST_SLOTS, -1, np.int32)
         """The row of the text in each slot; -1 in a free one."""
+        self._long: dict[str, int] = {}
+        """The row of each long text; these have no slots."""
         self._hashes = Growing(np.empty(0, np.uint64))
         self._lengths = Growing(np.empty(0, np.int32))
         self._starts = Growing(np.empty(0, np.int64))
-        """[K] the index of each text's first eight bytes."""
+        """[K] the index of each text's first eight bytes in what follows."""
         self._eights = Growing(np.empty(0, np.uint64))
-        """The bytes of all texts, those of each filled up with nulls to a multiple of eight that is not zero."""
+        """The bytes of each text (the first of a long one), filled up with nulls to a multiple of eight that is not zero."""
 
     def __len__(self) -> int:
         return len(self._hashes.values)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all texts, filled up."""
-        return self._eights.values.nbytes
+        """Bytes of all texts, about."""
+        return self._eights.values.nbytes + sum(map(len, self._long))
 
     @property
     def longest(self) -> int:
@@ -63,12 +66,17 @@ class Table:
             rows[left[same]] = there[same]
             left, slots = left[~same], self._next(slots[~same])
         rows[~self._equal(asked, rows)] = -1
+        if self._long:
+            long = np.flatnonzero(asked.lengths > _LONG)
+            rows[long] = [self._long.get(text, -1) for text in values.take(pa.array(long)).to_pylist()]
         return rows
 
     def add(self, values: pa.StringArray) -> None:
         """Takes in texts that are distinct, and not there yet."""
         added, first = _Texts.of(values), len(self)
-        sizes = np.maximum(-(-added.lengths.astype(np.int64) // 8), 1)
+        long = np.flatnonzero(added.lengths > _LONG)
+        self._long.update(zip(values.take(pa.array(long)).to_pylist(), (first + long).tolist(), strict=True))
+        sizes = np.clip(-(-added.lengths.astype(np.int64) // 8), 1, _LONG // 8)
         starts = np.cumsum(sizes) - sizes
         eights = np.empty(int(sizes.sum()), np.uint64)
         for number, (which, bytes) in enumerate(added.eights):
@@ -79,8 +87,8 @@ class Table:
         self._hashes.add(added.hashes)
         if 2 * len(self) > len(self._slots):
             self._slots, first = np.full(1 << (2 * len(self)).bit_length(), -1, np.int32), 0
-        rows = np.arange(first, len(self), dtype=np.int32)
-        slots = self._slots_of(self._hashes.values[first:])
+        rows = first + np.flatnonzero(self._lengths.values[first:] <= _LONG).astype(np.int32)
+        slots = self._slots_of(self._hashes.values[rows])
         while rows.size:
             free = self._slots[slots] < 0
             self._slots[slots[free]] = rows[free]
@@ -104,7 +112,7 @@ class Table:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Texts as numbers of eight bytes each."""
+    """Texts as numbers of eight bytes each; of long ones, no more than the first `_LONG`."""
 
     lengths: np.ndarray
     """[Q] int32 bytes."""
@@ -124,7 +132,7 @@ class _Texts:
         lengths = np.diff(bounds)
         eights: list[tuple[slice | np.ndarray, np.ndarray]] = []
         hashes = lengths.astype(np.uint64) * _FACTOR
-        which, at, left = np.arange(len(lengths)), bounds[:-1] - bounds[0], lengths
+        which, at, left = np.arange(len(lengths)), bounds[:-1] - bounds[0], np.minimum(lengths, _LONG)
         while len(which):
             bytes = every[at] & _FIRST[np.minimum(left, 8)]
             mine = which if eights else slice(None)
