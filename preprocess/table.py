@@ -43,11 +43,6 @@ class Table:
         """Bytes of all texts, about."""
         return self._eights.values.nbytes + sum(map(len, self._long))
 
-    @property
-    def longest(self) -> int:
-        """Bytes of the longest text; 0 if there are none."""
-        return int(self._lengths.values.max(initial=0))
-
     def find(self, values: pa.StringArray) -> np.ndarray:
         """[Q] int64: the row of each text; -1 for one that is not there.
 

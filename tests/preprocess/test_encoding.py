@@ -148,7 +148,7 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(encoders, monkeypatch
         sentences = [" ".join(words), " ".join(words), words[0] * 30]
         assert encoder.encode_sentences(sentences)[0].tolist() == Encoder(encoder._tokenizer, "").encode_sentences(sentences)[0].tolist()
         assert len(encoder._memo) <= 50 + 2 * 30
-        assert 0 < encoder._memo._known.longest <= 64
+        assert 0 < encoder._memo._known._lengths.values.max() <= 64
 
 
 def test_a_tokenizer_that_takes_whole_sentences(caplog):
