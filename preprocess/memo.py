@@ -39,7 +39,7 @@ class Memo:
     """From chunks to ids. What it remembers changes how fast it is, and nothing else."""
 
     def __init__(
-        self, tokenizer: Tokenizer, eos: int, clean: Callable[[np.ndarray], np.ndarray], dtype: "np.dtype", exchange: Exchange | None = None
+        self, tokenizer: Tokenizer, eos: int, clean: Callable[[np.ndarray], np.ndarray], dtype: "np.dtype", exchange: Exchange | None
     ):
         """`clean` is what all ids of text go through; `dtype` that of the ids."""
         self._encode = _joining(tokenizer)
@@ -121,10 +121,8 @@ class Memo:
         first = len(self._lengths.values)
         self._remember(others)
         more, more_lengths = self._encoded(long.to_pylist())
-        order = np.argsort(is_long.to_numpy(zero_copy_only=False), kind="stable")
-        of_new = np.empty(len(order), np.int64)
-        of_new[order] = np.arange(first, first + len(order))
-        rows[missing] = of_new[new.indices.to_numpy()]
+        place = np.argsort(np.argsort(is_long.to_numpy(zero_copy_only=False), kind="stable"))  # long ones after all others
+        rows[missing] = first + place[new.indices.to_numpy()]
         self._ids.add(more)
         self._lengths.add(more_lengths)
         ids, lengths = self._ids.values, self._lengths.values

@@ -74,8 +74,8 @@ class Table:
         sizes = np.clip(-(-added.lengths.astype(np.int64) // 8), 1, _LONG // 8)
         starts = np.cumsum(sizes) - sizes
         eights = np.empty(int(sizes.sum()), np.uint64)
-        for number, (which, bytes) in enumerate(added.eights):
-            eights[starts[which] + number] = bytes
+        for number, (which, eight) in enumerate(added.eights):
+            eights[starts[which] + number] = eight
         self._starts.add(starts + len(self._eights.values))
         self._eights.add(eights)
         self._lengths.add(added.lengths)
@@ -100,8 +100,8 @@ class Table:
     def _equal(self, asked: "_Texts", rows: np.ndarray) -> np.ndarray:
         """[Q] whether each text is, to the byte, that in the row beside it; whatever, where that is -1."""
         same, starts = self._lengths.values[rows] == asked.lengths, self._starts.values[rows]
-        for number, (which, bytes) in enumerate(asked.eights):
-            same[which] &= self._eights.values.take(starts[which] + number, mode="clip") == bytes
+        for number, (which, eight) in enumerate(asked.eights):
+            same[which] &= self._eights.values.take(starts[which] + number, mode="clip") == eight
         return same
 
 
@@ -129,11 +129,11 @@ class _Texts:
         hashes = lengths.astype(np.uint64) * _FACTOR
         which, at, left = np.arange(len(lengths)), bounds[:-1] - bounds[0], np.minimum(lengths, _LONG)
         while len(which):
-            bytes = every[at] & _FIRST[np.minimum(left, 8)]
+            eight = every[at] & _FIRST[np.minimum(left, 8)]
             mine = which if eights else slice(None)
-            mixed = (hashes[mine] ^ bytes) * _FACTOR
+            mixed = (hashes[mine] ^ eight) * _FACTOR
             hashes[mine] = mixed ^ (mixed >> np.uint64(32))
-            eights.append((mine, bytes))
+            eights.append((mine, eight))
             more = left > 8
             which, at, left = which[more], at[more] + 8, left[more] - 8
         return _Texts(lengths, eights, hashes * _FACTOR)
