@@ -42,10 +42,10 @@ from ways_data import Data
 from ways_measured import check, measure
 from ways_report import figure, markdown, table
 
-from pipeline import config as configuration
-from pipeline import dataset, errors, files
-from pipeline import log as logs
-from train import distributed
+from packlm import config as configuration
+from packlm import dataset, distributed
+from packlm.base import errors, files
+from packlm.base import log as logs
 
 log = logging.getLogger("packlm")
 

@@ -23,13 +23,14 @@ import torch
 from side_by_side import Side, Step, medians, ratio, tokens_per_second
 from torch import Tensor
 
-from pipeline import config, errors
-from pipeline.config import Generate
-from serve import decoding
-from serve.generation import Text
-from serve.stepping import Stepper
-from train import model as models
-from train.model import LanguageModel
+from packlm import config
+from packlm.base import errors
+from packlm.config import Generate
+from packlm.generation import decoding
+from packlm.generation.stepper import Stepper
+from packlm.generation.task import TextInfo
+from packlm.model import language_model as models
+from packlm.model.language_model import LanguageModel
 
 EOS, PROMPT_TOKENS, MANY = 0, 5, 64
 
@@ -89,7 +90,7 @@ def make_side(given: argparse.Namespace, count: int, settings: dict[str, object]
         return lambda: plain(model, prompts, given.tokens)[0].numel()
     stepper = Stepper(model)
     spellings = [f" {number}".encode() for number in range(given.vocab)]
-    text = Text(spellings, lambda prompt, ids: b"".join(spellings[id] for id in ids).decode())
+    text = TextInfo(spellings, lambda prompt, ids: b"".join(spellings[id] for id in ids).decode())
     wanted = Generate.model_validate(settings | {"max_tokens": given.tokens, "stop_at_eos": False})
 
     def run() -> int:

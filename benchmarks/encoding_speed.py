@@ -26,11 +26,11 @@ import numpy as np
 import pyarrow as pa
 from made_up_text import make_corpus
 
-from pipeline.config import Corpus
-from pipeline.config import Tokenizer as Settings
-from preprocess import tokenizer
-from preprocess.encoding import Encoder, encode_documents
-from preprocess.texts import Texts
+from packlm.config import Corpus
+from packlm.config import Tokenizer as Settings
+from packlm.text import tokenizer
+from packlm.text.document_block import DocumentBlock
+from packlm.text.encoder import Encoder, encode_documents
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def compare(kind: str, text: str, lines: list[str], folder: Path, rounds: int) -
     model = tokenizer.load(folder / tokenizer.NAME)
     rows = datasets.Dataset.from_dict({"text": lines})
     data = np.frombuffer(text.encode(), np.uint8)
-    texts = Texts(pa.array(["text"]), data, np.array([len(data)]))
+    texts = DocumentBlock(pa.array(["text"]), data, np.array([len(data)]))
 
     def mapped() -> object:
         def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:

@@ -23,11 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 from kill_training import kill
 
-from pipeline import config as configuration
-from preprocess.build import build as build_dataset
-from serve.prompts import SETTINGS
-from train import model as models
-from train import model_folder
+from packlm import config as configuration
+from packlm.model import folder as model_folder
+from packlm.model import language_model as models
+from preprocess.build.stage import build as build_dataset
+from serve.generate.prompts import SETTINGS
 
 PROMPTS = 600
 STRATEGIES = ({}, {"strategy": "beam", "beams": 4}, {"strategy": "greedy"}, {"temperature": 0.7, "samples": 3})

@@ -76,9 +76,7 @@ def start(folder: Path, name: str, kind: str) -> "subprocess.Popen[bytes]":
         "dataset.dir": folder / name, "dataset.workers": "2", "dataset.shards": "3", "tracking.uri": "",
     }  # fmt: skip
     arguments = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    return subprocess.Popen(
-        [sys.executable, "-m", "preprocess", *arguments], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
-    )
+    return subprocess.Popen([sys.executable, "-m", "preprocess", *arguments], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def finish(process: "subprocess.Popen[bytes]") -> None:

@@ -83,8 +83,8 @@ def run(place: Path, side: str, kind: str) -> dict[str, Any]:
 
 def train_tokenizer(place: Path, kind: str) -> None:
     """A vocabulary of 10,000 from the first 20 MB."""
-    from pipeline import config
-    from preprocess import tokenizer
+    from packlm import config
+    from packlm.text import tokenizer
 
     with open(place / "corpus.txt", encoding="utf-8") as stream:
         lines = [line.strip() for line in stream.readlines(20_000_000)]
@@ -96,7 +96,7 @@ def map_side(place: Path, side: str) -> dict[str, Any]:
     import numpy as np
     from tokenizers import Tokenizer
 
-    from pipeline.dataset import ids_digest
+    from packlm.dataset import ids_digest
 
     datasets.disable_progress_bars()
     model = Tokenizer.from_file(str(place / "tokenizer" / "tokenizer.json"))
@@ -125,8 +125,8 @@ def ours_side(place: Path, side: str) -> dict[str, Any]:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from pipeline import config, dataset
-    from preprocess.build import build
+    from packlm import config, dataset
+    from preprocess.build.stage import build
 
     with tempfile.TemporaryDirectory() as folder:
         settings = config.resolve(

@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch
 
-from pipeline import config, dataset
-from pipeline.errors import PacklmError, Stopped
+from packlm import config, dataset
+from packlm.base.errors import PacklmError, Stopped
+from packlm.distributed import Ranks
 from tests import made_up
-from train.distributed import Ranks
 from train.trainer import Trainer
 
 Settings = dict[str, dict[str, Any]]

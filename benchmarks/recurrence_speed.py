@@ -33,14 +33,15 @@ from side_by_side import Side, Step, medians, ratio, tokens_per_second
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline import config as configuration
-from pipeline import dataset, errors
-from pipeline.config import Config
-from train import steps
-from train.distributed import Ranks
-from train.recurrence import Arrangement
+from packlm import config as configuration
+from packlm import dataset
+from packlm.base import errors
+from packlm.config import Config
+from packlm.dataset.views import Sentences
+from packlm.distributed import Ranks
+from packlm.model import kernels
+from packlm.model.recurrence import Arrangement
 from train.trainer import Trainer
-from train.views import Sentences
 
 WINDOW = 35
 
@@ -167,7 +168,7 @@ def layer_side(arguments: Arguments, name: str, cell: str, units: int) -> Step:
             return module(rows.view(-1, len(lengths), units))[0].flatten(0, 1)
         if name == "packed":
             return module(nn.utils.rnn.PackedSequence(rows, arranged.batch_sizes))[0].data
-        return steps.run(cell, rows, start, tuple(module.parameters()), arranged.batch_sizes)[0]
+        return kernels.run(cell, rows, start, tuple(module.parameters()), arranged.batch_sizes)[0]
 
     def run() -> int:
         module.zero_grad()

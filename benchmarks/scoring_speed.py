@@ -6,7 +6,7 @@ FILE holds a sentence a line, made-up ones without it. The model has random weig
 layers. Every side gives the log-probability of each sentence, and they have to agree to 1e-3. Each takes turns with the others on all
 sentences; figures are medians over the rounds, ratios medians of the rounds' ratios.
 
-    ours        `serve.scoring`: sorted by length, no padding, with words, entropies and surprisals beside it
+    ours        `packlm.scoring.sentences`: sorted by length, no padding, with words, entropies and surprisals beside it
     losses      the same order through `LanguageModel.losses`: log-probabilities alone
     padded      batches of 32 in the order of the input, padded, all logits of the batch at once, log-probabilities alone
     one by one  a sentence after the other, log-probabilities alone
@@ -30,13 +30,13 @@ import torch
 from made_up_text import make_corpus
 from torch.nn.functional import cross_entropy, pad
 
-from pipeline import config as configuration
-from preprocess.build import build as build_dataset
-from preprocess.encoding import Encoder
-from serve import scoring
-from train.evaluation import by_length, pieces, places_of
-from train.model import LanguageModel, build
-from train.views import Sentences, laid_out
+from packlm import config as configuration
+from packlm.dataset.views import Sentences, concatenated_ranges
+from packlm.evaluation.evaluate import first_targets, length_batches, sentence_segments
+from packlm.model.language_model import LanguageModel, build
+from packlm.scoring import sentences as scoring
+from packlm.text.encoder import Encoder
+from preprocess.build.stage import build as build_dataset
 
 BATCH_TOKENS = configuration.Evaluate().batch_tokens
 PADDED = 32
@@ -100,11 +100,11 @@ def ours(model: LanguageModel, encoder: Encoder, texts: list[str]) -> np.ndarray
 def losses(model: LanguageModel, encoder: Encoder, texts: list[str]) -> np.ndarray:
     ids, ends = encoder.encode_sentences(texts)
     sentences = Sentences.from_arrays(ids, ends)
-    found, places = np.empty(len(ids)), places_of(sentences)
-    for batch in by_length(sentences.lengths, np.arange(len(sentences)), BATCH_TOKENS):
-        for piece in pieces(sentences, places, batch, BATCH_TOKENS):
+    found, places = np.empty(len(ids)), first_targets(sentences)
+    for batch in length_batches(sentences.lengths, np.arange(len(sentences)), BATCH_TOKENS):
+        for piece in sentence_segments(sentences, places, batch, BATCH_TOKENS):
             values, _ = model.losses(piece.batch(torch.device("cpu")))
-            found[laid_out(piece.keys, piece.keys + piece.lengths)] = values.numpy()
+            found[concatenated_ranges(piece.keys, piece.keys + piece.lengths)] = values.numpy()
     return -np.add.reduceat(found, places)
 
 

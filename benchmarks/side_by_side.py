@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
-from pipeline.errors import PacklmError
+from packlm.base.errors import PacklmError
 
 Step = Callable[[], int]
 """Does a step and returns how many tokens it was."""

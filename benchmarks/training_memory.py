@@ -23,7 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline import config, dataset, files
+from packlm import config, dataset
+from packlm.base import files
 
 SHARDS, VOCABULARY, LENGTH = 8, 10_000, 64
 PLANS = {"sentences": {"segments": "sentences"}, "rows": {"segments": "rows"}, "streams": {"segments": "streams", "window_drawn": True}}
@@ -64,8 +65,8 @@ def measure(folder: Path, kind: str) -> dict[str, float]:
     """Opens a plan and takes batches of two epochs of it; bytes and seconds."""
     import datasets  # imported before anything is counted
 
-    from train import plans
-    from train.views import Sentences, Stream
+    from packlm.dataset.views import Sentences, Stream
+    from train.batches import build as plans
 
     datasets.disable_progress_bars()
     manifest = dataset.read_manifest(folder)
@@ -105,7 +106,7 @@ def resident(what: str) -> int:
 
 def make(folder: Path, tokens: int) -> int:
     """Writes the dataset, shard by shard; returns its number of sentences."""
-    like, drawn = dataset.Like(VOCABULARY, LENGTH), np.random.default_rng(1)
+    like, drawn = dataset.ColumnTypes(VOCABULARY, LENGTH), np.random.default_rng(1)
     shards: dict[dataset.View, dict[str, dataset.Shard]] = {view: {} for view in dataset.VIEWS}
     counts = np.zeros(4, np.int64)
     for number in range(SHARDS):

@@ -1,6 +1,6 @@
 """Ways to run sequences of unequal length through a recurrent language model, each leaving its gradients in the model.
 
-Ours are the layouts of `train.recurrence`. The plain ones are written with torch's modules, as one would without this project.
+Ours are the layouts of `packlm.model.recurrence`. The plain ones are written with torch's modules, as one would without this project.
 
 Shapes: B sequences, T time steps of the longest, P tokens of all of them, H units, V vocabulary; time comes before batch.
 """
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from pipeline import config
-from pipeline.errors import RequestError
-from train.model import Batch, LanguageModel, build
-from train.recurrence import Layout
+from packlm import config
+from packlm.base.errors import RequestError
+from packlm.model.language_model import Batch, LanguageModel, build
+from packlm.model.recurrence import Layout
 
 MASKED = -100
 """The target that `cross_entropy` leaves out."""

@@ -7,10 +7,11 @@ from itertools import count
 import numpy as np
 from ways import Group, Way
 
-from pipeline import dataset
-from pipeline.config import Config
-from train.plans import RowPlan, SentencePlan
-from train.views import Sentences, Stream
+from packlm import dataset
+from packlm.config import Config
+from packlm.dataset.views import Sentences, Stream
+from train.batches.row_plan import RowPlan
+from train.batches.sentence_plan import SentencePlan
 
 
 @dataclass(frozen=True)

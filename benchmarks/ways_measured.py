@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from ways import Group, PlainModel, Way, copy_weights, make_ours, named_parameters, summed_loss
 from ways_data import Data
 
-from pipeline.config import Config
-from pipeline.errors import PacklmError
-from train import optimizers
-from train.distributed import Ranks
-from train.evaluation import Plain, evaluate
-from train.model import LanguageModel, build
-from train.precision import Precision
-from train.views import Stream
+from packlm.base.errors import PacklmError
+from packlm.config import Config
+from packlm.dataset.views import Stream
+from packlm.distributed import Ranks
+from packlm.evaluation.evaluate import ModelScorer, evaluate
+from packlm.model.language_model import LanguageModel, build
+from packlm.model.precision import Precision
+from train.optim import optimizers
 
 TOLERANCE = 1e-9
 """In float64, the largest difference that is still rounding, as a share of the largest gradient of a parameter."""
@@ -40,7 +40,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TextCounts:
     """What came out for a way."""
 
     key: str
@@ -132,7 +132,7 @@ def check(ways: list[Way], config: Config, vocab_size: int, data: Data, device: 
     return found
 
 
-def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks, tokens: int, seconds: float) -> Measured:
+def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks, tokens: int, seconds: float) -> TextCounts:
     """Trains a model from the recipe's first weights with its optimizer, at its learning rate all along and without dropout.
 
     Args:
@@ -186,13 +186,13 @@ def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks,
         if mark:
             points.append(Point(*mark, _perplexity(weights, data, ranks)))
     fill = seen / positions.count
-    return Measured(way.key, way.label, median(speeds), fill, peak, len(speeds), seen >= tokens, points)
+    return TextCounts(way.key, way.label, median(speeds), fill, peak, len(speeds), seen >= tokens, points)
 
 
 def _perplexity(model: LanguageModel, data: Data, ranks: Ranks) -> float:
     """Of the validation sentences, each from a zero state."""
     no_stream = Stream.from_arrays(data.validation.targets(0), np.zeros(1), data.validation.eos)  # sentences are measured without one
-    return evaluate(Plain(model), data.validation, no_stream, "sentences", 1, EVALUATION_TOKENS, ranks).perplexity
+    return evaluate(ModelScorer(model), data.validation, no_stream, "sentences", 1, EVALUATION_TOKENS, ranks).perplexity
 
 
 def _synchronize(device: torch.device) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from safetensors import safe_open
 
-from pipeline import dataset, files, tracking
-from pipeline.config import Tracking
-from pipeline.errors import RequestError
-from pipeline.recorded import Record
+from packlm import dataset, tracking
+from packlm.base import files
+from packlm.base.errors import RequestError
+from packlm.config import Tracking
+from packlm.tracking.run_record import Record
 
 SECTIONS = ("corpus", "tokenizer", "model", "train", "evaluate", "run.seed")
 """Settings that a result follows from."""
@@ -21,7 +22,7 @@ NOT_SET = "-"
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """What there is to compare of a run."""
 
     name: str
@@ -33,7 +34,7 @@ class Run:
     """By split."""
 
 
-def open_run(word: str, store: Tracking) -> Run:
+def open_run(word: str, store: Tracking) -> ComparedRun:
     """The run that a word of the command line means; `RequestError` if there is none."""
     for folder in (Path(word), Path("runs") / word):
         if any((folder / name).exists() for name in ("train/settings.json", "model/config.json")):
@@ -41,7 +42,7 @@ def open_run(word: str, store: Tracking) -> Run:
     return of_record(tracking.read_run(word, store))
 
 
-def of_folder(folder: Path) -> Run:
+def of_folder(folder: Path) -> ComparedRun:
     """The run of a folder, from what training and evaluation left there."""
     names = ("train/settings.json", "model/config.json", "train/summary.json")
     recipe, about, summary = (files.read_json_if_there(folder / name) for name in names)
@@ -54,10 +55,10 @@ def of_folder(folder: Path) -> Run:
         numbers["parameters"] = _num_parameters(folder / "model/model.safetensors")
     reports = [files.read_json(path) for split in dataset.SPLITS if (path := folder / "evaluate" / f"{split}.json").exists()]
     stated = {key: NOT_SET if value is None else str(value) for key, value in settings.items() if _counts(key)}
-    return Run(folder.resolve().name, stated, False, numbers, {report["split"]: report for report in reports})
+    return ComparedRun(folder.resolve().name, stated, False, numbers, {report["split"]: report for report in reports})
 
 
-def of_record(record: Record) -> Run:
+def of_record(record: Record) -> ComparedRun:
     """The run that MLflow has."""
     names = {
         "parameters": "parameters", "train/epoch": "epochs", "train/steps": "steps", "train/tokens": "tokens", "train/seconds": "seconds",
@@ -65,10 +66,10 @@ def of_record(record: Record) -> Run:
     }  # fmt: skip
     numbers = {ours: record.metrics[theirs] for theirs, ours in names.items() if theirs in record.metrics}
     settings = {key: value for key, value in record.params.items() if _counts(key)}
-    return Run(record.name, settings, True, numbers, {report["split"]: report for report in record.reports})
+    return ComparedRun(record.name, settings, True, numbers, {report["split"]: report for report in record.reports})
 
 
-def table(runs: Sequence[Run]) -> str:
+def table(runs: Sequence[ComparedRun]) -> str:
     """The comparison, for reading."""
     lines: list[tuple[str, ...]] = [("", *(run.name for run in runs)), ("settings",)]
     lines += [(f"  {key}", *values) for key, values in differing(runs)] or [("  no difference",)]
@@ -84,7 +85,7 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(aligned)
 
 
-def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def differing(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
     """(setting, its value in each run) of the settings that differ, among those that are known of every run."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     known = [key for key in keys if all(run.knows_all or key in run.settings for run in runs)]
@@ -121,7 +122,7 @@ _REPORTED: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
 )
 
 
-def _numbers(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+def _numbers(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
     rows: tuple[tuple[str, Callable[[dict[str, float]], str]], ...] = (
         ("parameters", lambda numbers: f"{numbers['parameters']:,.0f}"),
         ("epochs", lambda numbers: f"{numbers['epochs']:.2f}"),

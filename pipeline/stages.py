@@ -17,14 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from pipeline import dataset, files
-from pipeline.config import Config, to_toml
-from pipeline.errors import PacklmError, Stopped
-from pipeline.recorder import without_credentials
+import packlm
+from packlm import dataset
+from packlm.base import files
+from packlm.base.credentials import without_credentials
+from packlm.base.errors import PacklmError, Stopped
+from packlm.config import Config, to_toml
 
 log = logging.getLogger("packlm")
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Stage(NamedTuple):
@@ -39,17 +39,17 @@ class Stage(NamedTuple):
 
 
 def _train(config: Config) -> list[str]:
-    program = str(ROOT / "train")
     if config.train.processes == 1:
-        return [program]
-    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(config.train.processes), program]
+        return ["-m", "packlm.stages.train"]
+    processes = str(config.train.processes)
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, "-m", "packlm.stages.train"]
 
 
 STAGES = (
-    Stage("preprocess", lambda config: ["-m", "preprocess"], "the corpus", "dataset.dir", True),
+    Stage("preprocess", lambda config: ["-m", "packlm.stages.preprocess"], "the corpus", "dataset.dir", True),
     Stage("train", _train, "dataset.dir", "run.dir/train, run.dir/model", True),
-    Stage("evaluate", lambda config: ["-m", "serve", "evaluate"], "dataset.dir, run.dir/model", "run.dir/evaluate", False),
-    Stage("generate", lambda config: ["-m", "serve", "generate"], "run.dir/model, generate.prompts", "run.dir/generate", False),
+    Stage("evaluate", lambda config: ["-m", "packlm.stages.serve", "evaluate"], "dataset.dir, run.dir/model", "run.dir/evaluate", False),
+    Stage("generate", lambda config: ["-m", "packlm.stages.serve", "generate"], "run.dir/model, prompts", "run.dir/generate", False),
 )
 
 
@@ -94,7 +94,9 @@ def write_config(config: Config, path: Path) -> dict[str, str]:
     files.write_text(path, to_toml(public))
     settings = re.compile(r"PACKLM_.*__.*|MLFLOW_TRACKING_URI|MLFLOW_EXPERIMENT_NAME")
     kept = {name: value for name, value in os.environ.items() if not settings.fullmatch(name)}
-    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+    # The stages find packlm where this process found it, and nothing in the current folder can take a module's name.
+    kept["PYTHONPATH"] = os.pathsep.join([str(Path(packlm.__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])])
+    kept["PYTHONSAFEPATH"] = "1"
     return kept if uri == config.tracking.uri else kept | {"PACKLM_TRACKING__URI": config.tracking.uri}
 
 
@@ -133,7 +135,7 @@ def _places(text: str, config: Config) -> str:
     """A text of the table with the folders it names."""
     given = config.generate.prompts
     prompts = str(given) if isinstance(given, Path) else f"{len(given)} prompts"
-    values = {"dataset.dir": config.dataset.dir, "run.dir": config.run.dir, "generate.prompts": prompts}
+    values = {"dataset.dir": config.dataset.dir, "run.dir": config.run.dir, "prompts": prompts}
     return re.sub("|".join(map(re.escape, values)), lambda found: str(values[found[0]]), text)
 
 

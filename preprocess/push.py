@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import dataset
-from pipeline.errors import PacklmError, RequestError
-from preprocess import report
+from packlm import dataset
+from packlm.base.errors import PacklmError, RequestError
+
+from . import report
 
 HIDDEN = (".*", "*/.*")
 """Patterns of what stays here (`*` matches `/` too)."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import files
-from pipeline.dataset import Split
-from preprocess.encoding import Encoder
+from packlm.base import files
+from packlm.dataset import Split
+from packlm.text.encoder import Encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

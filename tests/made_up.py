@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models
 
-from pipeline import dataset, files
+from packlm import dataset
+from packlm.base import files
 
 EOS = 0
 
@@ -25,7 +26,7 @@ def write(folder: Path, seed: int = 1, counts: tuple[int, int] = (30, 8), vocab_
     for name, count, shards in (("train", counts[0], 2), ("validation", counts[1], 1)):
         made = documents(seed + len(splits), count, vocab_size)
         cut = np.array_split(np.arange(count), shards)
-        splits[name] = _split(folder, name, [[made[index] for index in part] for part in cut], dataset.Like(vocab_size, length))
+        splits[name] = _split(folder, name, [[made[index] for index in part] for part in cut], dataset.ColumnTypes(vocab_size, length))
     words = models.WordLevel({"<eos>": EOS, **{f"w{number}": number for number in range(1, vocab_size)}}, unk_token="<eos>")
     files.write_text(folder / "tokenizer.json", Tokenizer(words).to_str())
     files.write_text(folder / "tokenizer_config.json", "{}")
@@ -38,7 +39,7 @@ def write(folder: Path, seed: int = 1, counts: tuple[int, int] = (30, 8), vocab_
     return manifest
 
 
-def _split(folder: Path, name: str, shards: list[list[list[np.ndarray]]], like: dataset.Like) -> dataset.Split:
+def _split(folder: Path, name: str, shards: list[list[list[np.ndarray]]], like: dataset.ColumnTypes) -> dataset.Split:
     written: dict[str, dict[str, dataset.Shard]] = {view: {} for view in dataset.VIEWS}
     for number, part in enumerate(shards):
         sentences = [sentence for document in part for sentence in document]

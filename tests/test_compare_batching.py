@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import config, dataset, files
-from pipeline.errors import RequestError
+from packlm import config, dataset
+from packlm.base import files
+from packlm.base.errors import RequestError
+from packlm.dataset.views import Sentences
+from packlm.distributed import Ranks
+from packlm.model.recurrence import Layout
 from tests import made_up
-from train.distributed import Ranks
-from train.recurrence import Layout
-from train.views import Sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

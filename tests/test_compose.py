@@ -95,8 +95,8 @@ def test_the_tracking_server_takes_the_names_that_it_is_called_by() -> None:
 def test_images_hold_every_package() -> None:
     taken = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")}
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = {name.partition(".")[0] for name in setup["packages"]}
-    assert taken == {*folders, *(f"{name}.py" for name in setup["py-modules"]), "configs", "pyproject.toml", "constraints.txt"}
+    folders = {folder.partition("/")[0] for folder in setup["package-dir"].values()}
+    assert taken == {*folders, "pyproject.toml", "constraints.txt"}
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])

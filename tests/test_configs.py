@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config as configuration
-from pipeline.errors import RequestError
+from packlm import config as configuration
+from packlm.base.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-import packlm
+from packlm import commands
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[str, list[str]]:
@@ -12,16 +12,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[str, list[str]]:
     seen: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(sys, "argv", ["packlm", *words])
     monkeypatch.setattr("runpy.run_module", lambda name, **_: seen.append((name, sys.argv[1:])))
-    packlm.main()
+    commands.main()
     return seen[0]
 
 
 @pytest.mark.parametrize(
     ("words", "module", "arguments"),
     [
-        (["train", "--train.lr", "1"], "train", ["--train.lr", "1"]),
-        (["run", "--rebuild"], "pipeline", ["run", "--rebuild"]),
-        (["score", "--input", "-"], "serve", ["score", "--input", "-"]),
+        (["train", "--train.lr", "1"], "packlm.stages.train", ["--train.lr", "1"]),
+        (["run", "--rebuild"], "packlm.stages.pipeline", ["run", "--rebuild"]),
+        (["score", "--input", "-"], "packlm.stages.serve", ["score", "--input", "-"]),
     ],
 )
 def test_a_word_runs_its_module(monkeypatch: pytest.MonkeyPatch, words: list[str], module: str, arguments: list[str]) -> None:
@@ -37,5 +37,5 @@ def test_an_unknown_word_is_a_wrong_request(monkeypatch: pytest.MonkeyPatch, cap
 
 def test_without_a_word_the_usage_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["packlm"])
-    packlm.main()
+    commands.main()
     assert "packlm run|config|sync" in capsys.readouterr().out

@@ -1,74 +1,14 @@
-"""Trains a language model on a dataset.
-
-    torchrun --nproc-per-node 4 train [--config configs/quickstart.toml] [--section.key value ...] [options]
-    python train [--config C] ...          one process, the same code
-
-    --rebuild     throws away the training that stands in runs/NAME and starts over
-    --dry-run     prints what the training would be, its size, cost and first batch, and writes nothing
-    --profile     leaves a trace of some steps in runs/NAME/train/profile
-
-Needs the dataset that `python -m preprocess` makes; leaves `runs/NAME/train` and the model folder `runs/NAME/model`. Started again, it
-goes on from its last checkpoint; when it is complete it says so. With `torchrun --max-restarts 3` it does so by itself when a process dies.
-"""
+"""Trains language models: `torchrun --nproc-per-node 4 train`, or `python train` for one process."""
 
 import sys
 from pathlib import Path
 
-# `torchrun train` puts train/ itself first on the path, where its modules would shadow others; the repository belongs there.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import logging
-import os
-import shutil
-from contextlib import nullcontext
-
-from pipeline import config as configuration
-from pipeline import dataset, errors, files
-from pipeline import log as logs
-
-log = logging.getLogger("packlm")
-
-OPTIONS = ("--rebuild", "--dry-run", "--profile")
-
-
-def main() -> None:
-    """Reads the command line, checks that the training can be done, and does it."""
-    logs.setup()
-    file, settings, others = configuration.split_arguments(sys.argv[1:])
-    if "-h" in others or "--help" in others:
-        print(__doc__)
-        return
-    if unknown := [word for word in others if word not in OPTIONS]:
-        hint = errors.meant(unknown[0], OPTIONS, "see `python train --help`")
-        raise errors.RequestError(f"unknown argument {unknown[0]!r}; {hint}")
-    # When torchrun starts processes again, the training that they threw away the first time is their own by now.
-    rebuild = "--rebuild" in others and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    config = configuration.load(file, settings)
-    manifest = dataset.read_manifest(config.dataset.dir)
-
-    from train import distributed, dry_run, record, trainer  # torch takes seconds to import, and a wrong request should not wait for it
-
-    folder, wanted = config.run.dir / "train", record.settings_of(config, manifest)
-    with distributed.start(config.train.device, config.train.timeout_seconds) as ranks:
-        if "--dry-run" in others:
-            text = dry_run.describe(config, manifest, ranks)
-            if ranks.first:
-                print(text)
-            return
-        complete = not rebuild and record.is_complete(config.run.dir, wanted)
-        ranks.barrier()  # all have read the record before rank 0 changes it
-        if complete:
-            log.info("%s: up to date, trained with these settings (--rebuild trains anew)", config.run.dir / "model")
-            return
-        with files.lock(folder / ".lock") if ranks.first else nullcontext():
-            if ranks.first:
-                if rebuild:
-                    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-                    (folder / "summary.json").unlink(missing_ok=True)
-                files.write_json(folder / "settings.json", wanted)
-            ranks.barrier()
-            trainer.Trainer(config, manifest, ranks).run(fresh=rebuild, profile="--profile" in others)
-
+if __package__:
+    from .cli import run
+else:
+    # `python train` and `torchrun train` put the folder itself first on the path, where its modules would hide others.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from train.cli import run
 
 if __name__ == "__main__":
-    errors.run(main, less_memory="--train.accumulate N goes on from the last checkpoint, each batch in N passes, with the same result")
+    run()

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pipeline import files
-from pipeline.errors import PacklmError
+from packlm.base import files
+from packlm.base.errors import PacklmError
 
 log = logging.getLogger("packlm")
 

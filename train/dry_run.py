@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline import dataset
-from pipeline.config import Config
-from train.batches import Segments
-from train.distributed import Ranks
-from train.metrics import memory_mb
-from train.model import LanguageModel
-from train.trainer import Trainer
+from packlm import dataset
+from packlm.batches.segments import Segments
+from packlm.config import Config
+from packlm.distributed import Ranks
+from packlm.model.language_model import LanguageModel
+
+from .progress.metrics import memory_mb
+from .trainer import Trainer
 
 SHOWN_SEGMENTS, SHOWN_TOKENS = 5, 30
 """Of the first batch."""

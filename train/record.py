@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline import dataset, files
-from pipeline.changes import differences
-from pipeline.config import Config
-from pipeline.errors import RequestError
+from packlm import dataset
+from packlm.base import files
+from packlm.base.changes import differences
+from packlm.base.errors import RequestError
+from packlm.config import Config
 
 FREE = ("processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "samples", "timeout_seconds")
 """The settings of `train` that may change on the way: the result follows from the others."""

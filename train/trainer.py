@@ -13,23 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import dataset, files, memory
-from pipeline.config import Config
-from pipeline.errors import PacklmError, Stopped
-from train import carry, checkpoint, model_folder, opening, optimizers, profiling
-from train.averaging import Average
-from train.batches import Segments
-from train.distributed import Ranks, stop_signals
-from train.evaluation import Result
-from train.finishing import finish
-from train.model import build
-from train.position import Position
-from train.precision import Precision
-from train.recurrence import spoken
-from train.sampling import Sampler
-from train.schedule import Schedule
-from train.together import Together
-from train.watching import Watch, watch
+from packlm import dataset
+from packlm.base import files, memory
+from packlm.base.errors import PacklmError, Stopped
+from packlm.batches import carried_state
+from packlm.batches.segments import Segments
+from packlm.config import Config
+from packlm.distributed import Ranks, stop_signals
+from packlm.evaluation.evaluate import Result
+from packlm.model import folder as model_folder
+from packlm.model.language_model import build
+from packlm.model.precision import Precision
+from packlm.model.recurrence import layout_name
+
+from . import checkpoint, setup
+from .export import finish
+from .gradient_reduction import GradientReduction
+from .optim import optimizers
+from .optim.averaging import Average
+from .optim.schedule import Schedule
+from .progress import profiling
+from .progress.samples import Sampler
+from .progress.watch import Progress, watch
+from .state import TrainState
 
 log = logging.getLogger("packlm")
 
@@ -71,8 +77,8 @@ class Trainer:
         self.checkpoints = self.folder / "checkpoints"
 
         with ranks.first_alone():  # rank 0 fills the cache that the others read
-            self.plan = opening.open_plan(config, manifest, ranks)
-            self.validation = opening.open_validation(config, manifest)
+            self.plan = setup.open_plan(config, manifest, ranks)
+            self.validation = setup.open_validation(config, manifest)
         steps = itertools.accumulate(self.plan.steps(epoch) for epoch in range(settings.epochs))
         self.total_steps = min(max(steps), settings.max_steps or 2**62)
 
@@ -81,10 +87,10 @@ class Trainer:
         self.model = first.to(ranks.device, self.precision.weights)
         if settings.bitwise:
             torch.set_num_threads(1)  # sums that are divided among threads are rounded differently by their number
-        last = opening.checkpoint_of_all(self.checkpoints, ranks)
+        last = setup.checkpoint_of_all(self.checkpoints, ranks)
         if settings.init and last is None:
-            opening.take_weights(self.model, config, manifest, ranks)
-        self.together = Together(self.model, ranks, settings.accumulate, settings.bitwise)
+            setup.take_weights(self.model, config, manifest, ranks)
+        self.together = GradientReduction(self.model, ranks, settings.accumulate, settings.bitwise)
         self.optimizers = optimizers.build(settings, self.model)
         self.schedule = Schedule(settings, self.total_steps)
         self.average = Average(settings, self.model)
@@ -93,8 +99,8 @@ class Trainer:
         self.sampler = Sampler(config.dataset.dir, sampled, config.run.seed, fresh) if sampled else None
         self.warm_up()
 
-        self.position = Position()
-        self.watch: Watch | None = None
+        self.position = TrainState()
+        self.watch: Progress | None = None
         """On rank 0, while the training runs."""
         self.stopping: Callable[[], bool] = lambda: False
         parts = (self.plan.streams_of(part, self.together.parts) for part in self.together.mine)
@@ -160,7 +166,7 @@ class Trainer:
     def introduce(self) -> None:
         """Says what is about to be trained."""
         config, ranks = self.config, self.ranks
-        layout = spoken(config.train.layout, config.model.cell, ranks.device, self.precision.weights)
+        layout = layout_name(config.train.layout, config.model.cell, ranks.device, self.precision.weights)
         log.info(
             "%s %s: %s parameters, %s of %s in %s layout, %s steps an epoch, %d process(es) on %s",
             f"step {self.position.step:,}: going on with" if self.position.step else "training", config.run.name,
@@ -186,14 +192,14 @@ class Trainer:
         def backward(part: int) -> None:
             own = part - together.mine.start
             share, batch, full = shares[own], batches[own], filled[own]
-            start = carry.start(self.model.recurrence.zero_state(1), self.carried[own], share) if batch.carry else None
+            start = carried_state.initial_state(self.model.recurrence.zero_state(1), self.carried[own], share) if batch.carry else None
             with self.precision.autocast():
                 sums, final = together.module(batch, start, penalties=bool(settings.ar or settings.tar))
             # A token counts 1 / (tokens of the global batch), wherever it is, and a change from one to the next likewise.
-            loss = (sums.nll + settings.ar * sums.activation) / tokens + settings.tar * sums.slowness / changes
+            loss = (sums.nll + settings.ar * sums.activation) / tokens + settings.tar * sums.temporal_activation / changes
             self.precision.backward(loss * (together.weight if full else 0.0))
             if final is not None:
-                self.carried[own] = carry.after(self.carried[own], final, share)
+                self.carried[own] = carried_state.next_state(self.carried[own], final, share)
             if full:
                 losses[part] = sums.nll.detach()
                 found[-2] += len(share.lengths) * share.lengths.max()
@@ -299,7 +305,7 @@ class Trainer:
     def resume(self, step: int) -> None:
         """Takes everything from the checkpoint of a step, whatever the number of ranks that wrote it."""
         tensors, state = checkpoint.load_checkpoint(self.checkpoints, step)
-        self.position = Position(**state)
+        self.position = TrainState(**state)
         self.schedule.restore(self.position.schedule)
         self.precision.restore(self.position.precision)
         model_folder.restore_weights(self.model, checkpoint.under_prefix("model", tensors), self.checkpoints)

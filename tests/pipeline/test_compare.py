@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import compare, config, files, tracking
-from pipeline.config import Config
-from pipeline.errors import RequestError
+from packlm import config, tracking
+from packlm.base import files
+from packlm.base.errors import RequestError
+from packlm.config import Config
+from pipeline import compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow")
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config as configuration
-from pipeline import dataset, files, stages
-from pipeline.config import Config
+from packlm import config as configuration
+from packlm import dataset
+from packlm.base import files
+from packlm.config import Config
+from pipeline import stages
 
 MakeConfig = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +53,7 @@ def test_a_killed_stage_is_a_failure(make_config: MakeConfig, monkeypatch: pytes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_running_stage(tmp_path: Path, number: signal.Signals) -> None:
     program = (
-        "from pathlib import Path\nfrom pipeline import config, errors, log, stages\n"
+        "from pathlib import Path\nfrom packlm import config\nfrom packlm.base import errors, log\nfrom pipeline import stages\n"
         'body = \'import signal, sys, time\\nsignal.signal(signal.SIGTERM, lambda *_: (open("stopped", "w"), sys.exit(75)))\\n\'\n'
         'body += \'open("started", "w")\\ntime.sleep(60)\'\n'
         "stages.STAGES = (stages.Stage('first', lambda config: ['-c', body], '', '', False),) * 2\n"
@@ -81,10 +83,9 @@ def test_a_stage_reads_back_what_was_resolved(make_config: MakeConfig, monkeypat
 
 def test_training_is_one_process_or_torchrun(make_config: MakeConfig) -> None:
     (train,) = [stage for stage in stages.STAGES if stage.name == "train"]
-    program = str(ROOT / "train")
-    assert train.command(make_config()) == [program]
+    assert train.command(make_config()) == ["-m", "packlm.stages.train"]
     assert train.command(make_config(train={"processes": 4})) == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", program,
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", "-m", "packlm.stages.train",
     ]  # fmt: skip
 
 

@@ -7,22 +7,23 @@ from pathlib import Path
 import datasets
 import pytest
 
-from pipeline import dataset, files
-from pipeline.errors import PacklmError, RequestError
-from preprocess import __main__ as command
-from preprocess import build as stage
-from preprocess import shards, sources, survey
-from preprocess.build import build
-from preprocess.executors import Crew
-from tests.preprocess.conftest import TEXTS, tree
-from tests.preprocess.jobs import until
+from packlm import dataset
+from packlm.base import files
+from packlm.base.errors import PacklmError, RequestError
+from packlm.corpus import sources
+from preprocess import cli as command
+from preprocess.build import scan, shards, stage
+from preprocess.build.stage import build
+from preprocess.executors.crew import TaskRunner
+from tests.preprocess.tasks import until
+from tests.small_corpus import TEXTS, tree
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 
 
 @pytest.mark.parametrize("kind", ["bpe", "word"])
 def test_workers_change_no_byte(made, kind, monkeypatch):
-    monkeypatch.setattr(survey, "TASK_BYTES", 40)  # a collect task for each document
+    monkeypatch.setattr(scan, "TASK_BYTES", 40)  # a collect task for each document
     rules = {"tokenizer__kind": kind, "corpus__on_bad_text": "replace"}
     folder, _ = made(**rules)
     whole = tree(folder)
@@ -56,18 +57,18 @@ def test_an_interrupted_run_goes_on_where_it_was(settings, made, monkeypatch):
     model.write_text(model.read_text()[:-9])
     redone = []
 
-    def note(crew, function, jobs, *others, real=Crew.run):
+    def note(crew, function, jobs, *others, real=TaskRunner.run):
         redone.extend(job.name for job in jobs)
         real(crew, function, jobs, *others)
 
-    monkeypatch.setattr(Crew, "run", note)
+    monkeypatch.setattr(TaskRunner, "run", note)
     assert tree(made()[0]) == whole
     assert sorted(redone) == sorted({"train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003"} - {done[1].stem})
     assert [path.name for path in folder.parent.iterdir() if path.name != ".small.lock"] == ["small"]
 
 
 def test_text_is_collected_while_the_rest_is_read(settings, corpus, monkeypatch):
-    monkeypatch.setattr(survey, "TASK_BYTES", 40)  # a collect task for each document
+    monkeypatch.setattr(scan, "TASK_BYTES", 40)  # a collect task for each document
     building = settings().dataset.dir.with_name(".small.building")
 
     def waiting(source, *others, real=sources.survey):
@@ -94,7 +95,7 @@ def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_p
     class Interrupted(Exception):
         pass
 
-    where = survey.Survey if step == "changed" else stage._Making
+    where = scan.Scan if step == "changed" else stage._Build
     real = getattr(where, step)
 
     def stopped(*arguments):
@@ -119,12 +120,12 @@ def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_p
 
 
 def test_what_several_processes_have_collected_is_not_collected_again(settings, monkeypatch):
-    monkeypatch.setattr(survey, "TASK_BYTES", 40)
+    monkeypatch.setattr(scan, "TASK_BYTES", 40)
     folder = settings().dataset.dir
     found = []
     for _ in range(2):
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-            patch.setattr(survey.Survey, "changed", lambda _: 1 / 0)
+            patch.setattr(scan.Scan, "changed", lambda _: 1 / 0)
             build(settings(corpus__on_bad_text="replace", dataset__workers=2))
         found.append({path.name: path.stat().st_mtime_ns for path in folder.parent.glob(".small.building/*/texts/*.arrow")})
     assert len(found[0]) > 2 and found[1] == found[0]
@@ -180,7 +181,7 @@ def test_a_rerun_does_nothing_and_a_change_is_named(settings, corpus, monkeypatc
     folder = settings().dataset.dir
     whole = tree(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(stage._Making, "whole", None)
+        patch.setattr(stage._Build, "whole", None)
         assert build(settings(dataset__workers=2)).seconds is None
     with pytest.raises(RequestError, match=r"dataset\.length: 7 -> 9(.|\n)*--rebuild"):
         build(settings(dataset__length=9))
@@ -269,14 +270,14 @@ def test_the_tokenizer_learns_from_the_training_split_alone(made, tmp_path, kind
 @pytest.mark.parametrize("text", ["Somebody else writes here.", TEXTS["a.txt"].swapcase(), None])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_file_written_to_or_taken_away_while_it_is_read(settings, corpus, monkeypatch, text, when):
-    def meddle(crew, function, jobs, *others, real=Crew.run):
+    def meddle(crew, function, jobs, *others, real=TaskRunner.run):
         if when == "after":
             real(crew, function, jobs, *others)
         (corpus / "a.txt").write_text(text) if text else (corpus / "a.txt").unlink(missing_ok=True)
         if when == "before":
             real(crew, function, jobs, *others)
 
-    monkeypatch.setattr(Crew, "run", meddle)
+    monkeypatch.setattr(TaskRunner, "run", meddle)
     with pytest.raises(PacklmError, match=r"a\.txt: (.*changed while|cannot be read: No such file)"):
         build(settings())
     assert not settings().dataset.dir.exists()

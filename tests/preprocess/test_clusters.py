@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config
-from pipeline.errors import PacklmError, RequestError
-from preprocess import clusters, ranks
-from preprocess.executors import Crew
-from tests.preprocess.jobs import Task, alive, tried, until, work
+from packlm import config
+from packlm.base.errors import PacklmError, RequestError
+from preprocess.executors import clusters, ranks
+from preprocess.executors.crew import TaskRunner
+from tests.preprocess.tasks import Task, alive, tried, until, work
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = {"partition": "main", "time": "10", "mem_per_cpu_gb": 1}
 
 
 def run(tasks: list[Task], folder: Path, executor: str = "datatrove", workers: int = 2, **slurm: str | int) -> None:
-    with Crew(config.Dataset(executor=executor, workers=workers, slurm=slurm)) as crew:
+    with TaskRunner(config.Dataset(executor=executor, workers=workers, slurm=slurm)) as crew:
         crew.run(work, tasks, "tasks", folder / "records")
 
 
@@ -38,7 +38,7 @@ def made(folder: Path) -> dict[str, str]:
 def test_the_same_files_come_out_though_a_process_is_killed(tmp_path, executor, slurm):
     pytest.importorskip("datatrove")
     run(jobs(tmp_path / "there", deaths=1), tmp_path / "there", executor, **SLURM)
-    Crew(config.Dataset(workers=1)).run(work, jobs(tmp_path / "here"), "tasks", tmp_path)
+    TaskRunner(config.Dataset(workers=1)).run(work, jobs(tmp_path / "here"), "tasks", tmp_path)
     assert made(tmp_path / "there") == made(tmp_path / "here") and len(made(tmp_path / "here")) == 3
     assert [len(tried(job)) for job in jobs(tmp_path / "there")] == [1, 2, 1]
 
@@ -114,7 +114,7 @@ def test_ranks_of_an_earlier_attempt_are_told_to_end(tmp_path):
 
 def test_a_rank_does_what_is_not_done_and_stops_when_told(tmp_path):
     attempt = clusters._attempt(tmp_path / "records")
-    (attempt / "job").write_bytes(pickle.dumps(ranks.Job(work, jobs(tmp_path), config.Dataset(), str(tmp_path))))
+    (attempt / "job").write_bytes(pickle.dumps(ranks.ClusterJob(work, jobs(tmp_path), config.Dataset(), str(tmp_path))))
     (attempt / "tasks" / "000002.done").touch()
     ranks.do(attempt, 0, 2)
     assert made(tmp_path).keys() == {"1"}
@@ -126,7 +126,7 @@ def test_a_rank_does_what_is_not_done_and_stops_when_told(tmp_path):
 
 def test_a_rank_leaves_the_error_of_a_task_that_kills_twice_and_goes_no_further(tmp_path):
     attempt = clusters._attempt(tmp_path / "records")
-    (attempt / "job").write_bytes(pickle.dumps(ranks.Job(work, jobs(tmp_path, deaths=2), config.Dataset(), str(tmp_path))))
+    (attempt / "job").write_bytes(pickle.dumps(ranks.ClusterJob(work, jobs(tmp_path, deaths=2), config.Dataset(), str(tmp_path))))
     ranks.do(attempt, 0, 1)
     assert [len(tried(job)) for job in jobs(tmp_path)] == [1, 2, 0]
     with pytest.raises(PacklmError, match=r"^2: its process died twice .*SIGKILL"):
@@ -164,9 +164,7 @@ def test_every_way_to_write_a_time_limit(time):
 
 
 def test_nothing_of_a_cluster_is_imported_for_processes():
-    program = (
-        "import sys, preprocess.executors, preprocess.clusters, preprocess.ranks; print({'ray', 'datatrove', 'loguru'} & {*sys.modules})"
-    )
+    program = "import sys; from preprocess.executors import clusters, crew, ranks; print({'ray', 'datatrove', 'loguru'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
 
 

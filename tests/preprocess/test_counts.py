@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess import counts
-from preprocess.counts import Counts, most
+from preprocess.build import counts
+from preprocess.build.counts import Counts, most
 
 WORDS = st.text("abé😀 \x00", max_size=3)
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import config
-from preprocess import exchange, memo, tokenizer
-from preprocess.encoding import Encoder
-from preprocess.exchange import Exchange
-from tests.preprocess.conftest import tree
+from packlm import config
+from packlm.text import encoding_cache, exchange, tokenizer
+from packlm.text.encoder import Encoder
+from packlm.text.exchange import Exchange
+from tests.small_corpus import tree
 
 WORDS = [f"{left}{right}" for left in ("cat", "dog", "é", "😀", "12") for right in ("", "s", ".", "-like", "a" * 70)]
 
@@ -36,7 +36,7 @@ def test_the_ids_of_an_encoder_that_is_alone(folder, tmp_path_factory, turns):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exchange, "_FEWEST", 1)
         patch.setattr(exchange, "_MOST_LOTS", 2)
-        patch.setattr(memo, "_MOST_CHUNKS", 10)
+        patch.setattr(encoding_cache, "_MOST_CHUNKS", 10)
         for who, words in turns:
             text = " ".join(words)
             assert ids(several[who], [text, "cat"]) == ids(alone, [text, "cat"])
@@ -44,7 +44,8 @@ def test_the_ids_of_an_encoder_that_is_alone(folder, tmp_path_factory, turns):
 
 def test_what_one_has_encoded_the_other_does_not(folder, tmp_path, monkeypatch):
     encoded = []
-    monkeypatch.setattr(memo, "encode", lambda model, texts, real=memo.encode: encoded.extend(texts) or real(model, texts))
+    real = encoding_cache.encode
+    monkeypatch.setattr(encoding_cache, "encode", lambda model, texts: encoded.extend(texts) or real(model, texts))
     monkeypatch.setattr(exchange, "_FEWEST", 100)
     sentences = [" ".join(f"Word{number}" for number in range(200))]
     expected = ids(Encoder.load(folder), sentences)

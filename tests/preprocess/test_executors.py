@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config
-from pipeline.errors import PacklmError, RequestError
-from preprocess import executors
-from preprocess.executors import Crew, Task
-from tests.preprocess.jobs import Task as Job
-from tests.preprocess.jobs import alive, cores, imports, tried, until, work
+from packlm import config
+from packlm.base.errors import PacklmError, RequestError
+from preprocess.executors import crew
+from preprocess.executors.crew import Task, TaskRunner
+from tests.preprocess.tasks import Task as Job
+from tests.preprocess.tasks import alive, cores, imports, tried, until, work
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(function, tasks: list[Task], folder: Path, workers: int = 2) -> None:
-    with Crew(config.Dataset(workers=workers)) as crew:
+    with TaskRunner(config.Dataset(workers=workers)) as crew:
         crew.run(function, tasks, "tasks", folder / "records")
 
 
@@ -46,15 +46,15 @@ def test_the_task_that_kills_its_process_twice_is_named_and_no_other(tmp_path):
 
 def test_suspects_are_tried_again_one_at_a_time(tmp_path, monkeypatch):
     jobs = [Job(name, tmp_path, deaths=1, seconds=0.2) for name in "abc"]
-    together, begin = [], executors.Worker.begin
-    living: list[executors.Worker] = []
+    together, begin = [], crew.Worker.begin
+    living: list[crew.Worker] = []
 
     def counted(worker, function, task):
         living.append(worker)
         begin(worker, function, task)
         together.append(len({other.pid for other in living if alive(other.pid)}))
 
-    monkeypatch.setattr(executors.Worker, "begin", counted)
+    monkeypatch.setattr(crew.Worker, "begin", counted)
     run(work, jobs, tmp_path, workers=3)
     assert len(together) == 6 and together[3:] == [1, 1, 1]
 
@@ -77,7 +77,7 @@ def test_unexpected_errors_keep_their_story(tmp_path):
 
 
 def test_workers_stay_from_step_to_step_and_end_with_the_crew(tmp_path):
-    with Crew(config.Dataset(workers=2)) as crew:
+    with TaskRunner(config.Dataset(workers=2)) as crew:
         crew.expect(work, 5)
         steps = [[Job(name, tmp_path, seconds=0.2) for name in names] for names in ("abc", "de")]
         for jobs in steps:
@@ -120,7 +120,7 @@ def test_tasks_begin_while_others_are_still_to_be_found(tmp_path):
         assert len(tried(Job("b", tmp_path))) == 1  # again at the end, when it is alone
         yield Job("c", tmp_path)
 
-    with Crew(config.Dataset(workers=2)) as crew:
+    with TaskRunner(config.Dataset(workers=2)) as crew:
         crew.run_arriving(work, found(), "tasks", size=3)
         crew.run_arriving(work, iter(()), "none", size=0)
     assert [(tmp_path / name).read_text() for name in "abc"] == list("abc")
@@ -139,7 +139,7 @@ def test_errors_arrive_while_tasks_are_still_to_be_found(tmp_path, place):
         yield Job("wrong", tmp_path, raises="request")
         until(lambda: False)
 
-    with Crew(config.Dataset(workers=2)) as crew, pytest.raises(RequestError, match=r"^wrong is wrong$"):
+    with TaskRunner(config.Dataset(workers=2)) as crew, pytest.raises(RequestError, match=r"^wrong is wrong$"):
         crew.run_arriving(work, found(), "tasks", size=2)
     assert not any(alive(pid) for pid in tried(long)) and not (tmp_path / "long").exists()
 
@@ -147,12 +147,12 @@ def test_errors_arrive_while_tasks_are_still_to_be_found(tmp_path, place):
 PROGRAM = """
 import signal, sys
 from pathlib import Path
-from pipeline import config
-from preprocess.executors import Crew
-from tests.preprocess.jobs import Task, work
+from packlm import config
+from preprocess.executors.crew import TaskRunner
+from tests.preprocess.tasks import Task, work
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell inherit that it is ignored
 folder = Path(sys.argv[1])
-with Crew(config.Dataset(workers=2)) as crew:
+with TaskRunner(config.Dataset(workers=2)) as crew:
     crew.run(work, [Task(name, folder, seconds=60) for name in "ab"], "tasks", folder)
 """
 
@@ -174,7 +174,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, signum):
 def test_what_is_to_be_done_meanwhile_is_done_once_and_before_the_first_task_is_over(tmp_path):
     jobs = [Job(name, tmp_path, seconds=0.5) for name in "abc"]
     seen: list[bool] = []
-    with Crew(config.Dataset(workers=2)) as crew:
+    with TaskRunner(config.Dataset(workers=2)) as crew:
         crew.run(work, jobs, "tasks", tmp_path / "records", lambda: seen.append(any((tmp_path / name).exists() for name in "abc")))
     assert seen == [False]
     assert [(tmp_path / name).read_text() for name in "abc"] == list("abc")

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset
-from pipeline.config import Config
-from pipeline.dataset import Manifest
-from pipeline.errors import PacklmError, RequestError
-from preprocess import __main__ as command
-from preprocess import build as building
-from preprocess import show
-from preprocess.encoding import Encoder
-from tests.preprocess.conftest import rows, tree
+from packlm import dataset
+from packlm.base.errors import PacklmError, RequestError
+from packlm.config import Config
+from packlm.dataset import Manifest
+from packlm.text.encoder import Encoder
+from preprocess import cli as command
+from preprocess import inspect_dataset
+from preprocess.build import stage as building
+from tests.small_corpus import rows, tree
 
 Make = Callable[..., tuple[Path, Manifest]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +121,7 @@ def test_a_run_ends_with_its_table(settings: Callable[..., Config], capfd: pytes
     manifest = dataset.read_manifest(config.dataset.dir)
     split, lines = manifest.splits["train"], made.stderr.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("split "))
-    assert lines[at].split() == ["split", *show.COLUMNS]
+    assert lines[at].split() == ["split", *inspect_dataset.COLUMNS]
     numbers = [split.documents, split.sentences, split.tokens, split.words]
     assert lines[at + 1].split() == ["train", *(f"{number:,}" for number in numbers), "0.00%", f"{split.bytes:,}"]
     assert manifest.counts
@@ -135,12 +135,12 @@ def test_a_run_ends_with_its_table(settings: Callable[..., Config], capfd: pytes
 def test_rate_is_text_over_time(made: Make) -> None:
     _, manifest = made()
     total = sum(split.bytes for split in manifest.splits.values())
-    assert show.rate(manifest, total / 1e6 / 12.5) == f"{total / 1e6 / 12.5:.1f} s, 12.50 MB of text a second"
+    assert inspect_dataset.rate(manifest, total / 1e6 / 12.5) == f"{total / 1e6 / 12.5:.1f} s, 12.50 MB of text a second"
 
 
 def test_columns_are_aligned(made: Make) -> None:
     _, manifest = made(corpus__validation_fraction=0.4)
-    lines = show.table(manifest).splitlines()[:3]
+    lines = inspect_dataset.table(manifest).splitlines()[:3]
     assert len({len(line) for line in lines}) == 1 and [line.split()[0] for line in lines] == ["split", "train", "validation"]
 
 
@@ -148,14 +148,14 @@ def test_columns_are_aligned(made: Make) -> None:
 def test_inspect_shows_the_first_rows(
     run: Callable[..., None], made: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, size: int
 ) -> None:
-    monkeypatch.setattr(show, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(inspect_dataset, "LONGEST_ROW", 1000)
     folder, manifest = made(
         tokenizer__kind=kind, tokenizer__vocab_size=size, corpus__validation_fraction=0.4, corpus__on_bad_text="replace"
     )
     encoder = Encoder.load(folder)
     run("inspect", folder, "--rows", 6)
     said = capsys.readouterr().out
-    assert said.startswith(show.table(manifest))
+    assert said.startswith(inspect_dataset.table(manifest))
     for split in manifest.splits:
         for view in dataset.VIEWS:
             there = [row for shard in rows(folder, manifest, view, split) for row in shard]
@@ -165,12 +165,12 @@ def test_inspect_shows_the_first_rows(
             assert len(lines) == step * min(6, len(there))
             for number, row in enumerate(there[:6]):
                 about, tokens = lines[step * number], lines[step * number + step - 1]
-                assert tokens == "    " + show.BETWEEN.join(show._printable(encoder.token(id)) for id in row["ids"])
+                assert tokens == "    " + inspect_dataset.BETWEEN.join(inspect_dataset._printable(encoder.token(id)) for id in row["ids"])
                 if view == "sentences":
                     assert about.startswith(f"  {row['document']}, sentence {row['position']}: {len(row['ids']):,} token")
                     assert f"; words {row['words']}" in about and f"; bytes {row['bytes']}" in about
                     assert ("gap" in about) == bool(row["gap"])
-                    assert lines[step * number + 1] == "    " + show._printable(encoder.decode(row["ids"]))
+                    assert lines[step * number + 1] == "    " + inspect_dataset._printable(encoder.decode(row["ids"]))
                 else:
                     assert about.startswith(f"  row {number}: ") and f"num_targets {row['num_targets']}" in about
 
@@ -201,12 +201,13 @@ def test_any_column_is_shown_and_long_ones_are_cut(made: Make) -> None:
         "joined": [True, False], "gap": ["\n" * 1000, ""], "marks": [list(range(100)), []], "score": [0.5, 0.0],
     }  # fmt: skip
     pq.write_table(pa.table(more), path)
-    first, second = show.rows(folder, manifest, encoder, "sentences", "train", 2)
+    first, second = inspect_dataset.rows(folder, manifest, encoder, "sentences", "train", 2)
     about, text, tokens = first.splitlines()
     assert about.startswith(r"a\x1b[2J, sentence 0: 1,000 tokens; joined; gap ") and about.endswith("score 0.5")
     assert "600 more characters" in about and "46, 47, 52 more; " in about
-    assert text == "    " + "a" * show.LONGEST_TEXT + " ... 600 more characters"
-    assert tokens == "    " + show.BETWEEN.join(["a"] * show.LONGEST_ROW) + f" ... {1000 - show.LONGEST_ROW} more tokens"
+    assert text == "    " + "a" * inspect_dataset.LONGEST_TEXT + " ... 600 more characters"
+    shown = inspect_dataset.LONGEST_ROW
+    assert tokens == "    " + inspect_dataset.BETWEEN.join(["a"] * shown) + f" ... {1000 - shown} more tokens"
     assert second.splitlines() == ["b, sentence 1: 3 tokens; score 0.0", r"    \x1b\n", r"    \x1b│\n│<eos>"]
 
 
@@ -266,4 +267,4 @@ def test_unknown_is_a_share_of_the_tokens(made: Make) -> None:
     folder, manifest = made(tokenizer__kind="word", tokenizer__vocab_size=10, corpus__on_bad_text="replace")
     ids = [id for shard in rows(folder, manifest, "sentences", "train") for row in shard for id in row["ids"]]
     share = ids.count(Encoder.load(folder).unk) / len(ids)
-    assert 0 < share < 1 and show.table(manifest).splitlines()[1].split()[-2] == f"{share:.2%}"
+    assert 0 < share < 1 and inspect_dataset.table(manifest).splitlines()[1].split()[-2] == f"{share:.2%}"

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import config
-from pipeline.dataset import SPLITS
-from preprocess import collect, plan, streams, survey
-from preprocess.texts import Texts
+from packlm import config
+from packlm.corpus import streams
+from packlm.dataset import SPLITS
+from packlm.text.document_block import DocumentBlock
+from preprocess.build import extract, plan, scan
 
 
 def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
@@ -20,14 +21,14 @@ def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
     (folder / "texts").mkdir(exist_ok=True)
     counts = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(survey, "TASK_BYTES", task_bytes)
+        patch.setattr(scan, "TASK_BYTES", task_bytes)
         patch.setattr(streams, "BLOCK", block)
-        surveyed = survey.Survey(survey.find(settings, folder / "spool"), settings.corpus)
-        jobs = list(survey.jobs(surveyed, settings, False, folder / "texts"))
+        surveyed = scan.Scan(scan.find(settings, folder / "spool"), settings.corpus)
+        jobs = list(scan.jobs(surveyed, settings, False, folder / "texts"))
         for job in jobs:
-            collect.make(job)
+            extract.make(job)
             assert job.finished()
-            counts.update(collect.result(job)["counts"])
+            counts.update(extract.result(job)["counts"])
     found = plan.found(jobs)
     if settings.corpus.duplicates == "skip":
         found, counts["again"] = plan.without_duplicates(jobs, found)
@@ -70,10 +71,10 @@ def test_parts_and_blocks_leave_no_trace(tmp_path, task_bytes, monkeypatch):
 
 @pytest.mark.parametrize("other", [{}, {"test_fraction": 0.2}])
 def test_a_fraction_is_the_share_it_says_and_follows_the_seed(other):
-    texts = Texts.of((f"name {number}", "x") for number in range(2000))
+    texts = DocumentBlock.of((f"name {number}", "x") for number in range(2000))
 
     def drawn(given="train", **rules):
-        return collect.split_numbers(texts, given, config.Corpus(validation_fraction=0.1, **rules))
+        return extract.split_numbers(texts, given, config.Corpus(validation_fraction=0.1, **rules))
 
     held_out = drawn(**other) == SPLITS.index("validation")
     assert 150 < held_out.sum() < 250
@@ -109,9 +110,9 @@ def test_sentences_are_found_where_they_were_cut(tmp_path):
 
 @pytest.mark.parametrize(("rules", "expected"), [({"document": "line"}, 5), ({"document": "file"}, 2), ({"format": "csv"}, 2)])
 def test_how_many_collect_tasks_to_expect(tmp_path, monkeypatch, rules, expected):
-    monkeypatch.setattr(survey, "TASK_BYTES", 1000)
+    monkeypatch.setattr(scan, "TASK_BYTES", 1000)
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "long.txt").write_text("text\n" * 800)
     (tmp_path / "corpus" / "short.txt").write_text("text\n" * 100)
     settings = config.resolve({"corpus": {"train": str(tmp_path / "corpus"), "format": "text", **rules}})
-    assert survey.Survey(survey.find(settings, tmp_path), settings.corpus).num_tasks == expected
+    assert scan.Scan(scan.find(settings, tmp_path), settings.corpus).num_tasks == expected

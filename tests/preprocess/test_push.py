@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import dataset
-from pipeline.errors import PacklmError, RequestError
+from packlm import dataset
+from packlm.base.errors import PacklmError, RequestError
 from preprocess.push import push
 from tests import made_up
-from tests.preprocess.conftest import tree
+from tests.small_corpus import tree
 
 # The library sends a file in a way that its own HTTP client no longer likes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from pipeline import dataset
-from pipeline.errors import PacklmError, RequestError
-from preprocess import __main__ as command
-from preprocess.build import repair
-from preprocess.executors import Crew
-from tests.preprocess.conftest import tree
+from packlm import dataset
+from packlm.base.errors import PacklmError, RequestError
+from preprocess import cli as command
+from preprocess.build.stage import repair
+from preprocess.executors.crew import TaskRunner
+from tests.small_corpus import tree
 
 FIXED, SENTENCES = "fixed/train-00001-of-00003.parquet", "sentences/train-00002-of-00003.parquet"
 
@@ -43,11 +43,11 @@ def test_only_what_is_damaged_is_made_anew(made, settings, monkeypatch, damage, 
     others = {name: (folder / name).stat().st_mtime_ns for name in shards}
     made_anew = []
 
-    def note(crew, function, jobs, *others, real=Crew.run):
+    def note(crew, function, jobs, *others, real=TaskRunner.run):
         made_anew.extend(job.name for job in jobs if job.name.startswith("train"))
         real(crew, function, jobs, *others)
 
-    monkeypatch.setattr(Crew, "run", note)
+    monkeypatch.setattr(TaskRunner, "run", note)
     assert sorted(repair(settings(**rules), folder)) == sorted(names)
     assert tree(folder) == whole and made_anew == ["train-00001-of-00003", "train-00002-of-00003"]
     assert {name: (folder / name).stat().st_mtime_ns for name in others} == others

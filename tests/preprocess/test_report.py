@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import config, files
-from preprocess import report, tokenizer
-from preprocess.encoding import Encoder
+from packlm import config
+from packlm.base import files
+from packlm.text import tokenizer
+from packlm.text.encoder import Encoder
+from preprocess import report
 from preprocess.report import Lengths, Measures
-from tests.preprocess.conftest import tree
+from tests.small_corpus import tree
 
 SOME = st.lists(st.integers(1, 300), max_size=40)
 
@@ -148,7 +150,7 @@ def test_bytes_depend_on_the_measures_alone(folder: Path, tmp_path: Path) -> Non
 
 
 def test_matplotlib_is_imported_only_for_a_report() -> None:
-    program = "import sys, preprocess.__main__; assert not {'matplotlib', 'huggingface_hub'} & set(sys.modules), 'too early'"
+    program = "import sys, preprocess.cli; assert not {'matplotlib', 'huggingface_hub'} & set(sys.modules), 'too early'"
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).resolve().parents[2], check=True, timeout=60)
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dataset import Like
-from preprocess.rows import Rows
+from packlm.dataset import ColumnTypes
+from preprocess.build.rows import RowCutter
 
 EOS = 0
 DOCUMENTS = st.lists(st.lists(st.integers(1, 9), max_size=12), max_size=8)
@@ -32,7 +32,7 @@ def expected(documents, rule, length):
 @given(documents=DOCUMENTS, length=st.integers(1, 7), cut=st.integers(0, 8))
 def test_rows_are_those_of_the_plainest_loop(rule, documents, length, cut):
     documents = [[*document, EOS] for document in documents]
-    rows = Rows(rule, Like(10, length), EOS)
+    rows = RowCutter(rule, ColumnTypes(10, length), EOS)
     tables = []
     for block in (documents[:cut], documents[cut:]):
         ids = np.array([id for document in block for id in document], np.uint16)

@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from pipeline import config
-from pipeline.dataset import SPLITS
-from pipeline.errors import RequestError
-from preprocess import documents, report, streams
-from preprocess.build import build
-from preprocess.encoding import Encoder
-from tests.preprocess.conftest import TEXTS, rows, tree
+from packlm import config
+from packlm.base.errors import RequestError
+from packlm.corpus import documents, streams
+from packlm.dataset import SPLITS
+from packlm.text.encoder import Encoder
+from preprocess import report
+from preprocess.build.stage import build
+from tests.small_corpus import TEXTS, rows, tree
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 CASES = {

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import config
-from pipeline.errors import PacklmError
-from preprocess import tokenizer, vocabulary
-from preprocess.vocabulary import merge
+from packlm import config
+from packlm.base.errors import PacklmError
+from packlm.text import tokenizer
+from preprocess.build import vocabulary
+from preprocess.build.vocabulary import merge
 
 SETTINGS = [
     config.Tokenizer(kind=kind, words=words, lowercase=lowercase, normal_form=form)

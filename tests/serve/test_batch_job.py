@@ -16,15 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import files
-from pipeline.config import Generate
-from pipeline.errors import PacklmError, RequestError
-from serve import batch_job, decoding, journal
-from serve.engine import Engine
-from serve.generation_summary import Summary
-from serve.journal import Journal
-from serve.prompts import Request, open_requests, read_requests
-from train.distributed import Ranks
+from packlm.base import files
+from packlm.base.errors import PacklmError, RequestError
+from packlm.config import Generate
+from packlm.distributed import Ranks
+from packlm.engine import Engine
+from packlm.generation import decoding
+from serve.generate import batch_job, journal
+from serve.generate.journal import Journal
+from serve.generate.prompts import Request, open_requests, read_requests
+from serve.generate.summary import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Generate(strategy="sample", samples=2, max_tokens=8, batch_tokens=60)
@@ -40,7 +41,7 @@ LINES = [
     b'{"prompt": "the", "temprature": 2}',
     b"",
     b'{"prompt": "the", "id": NaN}',
-    "{\"prompt\": \"a naïve 'Ümlaut'\"}".encode(),
+    '{"prompt": "a naïve \'Ümlaut\'"}'.encode(),
     b'{"prompt": "the cat"}',
 ]
 

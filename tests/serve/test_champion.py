@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import dataset, tracking
-from pipeline.config import Config
-from pipeline.errors import PacklmError
-from preprocess.encoding import Encoder
-from serve import champion, original_text
-from serve.engine import Engine
-from tests.serve.conftest import write_model
-from train import model_folder
+from packlm import dataset, tracking
+from packlm.base.errors import PacklmError
+from packlm.config import Config
+from packlm.engine import Engine
+from packlm.model import folder as model_folder
+from packlm.text.encoder import Encoder
+from serve.registry import champion, original_text
+from tests.small_models import write_model
 
 
 class Registry(tracking.Recorder):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from pipeline import config as configuration
-from serve import measuring
-from serve.engine import Engine
+from packlm import config as configuration
+from packlm.distributed import Ranks
+from packlm.engine import Engine
+from packlm.evaluation import measure
 from tests.elsewhere import CPU, DEVICE, elsewhere
-from train.distributed import Ranks
 
 PROMPTS = ["the cat", "", "a dog sees", "Ümlaut tree under"]
 GENERATIONS = {
@@ -60,7 +60,7 @@ def test_a_split_measures_the_same(both, made, evaluate):
     settings, folder = configuration.resolve({"evaluate": {**evaluate, "split": "validation"}}).evaluate, made("word").dataset.dir
 
     def measured(engine):
-        return measuring.measure_dataset(engine.model, engine.about, folder, settings, Ranks(0, 1, engine.device))
+        return measure.measure_dataset(engine.model, engine.about, folder, settings, Ranks(0, 1, engine.device))
 
     expected = measured(both[0])
     with elsewhere():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import errors
-from pipeline.config import Config, to_toml
+from packlm.base import errors
+from packlm.config import Config, to_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., tuple[int, str, str]]
@@ -24,7 +24,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """Runs `serve WORDS` in this process, from an empty folder: (exit status, standard output, standard error)."""
     monkeypatch.setattr(sys, "path", [*sys.path])  # the module changes it
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module("serve.__main__")
+    module = importlib.import_module("serve.cli")
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["serve", *map(str, words)])

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import RequestError
-from serve import nbest, nbest_espnet, nbest_kaldi
-from serve.nbest import Lists, Utterance
+from packlm.base.errors import RequestError
+from serve.rescore import nbest, nbest_espnet, nbest_kaldi
+from serve.rescore.nbest import NbestLists, Utterance
 
 
 def write(folder: Path, **contents: str) -> None:
@@ -20,7 +20,7 @@ def write(folder: Path, **contents: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def shown(lists: Lists) -> dict[str, list[tuple[str, int, float, float | None]]]:
+def shown(lists: NbestLists) -> dict[str, list[tuple[str, int, float, float | None]]]:
     return {one.id: [(own.text, own.rank, own.score, own.lm_score) for own in one.hypotheses] for one in lists.utterances}
 
 

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Config
-from pipeline.errors import RequestError
-from serve import pairs, pairs_summary
-from serve.engine import Engine
-from serve.pairs import Pair, Pairs, Writer
-from serve.pairs_summary import Tally, wilson
-from serve.scoring import Score
-from serve.sentence_files import Row
-from tests.serve.test_main import Command, command  # noqa: F401
-from train.distributed import Ranks
+from packlm.base.errors import RequestError
+from packlm.config import Config
+from packlm.distributed import Ranks
+from packlm.engine import Engine
+from packlm.scoring.sentences import SentenceScore
+from serve.pairs import pairs
+from serve.pairs import summary as pairs_summary
+from serve.pairs.pairs import Pair, Pairs, PairWriter
+from serve.pairs.summary import PairCounts, wilson
+from serve.score.sentence_files import Row
+from tests.serve.test_main import (
+    Command,
+    command,  # noqa: F401
+)
 
 BLIMP = b"""{"sentence_good": "the cat sees a dog", "sentence_bad": "cat the sees dog a", "field": "syntax", "UID": "order", "pair_id": 0}
 nonsense
@@ -62,16 +66,16 @@ def test_a_file_that_is_wrong_as_a_whole_is_refused(data: bytes, options: dict[s
 def made_up(good: float, bad: float, good_tokens: int = 2, bad_tokens: int = 2, unknown: bool = False) -> Pair:
     """A pair with log P and numbers of tokens as they are given."""
 
-    def score(total: float, tokens: int, name: str) -> Score:
+    def score(total: float, tokens: int, name: str) -> SentenceScore:
         none = np.zeros(0)
         own = np.full(tokens, total / tokens)
-        return Score("", [name] * tokens, own, own, ["w"], none, none, none, np.array([unknown]), 0.0)
+        return SentenceScore("", [name] * tokens, own, own, ["w"], none, none, none, np.array([unknown]), 0.0)
 
     return Pair(score(good, good_tokens, "good"), score(bad, bad_tokens, "bad"))
 
 
 def test_the_summary_counts_and_a_tie_is_wrong() -> None:
-    tally = Tally()
+    tally = PairCounts()
     found = [made_up(-1, -2), made_up(-3, -2), made_up(-2, -2), made_up(-4, -5, 2, 8, True), made_up(-9, -2)]
     rows = [(Row(number, others={"g": "xxxyy"[number]}), pair) for number, pair in enumerate(found)]
     list(tally.keep([*rows, (Row(6, error="bad"), None)], lambda row: row.others["g"]))
@@ -97,7 +101,7 @@ def test_the_interval_is_where_the_normal_test_does_not_reject() -> None:
 def test_output_holds_what_came_in_and_what_was_found(word_engine: Engine) -> None:
     source = given(BLIMP, "f.jsonl")
     found = list(pairs.scored(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
-    records = [json.loads(line) for row, pair in found for line in Writer("jsonl", source).lines(row, pair)]
+    records = [json.loads(line) for row, pair in found for line in PairWriter("jsonl", source).lines(row, pair)]
     assert [record["pair"] for record in records] == [1, 2, 3, 4, 5, 6] and [("error" in record) for record in records].count(True) == 3
     good, bad = word_engine.score(["the cat sees a dog"])[0], word_engine.score(["cat the sees dog a"])[0]
     assert records[0]["difference"] == pytest.approx(good.log_prob - bad.log_prob, abs=1e-5) and records[0]["UID"] == "order"
@@ -106,7 +110,7 @@ def test_output_holds_what_came_in_and_what_was_found(word_engine: Engine) -> No
     assert (records[4]["difference"], records[4]["tie"], records[4]["correct"], records[4]["input_pair"]) == (0.0, 1, 0, 7)
     source = given(b"kind\tbad\tpair\tgood\nx\tcat the\t3\tthe cat\n")
     found = list(pairs.scored(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
-    writer = Writer("tsv", source)
+    writer = PairWriter("tsv", source)
     text = writer.header + "".join(line for row, pair in found for line in writer.lines(row, pair))
     (cells,) = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
     assert (cells["kind"], cells["input_pair"], cells["pair"], cells["good"], cells["bad"]) == ("x", "3", "1", "the cat", "cat the")
@@ -114,7 +118,7 @@ def test_output_holds_what_came_in_and_what_was_found(word_engine: Engine) -> No
 
 def test_ranks_add_up_their_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks whose bytes are joined as `Ranks.gather` joins them."""
-    tallies = [Tally(), Tally()]
+    tallies = [PairCounts(), PairCounts()]
     tallies[0].add("x", made_up(-1, -2))
     tallies[1].add("x", made_up(-2, -1))
     tallies[1].add("a longer name", made_up(-2, -4))

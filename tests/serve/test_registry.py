@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import Config, Tracking
-from serve import stages
-from serve.engine import Engine
-from train.distributed import Ranks
+from packlm.config import Config, Tracking
+from packlm.distributed import Ranks
+from packlm.engine import Engine
+from serve.evaluate import stage as evaluate_stage
+from serve.generate import stage as generate_stage
 
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:.*type hint:UserWarning")
 
@@ -35,10 +36,10 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
     tracked = made_.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path}/mlflow.db"})
     config = made_.model_copy(update={"run": made_.run.model_copy(update={"dir": tmp_path / "run"}), "tracking": tracked})
     ranks = Ranks(0, 1, torch.device("cpu"))
-    assert "perplexity" in (stages.evaluate(config, ranks) or "")
-    stages.generate(config, ranks)
+    assert "perplexity" in (evaluate_stage.evaluate(config, ranks) or "")
+    generate_stage.generate(config, ranks)
     again = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"baselines": False})})
-    stages.evaluate(again, ranks)  # measured anew, but the same weights
+    evaluate_stage.evaluate(again, ranks)  # measured anew, but the same weights
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

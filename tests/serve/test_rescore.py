@@ -11,18 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import config as configuration
-from pipeline.config import Config
-from pipeline.errors import PacklmError
-from pipeline.settings import Rescore
-from serve import context_scores, rescore, scoring
-from serve.context_scores import Context
-from serve.engine import Engine
-from serve.nbest import Hypothesis, Utterance
-from tests.serve.conftest import WORDS
-from tests.serve.test_main import Command, command  # noqa: F401
+from packlm import config as configuration
+from packlm.base.errors import PacklmError
+from packlm.config import Config, Rescore
+from packlm.engine import Engine
+from packlm.scoring import context as context_scores
+from packlm.scoring import sentences as scoring
+from packlm.scoring.context import Context
+from serve.rescore import rescore
+from serve.rescore.nbest import Hypothesis, Utterance
+from tests.scoring.test_sentences import LINES, chain
+from tests.serve.test_main import (
+    Command,
+    command,  # noqa: F401
+)
 from tests.serve.test_nbest import write
-from tests.serve.test_scoring import LINES, chain
+from tests.small_models import WORDS
 
 
 @pytest.mark.parametrize(("chunk", "batch_tokens"), [(1, 8192), (3, 1), (4096, 8192)])

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import Config
-from pipeline.errors import RequestError
-from serve import heat_map, score_files
-from serve.engine import Engine
-from serve.score_files import COLUMNS, Writer
-from serve.sentence_files import Reader, Row
-from tests.serve.test_scoring import LINES
-from train.distributed import Ranks
+from packlm.base.errors import RequestError
+from packlm.config import Config
+from packlm.distributed import Ranks
+from packlm.engine import Engine
+from serve.score import files as score_files
+from serve.score import heat_map
+from serve.score.files import COLUMNS, ScoreWriter
+from serve.score.sentence_files import Reader, Row
+from tests.scoring.test_sentences import LINES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +78,7 @@ def test_tables_are_tidy_and_hold_what_was_scored(engine: Engine, kind: str) -> 
     given = [Row(number, line, item=f"i{number}", others={"word": "w\t", "c": number}) for number, line in enumerate(LINES, 1)]
     given[1:1] = [Row(2, error="bad")]
     found = score_files.scored(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
-    writer = Writer("tsv", kind, ["word", "c"])
+    writer = ScoreWriter("tsv", kind, ["word", "c"])
     text = writer.header + "".join(line for row, score in found for line in writer.lines(row, score))
     table = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
     counts = {"word": sum(len(score.words) for score in scores), "token": sum(len(score.tokens) for score in scores)}
@@ -101,7 +102,7 @@ def test_tables_are_tidy_and_hold_what_was_scored(engine: Engine, kind: str) -> 
 def test_records_are_one_a_line_also_of_what_is_none(engine: Engine) -> None:
     given = [Row(1, error="not JSON"), Row(2, "the cat", item=7, others={"words": 3, "c": [1]}), Row(3, error="not UTF-8")]
     found = score_files.scored(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
-    writer = Writer("jsonl", "word", [])
+    writer = ScoreWriter("jsonl", "word", [])
     records = [json.loads(line) for row, score in found for line in writer.lines(row, score)]
     assert records[0] == {"sentence": 1, "error": "not JSON"} and records[2]["error"] == "not UTF-8"
     assert records[1]["words"] == ["the", "cat"] and records[1]["input_words"] == 3 and records[1]["c"] == [1] and records[1]["item"] == 7

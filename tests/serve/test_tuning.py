@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from serve import word_errors
-from serve.tuning import Candidates, best_along, envelope, total_errors, tune
+from serve.rescore import word_errors
+from serve.rescore.tuning import Candidates, best_along, envelope, total_errors, tune
 
 
 def plain_errors(reference: tuple[str, ...], hypothesis: tuple[str, ...]) -> int:

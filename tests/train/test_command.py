@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
+from packlm.base import files
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from packlm.distributed import Ranks
 from tests.elsewhere import CPU, DEVICE, elsewhere
 from tests.train.test_training import KINDS, metrics, settings, tensors, train_once
-from train.distributed import Ranks
 from train.trainer import Trainer
 
 SHORT = {"layout": "steps", "max_steps": 5, "validate_every": 5, "log_every": 2}

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import config, files
-from pipeline.errors import PacklmError
-from train import checkpoint, distributed
-from train.finishing import finish
+from packlm import config, distributed
+from packlm.base import files
+from packlm.base.errors import PacklmError
+from train import checkpoint
+from train.export import finish
 from train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -264,7 +265,7 @@ def test_a_rank_whose_torchrun_is_gone_ends_soon_and_says_so(monkeypatch):
     shared = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     for name, value in shared.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("packlm.distributed.ranks.CONNECT_SECONDS", 1.0)
     began = time.monotonic()
     with pytest.raises(PacklmError, match=f"127.0.0.1:{port}: no answer for 1 seconds from torchrun"), distributed.start("cpu"):
         pass

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config
+from packlm import config, distributed
 from tests import made_up
-from train import distributed
 from train.trainer import Trainer
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"

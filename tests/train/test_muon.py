@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
+from train.optim.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (7, 7)])

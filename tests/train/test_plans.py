@@ -5,10 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.errors import RequestError
-from train import plans
-from train.plans import RowPlan, SentencePlan, StreamPlan
-from train.views import Sentences, Stream
+from packlm.base.errors import RequestError
+from packlm.batches.stream_plan import StreamPlan
+from packlm.dataset.views import Sentences, Stream
+from train.batches import sentence_plan
+from train.batches.row_plan import RowPlan
+from train.batches.sentence_plan import SentencePlan
 
 PARTS = (1, 2, 3, 4)
 KINDS = ("sentences", "cut", "rows", "streams", "no-reset", "drawn")
@@ -189,8 +191,9 @@ def test_streams_belong_to_parts_in_order_and_document_streams_to_documents(stre
 def test_the_order_by_length_is_a_stable_sort_whatever_the_block(monkeypatch):
     lengths = np.random.default_rng(1).integers(1, 50, 1000).astype(np.int32)
     for block in (1, 7, 1000, 5000):
-        monkeypatch.setattr(plans, "_BLOCK", block)
-        assert plans._by_length(lengths, plans._lengths_counted(lengths)).tolist() == np.argsort(lengths, kind="stable").tolist()
+        monkeypatch.setattr(sentence_plan, "_BLOCK", block)
+        found = sentence_plan._by_length(lengths, sentence_plan._lengths_counted(lengths))
+        assert found.tolist() == np.argsort(lengths, kind="stable").tolist()
 
 
 def test_what_cannot_be_planned_is_refused_by_name(sentences, stream):

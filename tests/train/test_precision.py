@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
+from packlm import distributed
+from packlm.evaluation.evaluate import Validation
+from packlm.model.precision import Precision
 from tests.train.test_training import settings
-from train import distributed
-from train.evaluation import Validation
-from train.precision import Precision
 from train.trainer import Trainer
 
 

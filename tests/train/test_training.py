@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import config, dataset, files
-from pipeline.errors import PacklmError, RequestError, Stopped
-from tests.train.gangs import run_on_ranks
-from tests.train.reference import one_by_one, one_segment
-from train import checkpoint, distributed, model_folder, opening, record
-from train.evaluation import Plain, Result, Validation, chosen_context, evaluate
-from train.model import build
-from train.together import Together
+from packlm import config, dataset, distributed
+from packlm.base import files
+from packlm.base.errors import PacklmError, RequestError, Stopped
+from packlm.dataset.views import Sentences, Stream
+from packlm.evaluation.evaluate import ModelScorer, Result, Validation, evaluate, resolve_context
+from packlm.model import folder as model_folder
+from packlm.model.language_model import build
+from tests.ranks import run_on_ranks
+from tests.reference import one_by_one, one_segment
+from train import checkpoint, record, setup
+from train.gradient_reduction import GradientReduction
 from train.trainer import Trainer
-from train.views import Sentences, Stream
 
 KINDS = {
     "sentences": {"segments": "sentences", "layout": "packed", "global_batch_tokens": 25, "ema": 0.8},
@@ -170,10 +172,10 @@ def test_training_learns_and_leaves_a_model_folder(runs, made, kind):
     kept = tensors(run, best["step"])
     assert torch.equal(model.embedding.weight, kept.get("average.embedding.weight", kept["model.embedding.weight"]))
     # What the folder holds is what was validated.
-    context = chosen_context("auto", about.context)
+    context = resolve_context("auto", about.context)
     views = Sentences.open(*made, "validation"), Stream.open(*made, "validation")
     ranks = distributed.Ranks(0, 1, torch.device("cpu"))
-    assert evaluate(Plain(model), *views, context, 1, 100, ranks).loss == pytest.approx(best["loss"], rel=1e-12)
+    assert evaluate(ModelScorer(model), *views, context, 1, 100, ranks).loss == pytest.approx(best["loss"], rel=1e-12)
 
 
 def test_four_two_and_four_ranks_go_on_from_each_others_checkpoints(made, runs, tmp_path):
@@ -194,7 +196,7 @@ def go_on_until(data: Path, run: Path, stop: int) -> None:
             trainer.run()
 
 
-class Died(Exception):
+class WorkerDied(Exception):
     """Stands for the death of a process."""
 
 
@@ -208,7 +210,7 @@ def test_a_training_that_died_at_a_validation_makes_up_for_it(runs, made, tmp_pa
     def die_once(step: int) -> None:
         if step not in seen:
             seen.add(step)
-            raise Died
+            raise WorkerDied
 
     def amend(folder, step, state):
         die_once(step)
@@ -226,7 +228,7 @@ def test_a_training_that_died_at_a_validation_makes_up_for_it(runs, made, tmp_pa
         try:
             Trainer(settings(made[0], tmp_path, kind), made[1], ranks).run()
             break
-        except Died:
+        except WorkerDied:
             continue
     assert len(seen) >= 3
     assert_equal(runs[1] / kind, tmp_path)
@@ -338,11 +340,11 @@ def test_a_training_of_other_settings_is_refused_with_the_differences(made, tmp_
 def test_more_parts_than_streams_and_parts_that_cannot_be_shared_are_refused(made, tmp_path):
     five, three = (distributed.Ranks(0, world, torch.device("cpu")) for world in (5, 3))
     with pytest.raises(RequestError, match=r"train\.streams: 4 streams for 5 processes"):
-        opening.open_plan(settings(made[0], tmp_path, "streams"), made[1], five)
+        setup.open_plan(settings(made[0], tmp_path, "streams"), made[1], five)
     with pytest.raises(RequestError, match=r"train\.streams: 4 streams for 6 parts of a batch"):
-        opening.open_plan(settings(made[0], tmp_path, "streams", accumulate=2), made[1], three)
+        setup.open_plan(settings(made[0], tmp_path, "streams", accumulate=2), made[1], three)
     with pytest.raises(RequestError, match=r"train\.bitwise: 4 parts cannot be shared equally by 3 processes"):
-        Together(torch.nn.Linear(1, 1), three, 1, 4)
+        GradientReduction(torch.nn.Linear(1, 1), three, 1, 4)
 
 
 def test_the_learning_rate_of_an_update_goes_with_the_length_of_its_window(made, tmp_path):

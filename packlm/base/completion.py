@@ -1,0 +1,61 @@
+"""Whether a result on the disk is complete: made from the inputs that are asked for, and still as it was made.
+
+Whoever makes a result writes a record of it last, when all its files are on the disk:
+
+    {"inputs": {...}, "outputs": {FILE: SHA-256, ...}, "details": {...}}
+
+A result without its record, with a record of other inputs, or with files that are not what the record says, is not complete.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from packlm.base import files
+
+
+def write(record: Path, inputs: Mapping[str, Any], outputs: Iterable[Path], details: Mapping[str, Any] | None = None) -> None:
+    """Writes the record of a result.
+
+    Args:
+        inputs: what the result was made from, as JSON values.
+        outputs: its files; their digests are taken now.
+        details: what else is to be known of the result (`details` reads it back).
+    """
+    digests = {os.path.relpath(path, record.parent): files.sha256(path) for path in outputs}
+    files.write_json(record, {"inputs": dict(inputs), "outputs": digests, "details": dict(details or {})})
+
+
+def is_complete(record: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether the result was made from these inputs, and all its files are as they were made."""
+    if not record.is_file():
+        return False
+    values = files.read_json(record)
+    if values["inputs"] != dict(inputs):
+        return False
+    paths = {record.parent / name: digest for name, digest in values["outputs"].items()}
+    return all(path.is_file() and files.sha256(path) == digest for path, digest in paths.items())
+
+
+def details(record: Path) -> dict[str, Any]:
+    """The `details` that the record was written with."""
+    values: dict[str, Any] = files.read_json(record)["details"]
+    return values
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two nested records of inputs, as lines `section.key: old -> new`."""
+    flat_old, flat_new = _flat(old), _flat(new)
+    keys = sorted({*flat_old, *flat_new})
+    return [f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}" for key in keys if flat_old.get(key) != flat_new.get(key)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,115 @@
+"""The language model: word vectors, a stack of recurrent layers, a softmax.
+
+Shapes: B segments, P tokens of all segments end to end, V vocabulary, D width into the softmax.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from packlm import config
+from packlm.model import loss
+from packlm.model.hashed_dropout import DropoutHashes
+from packlm.model.recurrence import Layout, Recurrence, State
+from packlm.model.regularization import activation, dropout, temporal_activation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments to read and the tokens to predict: one rank's share of a global batch."""
+
+    inputs: Tensor
+    """[P] ids read, segment after segment."""
+    targets: Tensor
+    """[P] ids predicted."""
+    lengths: np.ndarray
+    """[B] tokens of each segment."""
+    noise: DropoutHashes | None
+    """The hashes that decide what is dropped; without them nothing is."""
+    carry: bool
+    """Whether final states are wanted."""
+
+
+class BatchSums(NamedTuple):
+    """What is summed over the tokens of a batch, as float64 scalars."""
+
+    nll: Tensor
+    """Negative log-likelihood of the targets, in nats."""
+    activation: Tensor
+    """AR: mean square of what the softmax gets (`regularization.activation`)."""
+    temporal_activation: Tensor
+    """TAR: mean square of its change from one time step to the next (`regularization.slowness`)."""
+
+
+class LanguageModel(nn.Module):
+    """P(next token | the tokens before it in its segment, and the state the segment started from)."""
+
+    def __init__(
+        self, settings: config.Model, vocab_size: int, layout: Layout = "auto", logits_bytes: int = loss.DEFAULT_BYTES
+    ):  # fmt: skip
+        """`layout`: how batches run (`recurrence`); `logits_bytes`: memory that the logits of a batch may take up at a time."""
+        super().__init__()
+        self.settings, self.vocab_size, self.layout, self.logits_bytes = settings, vocab_size, layout, logits_bytes
+        self.embedding = nn.Embedding(vocab_size, settings.embedding_width)
+        self.recurrence = Recurrence(settings)
+        self.projection = nn.Linear(settings.widths[-1], vocab_size)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.uniform_(self.projection.weight, -0.1, 0.1)
+        nn.init.zeros_(self.projection.bias)
+        if settings.tied:
+            self.projection.weight = self.embedding.weight
+
+    def hidden(
+        self, ids: Tensor, lengths: np.ndarray, state: State | None = None, carry: bool = True, noise: DropoutHashes | None = None
+    ) -> tuple[Tensor, State | None]:
+        """Reads segments: ids [P], lengths [B] -> the last layer's rows [P, D], final state of each segment."""
+        return self.recurrence(self.embedding, ids, lengths, state, self.layout, carry, noise)
+
+    def forward(self, batch: Batch, state: State | None = None, penalties: bool = False) -> tuple[BatchSums, State | None]:
+        """What a batch adds to the loss of its step, and the final state of each segment; AR and TAR are 0 unless `penalties`."""
+        raw, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry, batch.noise)
+        rows = raw
+        if batch.noise is not None:
+            rows = dropout(raw, batch.noise.rows, self.settings.layers, self.settings.dropped_before(self.settings.layers))
+        nll = loss.summed_loss(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes)
+        nothing = nll.new_zeros(())
+        return BatchSums(
+            nll, activation(rows) if penalties else nothing, temporal_activation(raw, batch.lengths) if penalties else nothing
+        ), state
+
+    @torch.inference_mode()
+    def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
+        """The negative log-likelihood of each target, [P] in nats, and the final state of each segment."""
+        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry)
+        return loss.row_losses(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes), state
+
+    @torch.inference_mode()
+    def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:
+        """What `losses` gives, with entropies and ranks beside it (`loss.RowScores`); `marked`: [V] bool, ids to sum up."""
+        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry)
+        return loss.row_scores(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes, marked), state
+
+    @torch.inference_mode()
+    def read(self, ids: Tensor, lengths: np.ndarray, state: State | None = None) -> tuple[Tensor, State]:
+        """Reads whole segments and returns log P(next id), [B, V] in nats, after the last token of each, with the final states."""
+        rows, final = self.hidden(ids, lengths, state)
+        assert final is not None
+        last = torch.from_numpy(np.cumsum(lengths) - 1).to(rows.device)
+        return F.log_softmax(self.projection(rows.index_select(0, last)), dim=-1), final
+
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Reads one id of each segment: ids [B] -> log P(next id), [B, V] in nats, and the states after it."""
+        return self.read(ids, np.ones(len(ids), np.int64), state)
+
+
+def build(
+    settings: config.Model, vocab_size: int, seed: int, layout: Layout = "auto", logits_bytes: int = loss.DEFAULT_BYTES
+) -> LanguageModel:  # fmt: skip
+    """A model with first weights that depend on the seed alone. Arguments as of `LanguageModel`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(settings, vocab_size, layout, logits_bytes)

@@ -1,0 +1,78 @@
+"""Some documents in memory: their text laid end to end as UTF-8, so that whatever looks at text looks at all of it at once.
+
+Shapes: D documents, B bytes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from packlm.text import whitespace
+
+_LONG = 1 << 24
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """Where documents stand in a file, byte for byte."""
+
+    path: Path
+    starts: np.ndarray
+    """[D] int64: the byte of the file at which each begins, rising."""
+
+
+@dataclass(frozen=True)
+class DocumentBlock:
+    """Documents end to end."""
+
+    names: pa.StringArray
+    """[D] name of each document."""
+    data: np.ndarray
+    """[B] uint8: the documents' UTF-8, without anything between them."""
+    ends: np.ndarray
+    """[D] int64: index in `data` after each document."""
+    verbatim: Verbatim | None = None
+    """Where to find them again; None where they stand so in no file, or nobody knows where."""
+
+    @staticmethod
+    def of(documents: Iterable[tuple[str, str]]) -> "DocumentBlock":
+        """Documents given as (name, text)."""
+        pairs = list(documents)
+        encoded = [text.encode() for _, text in pairs]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        return DocumentBlock(pa.array([name for name, _ in pairs], pa.string()), np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """(name, text) of each document."""
+        start = 0
+        for name, end in zip(self.names.to_pylist(), self.ends.tolist(), strict=True):
+            yield name, self.data[start:end].tobytes().decode()
+            start = end
+
+    def __getitem__(self, part: slice) -> "DocumentBlock":
+        """Consecutive documents, without copying their text."""
+        low, high, _ = part.indices(len(self))
+        start = self.starts[low] if low < len(self) else 0
+        ends = self.ends[low:high]
+        return DocumentBlock(self.names[low:high], self.data[start : ends[-1] if len(ends) else start], ends - start)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """[D] int64: index in `data` of each document's first byte."""
+        return np.concatenate([np.zeros(1, np.int64), self.ends])[: len(self.ends)]
+
+    @cached_property
+    def edges(self) -> np.ndarray | None:
+        """`word_edges` of `data`; None where it is so long that keeping them would take too much memory."""
+        return whitespace.word_edges(self.data) if len(self.data) <= _LONG else None
+
+    def word_edges(self) -> np.ndarray:
+        """`white.word_edges` of `data`, found anew where they are not kept."""
+        return whitespace.word_edges(self.data) if self.edges is None else self.edges

@@ -1,0 +1,165 @@
+"""A SentencePiece model as a tokenizer of the `tokenizers` library, proven on text before it is used.
+
+SentencePiece normalizes text by a table of its own (`precompiled_charsmap`), may drop white space at both ends and all but one space
+within, may put a space in front, writes every space as U+2581, and cuts the result into pieces: by the likeliest cut (unigram) or by
+merging the best pair first (bpe). Each step has its like in `tokenizers`; both libraries encode the same probes, and a model for which
+they differ is refused. What may still differ: a combining mark after a character that the table rewrites without it (a ligature and an
+accent, say), which `tokenizers` drops; cuts that are equally likely to within the rounding of a sum, or two equal merges that overlap.
+"""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from packlm.base.errors import RequestError
+from packlm.dataset import EOS, UNK
+
+_SPACE = "\u2581"
+_NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
+_UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
+_PROBES = (
+    "",
+    " ",
+    "a",
+    "The cat sat on the mat.",
+    " two  spaces,  and three   at the end   ",
+    "tab\tand\r\n line feed \n",
+    "ﬁne ½ Å e\u0301 ǆ ㍿",
+    "Ünïcödé Straße ΑΒΓ где 你好，世界。 こんにちは ｱｲｳ 한국어 שלום مرحبا हिन्दी",
+    "😀 👩‍👩‍👧 🇩🇪",
+    "1234567890 3.14 1,000",
+    "a\u00a0b\u200bc\u3000d\u2581e \u2581",
+    "<s> </s> <unk> <pad> <0x41> <eos>",
+    "aaaaaaaaaaaa abababab",
+    "x\x00y\x07z",
+    "don't we'll CAPITALS camelCase snake_case",
+    "https://a.example/b?c=d&e=f",
+)
+
+
+def convert(path: Path) -> str:
+    """The JSON of a tokenizer that gives the ids of the SentencePiece model in `path`.
+
+    Raises:
+        RequestError: no sentencepiece installed, not a model of it, a kind of model that cannot be had in `tokenizers`, or ids that differ.
+    """
+    try:
+        from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+    except ImportError:
+        raise RequestError(f"{path}: reading a SentencePiece model needs another package: pip install 'packlm[sentencepiece]'") from None
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        data = path.read_bytes()
+        proto.ParseFromString(data)
+        theirs = SentencePieceProcessor(model_proto=data)
+    except Exception as error:  # of protobuf and of sentencepiece, whatever they raise
+        raise RequestError(f"{path}: not a SentencePiece model: {str(error) or type(error).__name__}") from None
+    if not proto.pieces:
+        raise RequestError(f"{path}: not a SentencePiece model: it has no pieces")
+    ours = _converted(proto, path)
+    _prove(ours, theirs, path)
+    return ours.to_str()
+
+
+def _converted(proto: Any, path: Path) -> Tokenizer:
+    trained, rules = proto.trainer_spec, proto.normalizer_spec
+    pieces = [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
+    kinds = {kind for _, _, kind in pieces}
+    refused = {
+        "a model that is neither unigram nor bpe": trained.model_type not in (_UNIGRAM, _BPE),
+        "white space as a suffix": trained.treat_whitespace_as_suffix,
+        "white space that is not escaped": not rules.escape_whitespaces,
+        "unused pieces": _UNUSED in kinds,
+        "text that is altered on decoding": bool(proto.denormalizer_spec.precompiled_charsmap),
+    }
+    if reasons := [reason for reason, found in refused.items() if found]:
+        raise RequestError(f"{path}: cannot be converted: {', '.join(reasons)}; give a tokenizer.json")
+    model = _unigram(pieces) if trained.model_type == _UNIGRAM else _bpe(pieces)
+    made = Tokenizer(model)
+    made.normalizer = normalizers.Sequence(_normalizers(rules))
+    if steps := _pre_tokenizers(pieces, trained.model_type == _UNIGRAM):
+        made.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    after = [decoders.Replace(_SPACE, " "), *([decoders.ByteFallback()] if _BYTE in kinds else []), decoders.Fuse()]
+    made.decoder = decoders.Sequence([*after, *([decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else [])])
+    values = json.loads(made.to_str())
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    values["added_tokens"] = [
+        {"id": id, "content": piece, **plain, "special": kind != _USER}
+        for id, (piece, _, kind) in enumerate(pieces)
+        if kind in (_UNKNOWN, _CONTROL, _USER)
+    ]
+    return Tokenizer.from_str(json.dumps(values))
+
+
+def _normalizers(rules: Any) -> list[normalizers.Normalizer]:
+    steps: list[normalizers.Normalizer] = []
+    if rules.precompiled_charsmap:
+        # Made from JSON, as the library's own constructor takes the table in another form.
+        table = base64.b64encode(rules.precompiled_charsmap).decode()
+        mapped = _from_json({"type": "Precompiled", "precompiled_charsmap": table})
+        if mapped.normalize_str("\r") == mapped.normalize_str("\n"):
+            steps.append(normalizers.Replace("\r\n", "\n\n"))  # which it would take for one character
+        steps.append(mapped)
+    if rules.remove_extra_whitespaces:
+        # At the end SentencePiece looks for spaces once they are written as U+2581, so that one in the text goes as well.
+        steps += [normalizers.Replace(Regex(rf"\A +|[ {_SPACE}]+\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    if rules.add_dummy_prefix:
+        steps.append(normalizers.Prepend(_SPACE))
+    return [*steps, normalizers.Replace(" ", _SPACE)]
+
+
+def _from_json(value: dict[str, Any]) -> normalizers.Normalizer:
+    values = json.loads(Tokenizer(models.BPE()).to_str()) | {"normalizer": value}
+    return Tokenizer.from_str(json.dumps(values)).normalizer
+
+
+def _pre_tokenizers(pieces: list[tuple[str, float, int]], unigram: bool) -> list[pre_tokenizers.PreTokenizer]:
+    steps: list[pre_tokenizers.PreTokenizer] = []
+    known = {piece for piece, _, kind in pieces if kind in (_NORMAL, _USER)}
+    hidden = [piece for piece, _, kind in pieces if kind in (_UNKNOWN, _CONTROL, _BYTE) and len(piece) > 1]
+    hidden = list(dict.fromkeys([*hidden, EOS, UNK]))
+    if unigram:
+        # These are in the vocabulary, or will be under our names, but SentencePiece never finds them in text. A cut inside hides them;
+        # beside a known character, so that it does not part two unknown ones, which are one token.
+        cuts = [next((at for at in range(1, len(piece)) if {piece[at - 1], piece[at]} & known), 1) for piece in hidden]
+        guards = [f"{re.escape(piece[:at])}(?={re.escape(piece[at:])})" for piece, at in zip(hidden, cuts, strict=True)]
+        steps.append(pre_tokenizers.Split(Regex("|".join(guards)), "merged_with_previous"))
+    if _SPACE in known and not any(_SPACE in piece[1:] for piece in known):
+        # No piece goes on after a space, and no run of unknown characters does: words are encoded one by one, which is faster.
+        steps.append(pre_tokenizers.Split(_SPACE, "merged_with_next"))
+    return steps
+
+
+def _unigram(pieces: list[tuple[str, float, int]]) -> models.Model:
+    unknown = next(id for id, (_, _, kind) in enumerate(pieces) if kind == _UNKNOWN)
+    fallback = any(kind == _BYTE for _, _, kind in pieces)
+    return models.Unigram([(piece, score) for piece, score, _ in pieces], unknown, fallback)
+
+
+def _bpe(pieces: list[tuple[str, float, int]]) -> models.Model:
+    vocabulary = {piece: id for id, (piece, _, _) in enumerate(pieces)}
+    merged = {piece: score for piece, score, kind in pieces if kind in (_NORMAL, _USER)}
+    merges = []
+    for piece, score in merged.items():
+        for at in range(1, len(piece)):
+            if piece[:at] in merged and piece[at:] in merged:
+                merges.append((-score, vocabulary[piece], at, (piece[:at], piece[at:])))
+    unknown = next(piece for piece, _, kind in pieces if kind == _UNKNOWN)
+    fallback = any(kind == _BYTE for _, _, kind in pieces)
+    return models.BPE(vocabulary, [pair for *_, pair in sorted(merges)], unk_token=unknown, fuse_unk=True, byte_fallback=fallback)
+
+
+def _prove(ours: Tokenizer, theirs: Any, path: Path) -> None:
+    """Raises `RequestError` unless both give the same ids for every probe, for every piece, and for pieces in a row."""
+    ours.encode_special_tokens = True
+    pieces = [theirs.id_to_piece(id).replace(_SPACE, " ") for id in range(theirs.get_piece_size())]
+    rows = ["".join(pieces[start : start + 40]) for start in range(0, len(pieces), 40)]
+    probes = [*_PROBES, *pieces, *rows, *(" ".join(reversed(row.split())) for row in rows)]
+    for probe, found, expected in zip(probes, ours.encode_batch_fast(probes, add_special_tokens=False), theirs.encode(probes), strict=True):
+        if found.ids != expected:
+            differ = f"for {probe[:60]!r} SentencePiece gives ids {expected[:20]}, the conversion {found.ids[:20]}"
+            raise RequestError(f"{path}: cannot be converted: {differ}; give a tokenizer.json")

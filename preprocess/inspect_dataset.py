@@ -1,0 +1,98 @@
+"""A dataset for people to read: the table of its numbers, and rows of its views as text."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from packlm import dataset
+from packlm.text.encoder import Encoder
+
+COLUMNS = ("documents", "sentences", "tokens", "words", "unknown", "bytes")
+"""What the table says of each split; `unknown` as a share of the tokens."""
+BETWEEN = "│"
+"""Stands between tokens: rarer in text than `|`."""
+LONGEST_TEXT, LONGEST_ROW = 400, 48
+"""Characters of a sentence, tokens of a row and values of any other list that are shown before the rest is only counted."""
+
+
+def table(manifest: dataset.Manifest) -> str:
+    """How much there is in each split, as an aligned table, then what was skipped, replaced or dropped, a line for each reason."""
+    rows: list[tuple[str, ...]] = [("split", *COLUMNS)]
+    for name, split in manifest.splits.items():
+        numbers = {column: f"{getattr(split, column):,}" for column in COLUMNS} | {"unknown": f"{split.unknown / split.tokens:.2%}"}
+        rows.append((name, *numbers.values()))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join(lines + [f"{reason}: {count:,}" for reason, count in manifest.counts.items()])
+
+
+def rate(manifest: dataset.Manifest, seconds: float) -> str:
+    """`12.3 s, 4.56 MB of text a second`: how fast the dataset was made (1 MB is 10^6 bytes)."""
+    megabytes = sum(split.bytes for split in manifest.splits.values()) / 1e6
+    return f"{seconds:.1f} s, {megabytes / seconds:.2f} MB of text a second"
+
+
+def rows(folder: Path, manifest: dataset.Manifest, encoder: Encoder, view: dataset.View, split: str, count: int) -> Iterator[str]:
+    """The first `count` rows of a view of a split, each as some lines of text, whatever columns the view has."""
+    number = 0
+    for path in dataset.paths(folder, manifest, view, split):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(max(1, min(count, 1024))):
+                for row in batch.to_pylist():
+                    if number == count:
+                        return
+                    yield _sentence(row, encoder) if view == "sentences" else _fixed(row, number, encoder)
+                    number += 1
+
+
+def _sentence(row: dict[str, Any], encoder: Encoder) -> str:
+    document, position, ids = row.pop("document"), row.pop("position"), row.pop("ids")
+    text = _shortened(encoder.decode(ids))
+    about = "; ".join([_amount(len(ids), "token"), *_others(row)])
+    return f"{_printable(document)}, sentence {position}: {about}\n    {text}\n    {_tokens(ids, encoder)}"
+
+
+def _fixed(row: dict[str, Any], number: int, encoder: Encoder) -> str:
+    ids = row.pop("ids")
+    return f"row {number}: {'; '.join(_others(row))}\n    {_tokens(ids, encoder)}"
+
+
+def _others(row: dict[str, Any]) -> list[str]:
+    """`words 4`, `joined`, `gap "\\n"`: columns that say something; false and empty ones are left out."""
+    found = []
+    for key, value in row.items():
+        if value is True:
+            found.append(key)
+        elif isinstance(value, list) and value:
+            more = f", {len(value) - LONGEST_ROW:,} more" if len(value) > LONGEST_ROW else ""
+            found.append(f"{key} {', '.join(map(str, value[:LONGEST_ROW]))}{more}")
+        elif isinstance(value, str) and value:
+            found.append(f"{key} {json.dumps(_cut(value), ensure_ascii=True)}")
+        elif isinstance(value, int | float) and value is not False:
+            found.append(f"{key} {value:,}")
+    return found
+
+
+def _tokens(ids: list[int], encoder: Encoder) -> str:
+    shown = BETWEEN.join(_printable(encoder.token(id)) for id in ids[:LONGEST_ROW])
+    return shown + (f" ... {_amount(len(ids) - LONGEST_ROW, 'more token')}" if len(ids) > LONGEST_ROW else "")
+
+
+def _shortened(text: str) -> str:
+    return _printable(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ... {_amount(len(text) - LONGEST_TEXT, 'more character')}"
+
+
+def _printable(text: str) -> str:
+    """The text with whatever would move the cursor, or not be seen, written as an escape: a terminal obeys control characters."""
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
+def _amount(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,40 @@
+"""What a command says and returns when it fails."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from packlm.base import errors
+
+
+def too_large_for_numpy() -> None:
+    np.empty(1 << 60, np.uint8)
+
+
+def too_large_for_torch() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def too_large_for_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has 14.75 GiB." + " More." * 99)
+
+
+@pytest.mark.parametrize("main", [too_large_for_numpy, too_large_for_torch, too_large_for_a_gpu])
+def test_a_lack_of_memory_is_told_with_its_remedy(main, caplog):
+    with caplog.at_level(logging.INFO, "packlm"), pytest.raises(SystemExit) as ended:
+        errors.run(main, less_memory="do with less")
+    assert ended.value.code == 1
+    (record,) = caplog.records
+    assert record.levelno == logging.CRITICAL  # ranks other than the first are silent about the rest
+    text = record.getMessage()
+    assert text.startswith("out of memory; ") and "allocate" in text and text.endswith("; do with less") and len(text) < 250
+
+
+def test_another_error_of_a_library_keeps_its_traceback():
+    def main():
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        errors.run(main, less_memory="do with less")

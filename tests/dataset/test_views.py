@@ -1,0 +1,95 @@
+"""Both views, read back through `datasets`, hold what was written."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from packlm.base.errors import PacklmError
+from packlm.dataset.views import Sentences, Stream
+from tests import made_up
+
+
+def written(seed, count):
+    return made_up.documents(seed, count)
+
+
+def test_sentences_come_back_in_order(made):
+    folder, manifest = made
+    sentences = Sentences.open(folder, manifest, "train")
+    expected = [sentence for document in written(1, 30) for sentence in document]
+    assert len(sentences) == len(expected) and sentences.eos == made_up.EOS
+    assert sentences.tokens == manifest.split("train").tokens
+    for index, sentence in enumerate(expected):
+        assert sentences.targets(index).tolist() == sentence.tolist()
+        assert sentences.lengths[index] == len(sentence)
+    some = np.array([7, 0, len(expected) - 1, 30, 7])
+    inputs, targets = sentences.read(some)
+    assert targets.tolist() == np.concatenate([expected[index] for index in some]).tolist()
+    assert inputs.tolist() == np.concatenate([[made_up.EOS, *expected[index][:-1]] for index in some]).tolist()
+    assert sentences.read(some[:0])[0].tolist() == []
+
+
+def test_pieces_of_sentences_read_the_id_before_them(made):
+    sentences = Sentences.open(*made, "train")
+    long = np.flatnonzero(sentences.lengths >= 5)[:3]
+    inputs, targets = sentences.pieces(long, np.array([0, 2, 3]), np.array([2, 3, 1]))
+    whole = [sentences.targets(index).tolist() for index in long]
+    assert targets.tolist() == [*whole[0][:2], *whole[1][2:5], whole[2][3]]
+    assert inputs.tolist() == [made_up.EOS, whole[0][0], *whole[1][1:4], whole[2][2]]
+
+
+def test_ranks_count_ids_in_shares_that_make_up_the_split(made):
+    folder, manifest = made
+    sentences = Sentences.open(folder, manifest, "train")
+    ids = np.concatenate([sentence for document in written(1, 30) for sentence in document])
+    whole = sentences.counts(manifest.vocab_size, 0, 1)
+    assert whole.tolist() == np.bincount(ids, minlength=manifest.vocab_size).tolist()
+    shares = [sentences.counts(manifest.vocab_size, rank, 2) for rank in range(2)]
+    assert (shares[0] + shares[1]).tolist() == whole.tolist() and all(0 < share.sum() < len(ids) for share in shares)
+    batch = np.array([9, 1, 2, 0, 3, 0, 9])  # of which some ids belong to no sentence here
+    assert Sentences([(batch, np.array([1, 4, 6]))]).counts(4, 0, 1).tolist() == [2, 1, 1, 1]
+
+
+def test_the_stream_is_all_targets_end_to_end_across_rows_and_shards(made):
+    folder, manifest = made
+    stream = Stream.open(folder, manifest, "train")
+    documents = [np.concatenate(document) for document in written(1, 30)]
+    ids = np.concatenate(documents)
+    assert len(stream) == len(ids)
+    inputs, targets = stream.read(0, len(ids))
+    assert targets.tolist() == ids.tolist()
+    assert inputs.tolist() == [made_up.EOS, *ids[:-1].tolist()]
+    assert stream.opens.tolist() == np.cumsum([0, *map(len, documents[:-1])]).tolist()
+    for start, stop in ((0, 1), (5, 8), (len(ids) - 1, len(ids)), (3, 40), (len(ids) // 2 - 9, len(ids) // 2 + 9)):
+        assert stream.read(start, stop)[1].tolist() == ids[start:stop].tolist()
+    starts, stops = np.array([40, 3, 3, len(ids) - 2]), np.array([55, 3, 9, len(ids)])
+    assert stream.read(starts, stops)[1].tolist() == [*ids[40:55], *ids[3:9], *ids[-2:]]
+    starts, stops = stream.rows(np.arange(stream.num_rows))
+    assert starts[1:].tolist() == stops[:-1].tolist() and starts[0] == 0 and stops[-1] == len(ids)
+
+
+def test_views_in_memory_equal_views_on_disk(made):
+    folder, manifest = made
+    stream, sentences = Stream.open(folder, manifest, "validation"), Sentences.open(folder, manifest, "validation")
+    ids = stream.read(0, len(stream))[1]
+    in_memory = Stream.from_arrays(ids, stream.opens, made_up.EOS)
+    assert in_memory.read(2, 30)[0].tolist() == stream.read(2, 30)[0].tolist()
+    again = Sentences.from_arrays(ids, np.cumsum(sentences.lengths))
+    assert all(np.array_equal(again.targets(index), sentences.targets(index)) for index in range(len(sentences)))
+
+
+@pytest.mark.parametrize("view", [Sentences, Stream])
+def test_a_view_that_is_not_what_the_manifest_says_is_refused(made, view):
+    folder, manifest = made
+    split = manifest.split("validation")
+    other = replace(manifest, splits=manifest.splits | {"validation": replace(split, tokens=split.tokens + 1)})
+    with pytest.raises(PacklmError, match=rf"has {split.tokens} tokens, the manifest says {split.tokens + 1}; .*verify"):
+        view.open(folder, other, "validation")
+
+
+@pytest.mark.parametrize("view", [Sentences, Stream])
+def test_an_id_beyond_the_vocabulary_is_named_before_anything_is_read(made, view):
+    folder, manifest = made
+    with pytest.raises(PacklmError, match=r"parquet: holds the id 16, but the vocabulary has 16; .*verify"):
+        view.open(folder, replace(manifest, vocab_size=16), "train")

@@ -1,0 +1,79 @@
+"""Beam search beside enumeration, and beside beam search as one writes it down."""
+
+from functools import cache
+
+import pytest
+
+from packlm.generation.beam_search import score
+from packlm.model.language_model import LanguageModel
+from tests.generation.enumeration import EOS, VOCABULARY, Sequence, as_pairs, chain, enumerate_all, run, tiny
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_beam_as_wide_as_the_space_ranks_every_sequence(cell: str) -> None:
+    model, prompts = tiny(cell), [(EOS,), (EOS, 2, 1), (EOS, 3)]
+    width = VOCABULARY**4
+    for prompt, generations in zip(prompts, run(model, prompts, strategy="beam", beams=width, samples=width, max_tokens=4), strict=True):
+        expected = sorted(enumerate_all(model, prompt, 4).items(), key=lambda item: -item[1])
+        assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
+        assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)
+        assert [item.finished for item in generations] == [ids[-1] == EOS for ids, _ in expected]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5])
+def test_the_best_of_a_beam_as_wide_as_the_space_are_the_best_of_all(penalty: float) -> None:
+    """However early it stops: with normalisation by length, what is worse now may be better in the end."""
+    width, prompts = 3**4, [(EOS,), (EOS, 2, 1)]
+    for seed in range(3):
+        model = tiny(seed=seed, vocabulary=3)
+        found = run(model, prompts, strategy="beam", beams=width, samples=5, max_tokens=5, length_penalty=penalty)
+        for prompt, generations in zip(prompts, found, strict=True):
+            expected = sorted(enumerate_all(model, prompt, 5).items(), key=lambda item: -score(item[1], len(item[0]), penalty))[:5]
+            assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
+            assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)
+
+
+@cache
+def following(model: LanguageModel, ids: Sequence) -> list[float]:
+    return [float(log_prob) for log_prob in chain(model, ids)[0]]
+
+
+def plain_beam(model: LanguageModel, prompt: Sequence, width: int, limit: int, penalty: float) -> list[tuple[Sequence, float]]:
+    """Beam search as one writes it down, to the end: all extensions of all hypotheses, sorted; what ends is put aside."""
+    beam: list[tuple[Sequence, float]] = [((), 0.0)]
+    ended: list[tuple[Sequence, float]] = []
+    for _ in range(limit):
+        candidates = []
+        for ids, total in beam:
+            candidates += [((*ids, value), total + log_prob) for value, log_prob in enumerate(following(model, prompt + ids))]
+        kept = sorted(candidates, key=lambda item: -item[1])[:width]
+        ended += [item for item in kept if item[0][-1] == EOS]
+        beam = [item for item in kept if item[0][-1] != EOS]
+    return sorted([*ended, *beam], key=lambda item: -item[1] / len(item[0]) ** penalty)
+
+
+MODELS = [tiny(seed=seed, vocabulary=5) for seed in range(2)]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_narrow_beam_is_the_textbook_one(width: int, penalty: float) -> None:
+    prompts = [(EOS,), (EOS, 1), (EOS, 3, 2, 2)]
+    for model in MODELS:
+        for samples in {1, width}:
+            found = run(model, prompts, strategy="beam", beams=width, samples=samples, max_tokens=7, length_penalty=penalty)
+            for prompt, generations in zip(prompts, found, strict=True):
+                expected = plain_beam(model, prompt, width, 7, penalty)[:samples]
+                assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
+                assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)
+
+
+@pytest.mark.parametrize("stop_at_eos", [True, False])
+def test_a_beam_of_one_is_greedy(stop_at_eos: bool) -> None:
+    prompts = [(EOS,), (EOS, 2, 5, 1), (EOS, 4), (EOS, 3, 3)]
+    for seed in range(4):
+        model, settings = tiny(seed=seed, vocabulary=9), {"max_tokens": 25, "stop_at_eos": stop_at_eos}
+        greedy, beam = (run(model, prompts, strategy=strategy, beams=1, **settings) for strategy in ("greedy", "beam"))
+        assert [as_pairs(one)[0][0] for one in greedy] == [as_pairs(one)[0][0] for one in beam]
+        assert [one[0].log_prob for one in greedy] == pytest.approx([one[0].log_prob for one in beam], abs=1e-9)
+        assert [one[0].finished for one in greedy] == [one[0].finished for one in beam]

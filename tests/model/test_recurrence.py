@@ -1,0 +1,148 @@
+"""Every layout gives what running the segments one by one gives: loss, every gradient, every final state."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from packlm import config
+from packlm.model.cells import CELLS
+from packlm.model.language_model import LanguageModel, build
+from packlm.model.recurrence import Arrangement, Layout, fastest, layout_name
+from tests.reference import one_by_one, random_batch
+
+V = 11
+LENGTHS = {"unequal": [3, 1, 4, 4, 2], "equal": [3, 3, 3], "single": [1], "rising": [1, 2, 3, 4, 5]}
+
+
+def tiny(cell: str, layout: str, **settings) -> LanguageModel:
+    return build(config.Model(cell=cell, layers=2, hidden=(5, 7), **settings), V, seed=1, layout=layout).double()
+
+
+def gradients(model: LanguageModel, loss: torch.Tensor, state: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, [*model.parameters(), *state]))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+@pytest.mark.parametrize("carry", [True, False], ids=["carry", "no-carry"])
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_layout_equals_one_by_one(cell, layout, carry, lengths):
+    model = tiny(cell, layout)
+    torch.manual_seed(2)
+    state = tuple(torch.randn_like(part).requires_grad_() for part in model.recurrence.zero_state(len(lengths)))
+    batch = random_batch(3, lengths, V, carry)
+
+    expected, expected_final = one_by_one(model, batch, state)
+    sums, final = model(batch, state)
+
+    torch.testing.assert_close(sums.nll, expected, rtol=1e-12, atol=1e-12)
+    for own, reference in zip(gradients(model, sums.nll, state), gradients(model, expected, state), strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-10, atol=1e-12)
+    if carry:
+        for own, reference in zip(final, expected_final, strict=True):
+            torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+    else:
+        assert final is None
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_flow_from_final_states_too(cell, layout):
+    """From every part of every layer's final state to the weights and to what the segments started from."""
+    model, lengths = tiny(cell, layout), LENGTHS["unequal"]
+    torch.manual_seed(2)
+    state = tuple(torch.randn_like(part).requires_grad_() for part in model.recurrence.zero_state(len(lengths)))
+    batch = random_batch(3, lengths, V)
+    towards = [torch.randn_like(part) for part in state]
+    found, expected = (
+        gradients(model, loss + sum((final * way).sum() for final, way in zip(finals, towards, strict=True)), state)
+        for loss, finals in ((model(batch, state)[0].nll, model(batch, state)[1]), one_by_one(model, batch, state))
+    )
+    for own, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_float32_agrees_to_its_rounding(cell, layout):
+    """float32 has kernels of its own (oneDNN's LSTM)."""
+    lengths = LENGTHS["unequal"]
+    batch = random_batch(3, lengths, V, carry=False)
+    exact, rounded = tiny(cell, layout), tiny(cell, layout).float()
+    expected, found = (gradients(model, model(batch)[0].nll, ()) for model in (exact, rounded))
+    for own, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(own.double(), reference, rtol=1e-4, atol=1e-5)
+
+
+def test_auto_takes_torchs_dense_lstm_where_a_rectangle_is_full_and_ours_elsewhere():
+    cpu, equal, close, far = torch.device("cpu"), np.array([5, 5]), np.array([5, 4, 5]), np.array([9, 1, 1])
+    assert fastest("lstm", close, False, cpu, torch.float32) == fastest("lstm", equal, True, cpu, torch.float32) == "rectangle"
+    ours = [
+        fastest("lstm", far, False, cpu, torch.float32), fastest("lstm", close, True, cpu, torch.float32),
+        fastest("lstm", equal, False, cpu, torch.float64), fastest("gru", equal, False, cpu, torch.float32),
+    ]  # fmt: skip
+    assert set(ours) == {"steps"}
+    assert fastest("lstm", far, True, torch.device("cuda"), torch.float32) == "packed"
+    assert layout_name("auto", "lstm", cpu, torch.float32) == "auto (rectangle where it is full enough, else steps)"
+    assert layout_name("auto", "gru", cpu, torch.float32) == "auto (steps)" and layout_name("packed", "gru", cpu, torch.float32) == "packed"
+
+
+def test_a_segment_without_tokens_is_refused_by_its_number():
+    with pytest.raises(ValueError, match="segment 1 has 0 tokens"):
+        Arrangement.of(np.array([2, 0, 1]), padded=False, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_state_taken_up_again_continues_the_segment(cell):
+    model = tiny(cell, "rectangle")
+    batch = random_batch(4, [6, 6], V)
+    whole, final = model.losses(batch)
+    rows = torch.arange(12).view(2, 6)
+    first, second = rows[:, :4].reshape(-1), rows[:, 4:].reshape(-1)
+    state = None
+    parts = []
+    for part, length in ((first, 4), (second, 2)):
+        piece = type(batch)(batch.inputs[part], batch.targets[part], np.array([length, length]), None, True)
+        losses, state = model.losses(piece, state)
+        parts.append(losses.view(2, length))
+    torch.testing.assert_close(torch.cat(parts, 1).view(-1), whole, rtol=1e-12, atol=1e-12)
+    for own, reference in zip(state, final, strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_last_output_is_the_final_hidden_state(cell, layout):
+    model = tiny(cell, layout)
+    lengths = np.array(LENGTHS["unequal"])
+    rows, final = model.hidden(random_batch(5, lengths.tolist(), V).inputs, lengths)
+    torch.testing.assert_close(rows[np.cumsum(lengths) - 1], final[-1][0])
+
+
+def test_an_arrangement_shows_every_token_once_and_pads_behind_the_end():
+    lengths = np.array([2, 5, 1])
+    exact = Arrangement.of(lengths, padded=False, device=torch.device("cpu"))
+    assert exact.rows.tolist() == [2, 0, 7, 3, 1, 4, 5, 6]
+    assert exact.batch_sizes.tolist() == [3, 2, 1, 1, 1]
+    assert exact.blocks() == [(1, 3), (1, 2), (3, 1)]
+    padded = Arrangement.of(lengths, padded=True, device=torch.device("cpu"))
+    assert padded.batch_sizes.tolist() == [3] * 5
+    assert padded.rows[padded.places].tolist() == list(range(8))
+    assert padded.rows.view(5, 3)[:, 2].tolist() == [7] * 5
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_read_and_step_agree_with_whole_sequences(cell, layout):
+    model = tiny(cell, layout)
+    ids = torch.tensor([1, 2, 3, 4, 5])
+    whole, _ = model.read(ids, np.array([2, 3]))
+    state, log_probs = model.recurrence.zero_state(2), None
+    log_probs, state = model.step(torch.tensor([1, 3]), state)
+    log_probs, state = model.step(torch.tensor([2, 4]), state)
+    torch.testing.assert_close(log_probs[0], whole[0])
+    log_probs, state = model.step(torch.tensor([2, 5]), state)
+    torch.testing.assert_close(log_probs[1], whole[1])
+    torch.testing.assert_close(whole.exp().sum(1), torch.ones(2).double())

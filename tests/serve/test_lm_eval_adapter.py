@@ -1,0 +1,135 @@
+"""The adapter to lm-evaluation-harness gives the engine's own scores, and tasks defined here run through it; skipped without `lm_eval`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from packlm.config import Config
+from packlm.engine import Engine
+from tests.scoring.test_sentences import chain
+from tests.small_models import WORDS, trained_on
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # others' warnings
+QUESTIONS = [("the cat", [" sees a dog.", " dog dog", " often"]), ("a small tree", [" eats", " under the river."])]
+
+
+@pytest.fixture(scope="module")
+def harness() -> Any:
+    pytest.importorskip("lm_eval")
+    from serve import lm_eval_adapter
+
+    return lm_eval_adapter
+
+
+@pytest.fixture(params=["sentences", "streams"])
+def model(harness: Any, made: Callable[[str], Config], request: pytest.FixtureRequest) -> Any:
+    """A model of single sentences, and the same as if it had been trained on documents."""
+    found = harness.PacklmLM(str(made("bpe").run.dir / "model"), batch_size=3)
+    found.engine = trained_on(found.engine, request.param, document="file")
+    return found
+
+
+def asked(*args: object) -> SimpleNamespace:
+    return SimpleNamespace(args=args)
+
+
+def test_a_continuation_has_the_rest_of_the_chain(model: Any) -> None:
+    engine: Engine = model.engine
+    cases = [(context, choice) for context, choices in [*QUESTIONS, ("", ["tree", " the"])] for choice in choices]
+    found = model.loglikelihood([asked(*case) for case in cases])
+    for (context, choice), (value, greedy) in zip(cases, found, strict=True):
+        steps = chain(engine, [context + choice])[0][:-1]
+        begin = len(engine.encoder.encode_open(context.strip()))
+        assert value == pytest.approx(sum(float(log_probs[target]) for target, log_probs in steps[begin:]), abs=1e-4)
+        assert greedy == all(int(log_probs.argmax()) == target for target, log_probs in steps[begin:])
+    assert model.loglikelihood([asked("the", "")]) == [(0.0, True)]
+
+
+def test_only_the_likeliest_continuation_is_greedy(harness: Any, made: Callable[[str], Config]) -> None:
+    model = harness.PacklmLM(str(made("word").run.dir / "model"))
+    cases = [(word, [token for token, _ in model.engine.next(word, 2)]) for word in WORDS]
+    cases = [(word, tokens) for word, tokens in cases if not any(token.startswith("<") for token in tokens)]
+    found = model.loglikelihood([asked(word, f" {token}") for word, tokens in cases for token in tokens])
+    assert [greedy for _, greedy in found] == [True, False] * len(cases) and cases
+
+
+def test_a_token_across_the_border_belongs_to_the_continuation(model: Any) -> None:
+    encode = model.engine.encoder.encode_open
+    splits = [(word, place) for word in WORDS for place in range(1, len(word))]
+    word, place = next((word, place) for word, place in splits if len(encode(word[:place])) + len(encode(word[place:])) > len(encode(word)))
+    whole, apart = encode(word), encode(word[:place])
+    begin = next(place for place in range(len(whole)) if list(whole[: place + 1]) != list(apart[: place + 1]))
+    ((value, _),) = model.loglikelihood([asked(word[:place], word[place:])])
+    steps = chain(model.engine, [word])[0][:-1]
+    assert begin < len(apart)
+    assert value == pytest.approx(sum(float(log_probs[target]) for target, log_probs in steps[begin:]), abs=1e-4)
+
+
+def test_a_whole_text_is_measured_as_evaluate_measures_it(model: Any) -> None:
+    texts = ["the cat sees.\na dog eats.\n", "tree", "", "a small dog\n\nunder the tree."]
+    found = model.loglikelihood_rolling([asked(text) for text in texts])
+    for text, value in zip(texts, found, strict=True):
+        lines = [line for line in text.split("\n") if line.strip()]
+        scores = model.engine.score(lines, document=model.engine.about.context != "sentences")
+        assert value == pytest.approx(sum(score.log_prob for score in scores), abs=1e-3)
+        if lines:
+            tokens = sum(len(score.tokens) for score in scores)
+            expected = model.engine.perplexity([text]) if model.engine.about.context != "streams" else np.exp(-value / tokens)
+            assert np.exp(-value / tokens) == pytest.approx(expected, rel=1e-5)
+
+
+def test_generations_end_where_they_are_told_to(model: Any) -> None:
+    engine: Engine = model.engine
+    for prompt in ("the cat", ""):
+        text = engine.generate([prompt], strategy="greedy", max_tokens=20, stop_at_eos=engine.sentences_alone)[0][0].text
+        stop = text[len(text) // 2 : len(text) // 2 + 2]
+        wholly, cut, never = model.generate_until([
+            asked(prompt, {"until": [], "max_gen_toks": 20}), asked(prompt, {"until": ["@", stop], "max_gen_toks": 20}),
+            asked(prompt, {"until": "\0", "max_gen_toks": 20, "do_sample": True, "temperature": 0}),
+        ])  # fmt: skip
+        assert wholly == never == text and cut == text[: text.index(stop)]
+    drawn = {"strategy": "sample", "temperature": 2.0, "top_k": 200, "top_p": 1.0, "samples": 1, "max_tokens": 400}
+    on, ended = (engine.generate(["the"], 1, stop_at_eos=stop, **drawn)[0][0].text for stop in (False, True))
+    assert ended != on
+    asks = {"max_gen_toks": 400, "do_sample": True, "temperature": 2.0, "top_k": 200}
+    assert model.generate_until([asked("the", asks)]) == [ended if engine.sentences_alone else on]
+
+
+def test_a_task_defined_here_gives_what_the_engine_says(harness: Any, made: Callable[[str], Config], tmp_path: Path) -> None:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    records = [{"context": context, "choices": [choice.strip() for choice in choices], "label": 0} for context, choices in QUESTIONS]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    common = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'data.jsonl'}}}}}\ntest_split: test\n"
+    (tmp_path / "choices.yaml").write_text(
+        f"task: packlm_choices\n{common}output_type: multiple_choice\ndoc_to_text: '{{{{context}}}}'\n"
+        "doc_to_choice: choices\ndoc_to_target: label\nmetric_list: [{metric: acc}]\n", encoding="utf-8",
+    )  # fmt: skip
+    (tmp_path / "texts.yaml").write_text(
+        f"task: packlm_texts\n{common}output_type: loglikelihood_rolling\ndoc_to_text: ''\n"
+        "doc_to_target: '{{context}}'\nmetric_list: [{metric: word_perplexity}]\n", encoding="utf-8",
+    )  # fmt: skip
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    found = lm_eval.simple_evaluate(
+        model="packlm", model_args={"path": str(made("bpe").run.dir / "model")}, tasks=["packlm_choices", "packlm_texts"],
+        task_manager=manager, bootstrap_iters=0,
+    )  # fmt: skip
+    engine = Engine.load(made("bpe").run.dir / "model")
+    right = 0
+    for (context, choices), sample in zip(QUESTIONS, found["samples"]["packlm_choices"], strict=True):
+        totals = []
+        for choice, (value, _) in zip(choices, sample["filtered_resps"], strict=True):
+            begin = len(engine.encoder.encode_open(context))
+            totals.append(float(engine.score([context + choice])[0].log_probs[begin:-1].sum()))
+            assert float(value) == pytest.approx(totals[-1], abs=1e-4)
+        right += int(np.argmax(totals)) == 0
+    assert found["results"]["packlm_choices"]["acc,none"] == right / len(QUESTIONS)
+    log_p = sum(score.log_prob for score in engine.score([context for context, _ in QUESTIONS]))
+    words = sum(len(context.split()) for context, _ in QUESTIONS)
+    assert found["results"]["packlm_texts"]["word_perplexity,none"] == pytest.approx(np.exp(-log_p / words), rel=1e-4)

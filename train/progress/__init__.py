@@ -1,0 +1,1 @@
+"""What a training says while it runs: metrics, curves, samples, profiles."""
