@@ -40,29 +40,28 @@ def run_steps(cell: str, layer: nn.Module, weights: Weights, rows: Tensor, start
     return kernels.run(cell, rows, start, weights, sizes)
 
 
-def _allowed(device: torch.device, dense: bool) -> Any:
-    """A context for a kernel of torch: under autocast it may take the reduced type where that runs, and is not slower, on this device.
+def _precision_of_kernel(device: torch.device, dense: bool) -> Any:
+    """Context in which a kernel of torch runs: on CPUs autocast is off, except for oneDNN's dense kernel in bfloat16.
 
-    On CPUs that is oneDNN's dense kernel alone, and only on processors with instructions for the type; without them it fails.
+    That one needs a processor with instructions for bfloat16. oneDNN refuses to train an LSTM in half precision, with AVX512_FP16 too,
+    and torch's own kernels are slower in a 16-bit type than in float32.
     """
     if device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return nullcontext()
-    reduced = torch.get_autocast_dtype("cpu")
-    known = torch.ops.mkldnn
-    runs = known._is_mkldnn_bf16_supported() if reduced == torch.bfloat16 else known._is_mkldnn_fp16_supported()
-    return nullcontext() if dense and runs else torch.autocast("cpu", enabled=False)
+    bfloat16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return nullcontext() if dense and bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.autocast("cpu", enabled=False)
 
 
 def run_packed(cell: str, weights: Weights, rows: Tensor, start: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     """torch's kernel over a PackedSequence: the same arguments and results."""
-    with _allowed(rows.device, dense=False):
+    with _precision_of_kernel(rows.device, dense=False):
         output, *final = _KERNELS[cell](rows, sizes, _parts(start), weights, True, 1, 0.0, torch.is_grad_enabled(), False)
     return output, torch.cat(final)
 
 
 def run_dense(cell: str, weights: Weights, rows: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """torch's kernel over segments of one length: rows [T, B, I], start [C, B, H] -> rows [T, B, H], final states [C, B, H]."""
-    with _allowed(rows.device, dense=True):
+    with _precision_of_kernel(rows.device, dense=True):
         output, *final = _KERNELS[cell](rows, _parts(start), weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
     return output, torch.cat(final)
 
