@@ -21,7 +21,6 @@ from packlm.config import Corpus
 from packlm.dataset import EOS
 from packlm.text import encoding_cache, overlong, pretokens, sentences, tokenizer
 from packlm.text.document_block import DocumentBlock
-from packlm.text.exchange import Exchange
 
 log = logging.getLogger("packlm")
 
@@ -29,10 +28,8 @@ log = logging.getLogger("packlm")
 class Encoder:
     """A tokenizer as this project uses it: sentences become ids that end in `<eos>`, and no text becomes `<eos>` itself."""
 
-    def __init__(self, model: Tokenizer, digest: str, exchange: Exchange | None = None):
-        """`exchange`, with other processes that encode with this tokenizer: changes how fast it is, and nothing else."""
+    def __init__(self, model: Tokenizer, digest: str):
         self._tokenizer = model
-        self._exchange = exchange
         self.digest = digest
         """SHA-256 of `tokenizer.json`."""
         vocabulary = model.get_vocab(with_added_tokens=True)
@@ -44,10 +41,10 @@ class Encoder:
         """Whether decoding gives back any text to the letter."""
 
     @classmethod
-    def load(cls, folder: Path, exchange: Exchange | None = None) -> "Encoder":
+    def load(cls, folder: Path) -> "Encoder":
         """The encoder of a dataset or model folder, from its `tokenizer.json`."""
         path = Path(folder) / tokenizer.NAME
-        return cls(tokenizer.load(path), files.sha256(path), exchange)
+        return cls(tokenizer.load(path), files.sha256(path))
 
     @cached_property
     def spelled_eos(self) -> str:
@@ -176,7 +173,7 @@ class Encoder:
 
     @cached_property
     def _memo(self) -> encoding_cache.EncodingCache:
-        return encoding_cache.EncodingCache(self._tokenizer, self.eos, self._without_eos, self.id_type, self._exchange)
+        return encoding_cache.EncodingCache(self._tokenizer, self.eos, self._without_eos, self.id_type)
 
     def _encode_slice(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray, edges: np.ndarray | None) -> encoding_cache.Flat:
         """([N] ids of all sentences, `<eos>` after each; [S] how many of them belong to each)."""

@@ -3,7 +3,7 @@
 Shapes: K distinct chunks, N ids, S sentences.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from packlm.text.exchange import Exchange, Lot
 from packlm.text.growing_array import GrowingArray
 from packlm.text.hash_table import HashTable
 from packlm.text.pretokens import Chunks, gather, steps
@@ -38,12 +37,9 @@ _WHITE = r"\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x
 class EncodingCache:
     """From chunks to ids. What it remembers changes how fast it is, and nothing else."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, eos: int, clean: Callable[[np.ndarray], np.ndarray], dtype: "np.dtype", exchange: Exchange | None
-    ):
+    def __init__(self, tokenizer: Tokenizer, eos: int, clean: Callable[[np.ndarray], np.ndarray], dtype: "np.dtype"):
         """`clean` is what all ids of text go through; `dtype` that of the ids."""
         self._encode = _joining(tokenizer)
-        self._exchange = exchange
         self._words = WordLookup.of(tokenizer)
         self._eos, self._clean, self._dtype = eos, clean, dtype
         self._forget()
@@ -111,9 +107,6 @@ class EncodingCache:
         """int64: the rows of chunks, in ids and lengths that until the next call hold those as well which will not be remembered."""
         rows = self._known.find(values)
         missing = np.flatnonzero(rows < 0)
-        if self._exchange and self._take_in(self._exchange.take(len(missing))):
-            rows[missing] = self._known.find(values.take(pa.array(missing)))
-            missing = missing[rows[missing] < 0]
         rows += self._num_words
         new = values.take(pa.array(missing)).dictionary_encode()
         is_long = pc.greater(pc.binary_length(new.dictionary), _LONG)
@@ -164,25 +157,11 @@ class EncodingCache:
         self._often_rows = np.append(0, rows[rows > 0])
         self._all_often = self._words.between_spaces and len(self._words.entries) <= _OFTEN
 
-    def _take_in(self, lots: Iterable[Lot]) -> bool:
-        """Remembers what others have encoded; returns whether there was anything new."""
-        before = len(self)
-        for texts, ids, lengths in lots:
-            new = np.flatnonzero(self._known.find(texts) < 0)
-            starts = np.cumsum(lengths) - lengths
-            self._add(Lot(texts.take(pa.array(new)), gather(ids, starts[new], lengths[new]), lengths[new]))
-        return len(self) > before
-
     def _remember(self, texts: pa.StringArray) -> None:
-        lot = Lot(texts, *self._encoded(texts.to_pylist()))
-        self._add(lot)
-        if self._exchange:
-            self._exchange.give(lot)
-
-    def _add(self, lot: Lot) -> None:
-        self._known.add(lot.texts)
-        self._ids.add(lot.ids)
-        self._lengths.add(lot.lengths)
+        ids, lengths = self._encoded(texts.to_pylist())
+        self._known.add(texts)
+        self._ids.add(ids)
+        self._lengths.add(lengths)
 
     def _encoded(self, texts: list[str]) -> Flat:
         ids, lengths = self._encode(texts)

@@ -19,7 +19,6 @@ from packlm.config import Corpus
 from packlm.text import tokenizer
 from packlm.text.document_block import DocumentBlock
 from packlm.text.encoder import Encoded, Encoder, encode_documents
-from packlm.text.exchange import Exchange
 
 from ..report import Measures
 from . import plan
@@ -38,8 +37,6 @@ class ShardTask:
     """The dataset's folder, which has the tokenizer already."""
     done: Path
     """The file that says what came out, written last: the shard is complete once it is there."""
-    exchange: Path | None
-    """The folder of the `Exchange` of those that make shards at the same time, if several do."""
 
     @property
     def name(self) -> str:
@@ -89,7 +86,7 @@ class Statistics:
 
 def make(job: ShardTask) -> None:
     """Writes the shard of both views, then `job.done`: what is in it, digest of the ids, file names, rows and digests of the files."""
-    encoder = _encoder(job.folder, files.sha256(job.folder / tokenizer.NAME), job.exchange)
+    encoder = _encoder(job.folder, files.sha256(job.folder / tokenizer.NAME))
     like = dataset.ColumnTypes(encoder.vocab_size, job.length)
     statistics, content = Statistics(), hashlib.sha256()
     rows, measures = RowCutter(job.rows, like, encoder.eos), Measures.none(encoder.vocab_size)
@@ -111,9 +108,9 @@ def make(job: ShardTask) -> None:
 
 
 @lru_cache(maxsize=1)
-def _encoder(folder: Path, digest: str, exchange: Path | None) -> Encoder:
+def _encoder(folder: Path, digest: str) -> Encoder:
     """The encoder of a folder, kept for the next shard with all it remembers, as long as the tokenizer has this digest."""
-    return Encoder.load(folder, Exchange(exchange) if exchange else None)
+    return Encoder.load(folder)
 
 
 def finished(job: ShardTask) -> bool:

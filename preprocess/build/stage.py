@@ -6,7 +6,6 @@
     .NAME.building/KEY/counts/     words or characters of the training split
     .NAME.building/KEY/dataset/    the dataset in the making
     .NAME.building/KEY/done/       what finished shards left
-    .NAME.building/KEY/exchange.*/ chunks that one process has encoded, for the others
 
 Steps, each of tasks that may run anywhere: collect -> plan -> learn the tokenizer -> shards -> report, manifest.
 """
@@ -21,7 +20,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from packlm import dataset
@@ -242,11 +240,9 @@ class _Build:
         """Makes the shards of both views."""
         settings, done = self.settings, self._folder("done")
         given = (settings.corpus, settings.dataset.rows, settings.dataset.length, self.making)
-        with TemporaryDirectory(prefix="exchange.", dir=self.work) as folder:  # a new one, since nobody verifies what is in it
-            exchange = Path(folder) if self.crew.parallel(len(planned)) else None
-            jobs = [shards.ShardTask(task, *given, done / f"{task.name}.json", exchange) for task in planned]
-            jobs = [job for job in jobs if wanted(job)]
-            self._run(shards.make, jobs, shards.finished, "making shards", report.prepare)
+        jobs = [shards.ShardTask(task, *given, done / f"{task.name}.json") for task in planned]
+        jobs = [job for job in jobs if wanted(job)]
+        self._run(shards.make, jobs, shards.finished, "making shards", report.prepare)
         return jobs
 
     def _forget_other_corpus(self) -> None:
@@ -303,8 +299,6 @@ def _work_folder(folder: Path, key: str) -> Path:
                 shutil.rmtree(other)
         for unfinished in work.rglob(".*.tmp"):
             unfinished.unlink()
-        for exchange in work.glob("exchange.*"):
-            shutil.rmtree(exchange)
     work.mkdir(parents=True, exist_ok=True)
     return work
 
