@@ -11,18 +11,13 @@ Needs the dataset that `python -m preprocess` makes; leaves `runs/NAME/train` an
 goes on from its last checkpoint; when it is complete it says so. With `torchrun --max-restarts 3` it does so by itself when a process dies.
 """
 
-import logging
 import os
-import shutil
 import sys
-from contextlib import nullcontext
 
 from packlm import config as configuration
 from packlm import dataset
-from packlm.base import errors, files
+from packlm.base import errors
 from packlm.base import log as logs
-
-log = logging.getLogger("packlm")
 
 OPTIONS = ("--rebuild", "--dry-run", "--profile")
 
@@ -42,34 +37,13 @@ def main() -> None:
     config = configuration.load(file, settings)
     manifest = dataset.read_manifest(config.dataset.dir)
 
-    from packlm import distributed  # torch takes seconds to import, and a wrong request should not wait for it
+    from . import stage  # torch takes seconds to import, and a wrong request should not wait for it
 
-    from . import (
-        dry_run,  # torch takes seconds to import, and a wrong request should not wait for it
-        record,  # torch takes seconds to import, and a wrong request should not wait for it
-        trainer,  # torch takes seconds to import, and a wrong request should not wait for it
-    )
-
-    folder, wanted = config.run.dir / "train", record.settings_of(config, manifest)
-    with distributed.start(config.train.device, config.train.timeout_seconds) as ranks:
-        if "--dry-run" in others:
-            text = dry_run.describe(config, manifest, ranks)
-            if ranks.first:
-                print(text)
-            return
-        complete = not rebuild and record.is_complete(config.run.dir, wanted)
-        ranks.barrier()  # all have read the record before rank 0 changes it
-        if complete:
-            log.info("%s: up to date, trained with these settings (--rebuild trains anew)", config.run.dir / "model")
-            return
-        with files.lock(folder / ".lock") if ranks.first else nullcontext():
-            if ranks.first:
-                if rebuild:
-                    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-                    (folder / "summary.json").unlink(missing_ok=True)
-                files.write_json(folder / "settings.json", wanted)
-            ranks.barrier()
-            trainer.Trainer(config, manifest, ranks).run(fresh=rebuild, profile="--profile" in others)
+    if "--dry-run" in others:
+        if text := stage.describe(config, manifest):
+            print(text)
+        return
+    stage.run(config, manifest, rebuild, "--profile" in others)
 
 
 def run() -> None:

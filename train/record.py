@@ -1,39 +1,62 @@
-"""Which training stands in a run's folder: the settings its result follows from, and whether it is complete."""
+"""Which training a run's folder belongs to, and whether it is complete.
 
+train/settings.json    the inputs of the training, written before the first step
+train/complete.json    written last: the inputs again, and the digests of the results (`packlm.base.completion`)
+"""
+
+import shutil
 from pathlib import Path
 from typing import Any
 
 from packlm import dataset
-from packlm.base import files
-from packlm.base.changes import differences
+from packlm.base import completion, files, json_models
 from packlm.base.errors import RequestError
 from packlm.config import Config
 
-FREE = ("processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "samples", "timeout_seconds")
-"""The settings of `train` that may change on the way: the result follows from the others."""
+WITHOUT_EFFECT = {"processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "samples", "timeout_seconds"}
+"""Settings of `train` that may change when a training is resumed: its result does not depend on them."""
+OUTPUTS = ("train/summary.json", "model/config.json", "model/model.safetensors", "model/tokenizer.json")
+
+Inputs = dict[str, dict[str, Any]]
+"""Section -> setting -> value."""
 
 
-def settings_of(config: Config, manifest: dataset.Manifest) -> dict[str, Any]:
-    """What the result of a training follows from; with other settings it is another training."""
+def inputs_of(config: Config, manifest: dataset.Manifest) -> Inputs:
+    """Everything that the result of a training depends on."""
     return {
         "model": config.model.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", exclude=set(FREE)),
+        "train": config.train.model_dump(mode="json", exclude=WITHOUT_EFFECT),
         "evaluate": config.evaluate.model_dump(mode="json", include={"context", "streams"}),
         "run": {"seed": config.run.seed},
         "dataset": {"digest": manifest.digests["content"]},
     }
 
 
-def is_complete(run: Path, settings: dict[str, Any]) -> bool:
-    """Whether this training has already ended in the run's folder; `RequestError` listing the differences if another one stands there."""
-    record = run / "train" / "settings.json"
-    if not record.exists():
-        return False
-    changed = differences(files.read_json(record), settings)
-    if changed:
-        lines = "\n".join(f"  {line}" for line in changed)
+def is_complete(run: Path, inputs: Inputs) -> bool:
+    """Whether the run's folder holds the finished result of this training.
+
+    Raises:
+        RequestError: it holds a training with other inputs; the message lists the differences.
+    """
+    settings = run / "train" / "settings.json"
+    if settings.exists() and (changes := completion.differences(json_models.read(settings, Inputs), inputs)):
+        lines = "".join(f"  {line}\n" for line in changes)
         raise RequestError(
-            f"{record.parent}: holds a training of other settings:\n{lines}\n"
-            "give this one another --run.name, or replace the old one with --rebuild"
+            f"{settings.parent}: a training with other settings:\n{lines}choose another --run.name, or replace this training with --rebuild"
         )
-    return (record.parent / "summary.json").exists() and (run / "model" / "config.json").exists()
+    return completion.is_complete(run / "train" / "complete.json", inputs)
+
+
+def begin(run: Path, inputs: Inputs, rebuild: bool) -> None:
+    """Writes the inputs of a training; with `rebuild`, deletes the training that the folder holds first."""
+    folder = run / "train"
+    if rebuild:
+        for name in ("complete.json", "summary.json"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    files.write_json(folder / "settings.json", inputs)
+
+
+def end(run: Path, inputs: Inputs) -> None:
+    """Records that the training is complete, with the digests of its results."""
+    completion.write(run / "train" / "complete.json", inputs, [run / name for name in OUTPUTS])

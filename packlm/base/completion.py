@@ -12,7 +12,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from packlm.base import files
+from pydantic import BaseModel
+
+from packlm.base import files, json_models
+
+
+class Record(BaseModel):
+    """The content of a record."""
+
+    inputs: dict[str, Any]
+    outputs: dict[str, str]
+    """SHA-256 of each file, by its path relative to the record."""
+    details: dict[str, Any]
 
 
 def write(record: Path, inputs: Mapping[str, Any], outputs: Iterable[Path], details: Mapping[str, Any] | None = None) -> None:
@@ -24,24 +35,23 @@ def write(record: Path, inputs: Mapping[str, Any], outputs: Iterable[Path], deta
         details: what else is to be known of the result (`details` reads it back).
     """
     digests = {os.path.relpath(path, record.parent): files.sha256(path) for path in outputs}
-    files.write_json(record, {"inputs": dict(inputs), "outputs": digests, "details": dict(details or {})})
+    files.write_json(record, Record(inputs=dict(inputs), outputs=digests, details=dict(details or {})).model_dump())
 
 
 def is_complete(record: Path, inputs: Mapping[str, Any]) -> bool:
     """Whether the result was made from these inputs, and all its files are as they were made."""
     if not record.is_file():
         return False
-    values = files.read_json(record)
-    if values["inputs"] != dict(inputs):
+    content = json_models.read(record, Record)
+    if content.inputs != dict(inputs):
         return False
-    paths = {record.parent / name: digest for name, digest in values["outputs"].items()}
+    paths = {record.parent / name: digest for name, digest in content.outputs.items()}
     return all(path.is_file() and files.sha256(path) == digest for path, digest in paths.items())
 
 
 def details(record: Path) -> dict[str, Any]:
     """The `details` that the record was written with."""
-    values: dict[str, Any] = files.read_json(record)["details"]
-    return values
+    return json_models.read(record, Record).details
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

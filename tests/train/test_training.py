@@ -330,11 +330,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_batch(m
 def test_a_training_of_other_settings_is_refused_with_the_differences(made, tmp_path):
     folder, manifest = made
     first, second = settings(folder, tmp_path, "rows"), settings(folder, tmp_path, "rows", lr=0.5)
-    assert not record.is_complete(tmp_path, record.settings_of(first, manifest))
-    files.write_json(tmp_path / "train" / "settings.json", record.settings_of(first, manifest))
-    assert not record.is_complete(tmp_path, record.settings_of(first, manifest))
+    assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
+    files.write_json(tmp_path / "train" / "settings.json", record.inputs_of(first, manifest))
+    assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
     with pytest.raises(RequestError, match=r"train\.lr: 0\.001 -> 0\.5"):
-        record.is_complete(tmp_path, record.settings_of(second, manifest))
+        record.is_complete(tmp_path, record.inputs_of(second, manifest))
 
 
 def test_more_parts_than_streams_and_parts_that_cannot_be_shared_are_refused(made, tmp_path):

@@ -110,7 +110,7 @@ def watch(
         tracking.stage(config, "train", fresh) as recorder,
         progress(total=total_steps, initial=position.step, unit="step") as bar,
     ):
-        recorder.params(record.settings_of(config, manifest) | made)
+        recorder.params(record.inputs_of(config, manifest) | made)
         recorder.summary({"parameters": made["parameters"]})
         recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "training")
         watching = Progress(folder, config.train.log_every, device, position, total_steps, recorder, bar)
