@@ -1,12 +1,14 @@
 """Settings of all tests."""
 
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# A slow machine is no wrong answer.
+# A test may take as long as the machine needs: slowness is not a failure.
 settings.register_profile("packlm", deadline=None)
 settings.load_profile("packlm")
 
@@ -19,3 +21,11 @@ def _log_as_at_first() -> Iterator[None]:
     logger.handlers.clear()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder that `PACKLM_CORPORA` names, with the corpora `ptb`, `shakespeare` and `wsj_articles`; skips the test if unset."""
+    if "PACKLM_CORPORA" not in os.environ:
+        pytest.skip("PACKLM_CORPORA is not set")
+    return Path(os.environ["PACKLM_CORPORA"])

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 
 import datasets
 import pytest
@@ -17,8 +16,6 @@ from preprocess.build.stage import build
 from preprocess.executors.crew import TaskRunner
 from tests.preprocess.tasks import until
 from tests.small_corpus import TEXTS, tree
-
-CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 
 
 @pytest.mark.parametrize("kind", ["bpe", "word"])
@@ -319,9 +316,8 @@ def test_the_command(settings, corpus, tmp_path, monkeypatch, capsys):
         run("verify", folder)
 
 
-@pytest.mark.skipif(not (CORPORA / "ptb").is_dir(), reason="Penn Treebank is not here")
-def test_penn_treebank(made):
-    given = {"corpus__train": str(CORPORA / "ptb" / "ptb.train.txt"), "corpus__validation": str(CORPORA / "ptb" / "ptb.valid.txt")}
+def test_penn_treebank(made, corpora):
+    given = {"corpus__train": str(corpora / "ptb" / "ptb.train.txt"), "corpus__validation": str(corpora / "ptb" / "ptb.valid.txt")}
     rules = {"corpus__document": "line", "corpus__sentences": "none", "dataset__workers": 1, "dataset__length": 64}
     _, manifest = made(**given, **rules, tokenizer__kind="word", tokenizer__vocab_size=10_000)
     assert {name: split.tokens for name, split in manifest.splits.items()} == {"train": 929_589, "validation": 73_760}

@@ -1,7 +1,6 @@
 """Both views hold every id once, in the same order, and sentences with their gaps are the documents."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from preprocess import report
 from preprocess.build.stage import build
 from tests.small_corpus import TEXTS, rows, tree
 
-CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 CASES = {
     "stream": {},
     "document": {"dataset__rows": "document"},
@@ -157,10 +155,8 @@ def test_fractions_move_no_other_document(made, corpus):
 
 
 @pytest.mark.parametrize("name", ["wsj_articles", "shakespeare"])
-def test_whole_corpora_come_back_to_the_letter(made, name):
-    place = CORPORA / name
-    if not place.is_dir():
-        pytest.skip(f"{name} is not here")
+def test_whole_corpora_come_back_to_the_letter(made, name, corpora):
+    place = corpora / name
     rules = {"corpus__train": str(place), "corpus__on_bad_text": "replace", "corpus__max_tokens": 40, "tokenizer__vocab_size": 400}
     folder, manifest = made(**rules)
     texts = {f"{name}/{path.relative_to(place).as_posix()}": path.read_bytes().decode(errors="replace") for path in place.rglob("*.txt")}

@@ -2,7 +2,6 @@
 
 import json
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from packlm.text.document_block import DocumentBlock
 from packlm.text.encoder import Encoder
 from packlm.text.sentences import piece_starts, spans
 
-CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 WORDS = [
     "a", "the", "Ab", "cat", "don't", "'s", "'", "''", "12", "3.5", "É", "é", "e\u0301", "\u0301", "\u00a8", "\u0345", "ﬁ", "ﷺ", "İ",
     "ΑΣ", "Σ",
@@ -210,10 +208,8 @@ def test_text_with_letters_of_every_kind(kind):
 
 @pytest.mark.parametrize("name", ["ptb/ptb.valid.txt", "shakespeare/tinyshakespeare.txt", "wsj_articles/wsj_0001.txt"])
 @pytest.mark.parametrize(("model", "pre_tokenizer"), [("word", "split"), ("word", "punctuation"), ("bpe", "bytes")])
-def test_corpora(name, model, pre_tokenizer):
-    if not (CORPORA / name).is_file():
-        pytest.skip(f"no {CORPORA / name}")
-    sentences = (CORPORA / name).read_text(encoding="utf-8")[:100_000].split("\n")
+def test_corpora(corpora, name, model, pre_tokenizer):
+    sentences = (corpora / name).read_text(encoding="utf-8")[:100_000].split("\n")
     encoder = Encoder(trained(model, PRE_TOKENIZERS[pre_tokenizer]), "")
     assert ids_of(encoder, sentences) == expected(encoder, sentences)
 
