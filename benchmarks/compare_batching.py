@@ -1,26 +1,25 @@
-"""Ways to batch sequences of unequal length, side by side on any recipe: tokens/s, fill, memory and perplexity reached.
+"""Batching methods for sequences of unequal length, side by side on any recipe: tokens/s, fill, memory and perplexity reached.
 
     make compare-batching CONFIG=configs/ptb-tied-200.toml
     python benchmarks/compare_batching.py --config configs/ptb-tied-200.toml [--tokens 100000] [--seconds 60] [--validation-tokens 20000]
                                           [--out DIR] [--section.key value ...]
 
-    1  one by one                 batches of one, gradients added up over the same sentences as below
+    1  one by one                 batch size 1, gradients accumulated over the same sentences as below
     2  equal lengths only         every batch holds sentences of exactly one length
-    3  padded, no mask            close lengths together, padded to the longest; the padding is learned as if it were text
-    4  padded, masked             the same, the padding left out of the loss; the softmax is computed for all of it
-    5  a cell, step by step       nn.LSTMCell on the sentences that still run, for each time step
+    3  padded, no mask            sentences of similar length, padded to the longest; padding counts in the loss
+    4  padded, masked             the same, padding masked in the loss; the softmax is computed for it all the same
+    5  a cell, step by step       nn.LSTMCell at each time step, on the sentences that have not ended
     5b packed, as in tutorials    pad, embed, pack_padded_sequence, nn.LSTM, pad_packed_sequence, masked loss
     ours, LAYOUT                  our model in each of its layouts
-    fixed rows                    our model on rows of `dataset.length` tokens that are cut nowhere: the yardstick
+    fixed rows                    our model on rows of `dataset.length` tokens, not cut at document boundaries: the baseline
 
-All start from the recipe's first weights and take its optimizer, learning rate (constant), clipping and tokens a step; nothing is
-dropped. Whatever the recipe trains on itself, it is sentences here. 1, 3, 4, 5, 5b and ours get the same batches in the same order, so
-the exact ones take the same steps but for rounding, of which a high learning rate makes much (1.5% of the perplexity after 86 steps of
-plain gradient descent on Penn Treebank). First, loss and gradients of each way on a few sentences are compared in float64 with those of our
-model running them one by one. Then each trains in a process of its own, one after the other, until it has seen `--tokens` targets, or
-for `--seconds`. Perplexity is that of the first `--validation-tokens` of the validation sentences (0: all), each from a zero
-state. Memory is measured on Linux. Prints the table, and leaves it as compare-batching.{json,md,png} in
-`runs/NAME/compare-batching`.
+All start from the recipe's initial weights and use its optimizer, learning rate (constant), gradient clipping and tokens per step, without
+dropout, on sentences, whatever `train.segments` the recipe has. Methods 1, 3, 4, 5, 5b and ours get the same batches in the same order, so
+the exact ones take the same steps up to rounding, which a high learning rate amplifies (1.5% of the perplexity after 86 steps of SGD on
+Penn Treebank). First, loss and gradients of each method are compared in float64 with those of our model running the sentences one by one.
+Then each method trains in its own process, one after the other, until it has seen `--tokens` targets or trained for `--seconds`.
+Perplexity is measured on the first `--validation-tokens` of the validation sentences (0: all), each from a zero state. Memory is measured
+on Linux. Prints the table, and writes it to `runs/NAME/compare-batching/compare-batching.{json,md,png}`.
 """
 
 import sys
@@ -37,10 +36,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from ways import WAYS, Way, plain_modules
-from ways_data import Data
-from ways_measured import check, measure
-from ways_report import figure, markdown, table
+from batching_data import Data
+from batching_measure import check, measure
+from batching_methods import METHODS, Method, plain_modules
+from batching_report import figure, markdown, table
 
 from packlm import config as configuration
 from packlm import dataset, distributed
@@ -51,7 +50,7 @@ log = logging.getLogger("packlm")
 
 
 def main() -> None:
-    """Reads the command line, and compares all ways or, in a process that this one started, measures one."""
+    """Compares all methods or, with the internal option `--method`, measures one and prints the result as JSON."""
     logs.setup()
     file, settings, others = configuration.split_arguments(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,43 +58,42 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--validation-tokens", type=int, default=20_000)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     given = parser.parse_args(others)
     file = file or configuration.DEFAULT_CONFIG
     config = configuration.load(file, settings)
     if given.tokens < 1 or given.seconds <= 0 or given.validation_tokens < 0:
-        raise errors.RequestError("--tokens and --seconds must be above 0, --validation-tokens not below it")
+        raise errors.RequestError("--tokens and --seconds must be positive, --validation-tokens at least 0")
     plain_modules(config.model.cell)
     if not (config.dataset.dir / "manifest.json").exists():
-        raise errors.RequestError(f"{config.dataset.dir}: no dataset here (no manifest.json); `make preprocess CONFIG={file}` makes it")
+        raise errors.RequestError(f"{config.dataset.dir}: no dataset here (no manifest.json); run `make preprocess CONFIG={file}`")
     manifest = dataset.read_manifest(config.dataset.dir)
     manifest.split("validation")
     with distributed.start(config.train.device) as ranks:
         data = Data.open(config, manifest, given.validation_tokens)
-        if given.way:
-            found = measure(WAYS[given.way], config, manifest.vocab_size, data, ranks, given.tokens, given.seconds)
-            print(json.dumps(asdict(found)))
+        if given.method:
+            result = measure(METHODS[given.method], config, manifest.vocab_size, data, ranks, given.tokens, given.seconds)
+            print(json.dumps(asdict(result)))
             return
-        log.info("%s: %s sentences, %s tokens a step", config.dataset.dir, f"{len(data.sentences):,}", f"{data.budget:,}")
-        differences = check([*WAYS.values()], config, manifest.vocab_size, data, ranks.device)
-    ways = []
-    for number, way in enumerate(WAYS.values(), 1):
-        row = alone(way, sys.argv[1:])
-        ways.append(row | {"difference": differences[way.key]})
-        speed, last = f"{row['tokens_per_second']:,.0f}", row["points"][-1]
-        log.info(
-            "%d of %d: %s: %s tokens/s, perplexity %.1f, %.0f s", number, len(WAYS), way.label, speed, last["perplexity"], last["seconds"]
-        )
-    results = {"about": about(config, manifest, data, ranks.device, given), "command": [*sys.argv], "ways": ways}
-    print(table(ways))
+        log.info("%s: %s sentences, %s tokens per step", config.dataset.dir, f"{len(data.sentences):,}", f"{data.budget:,}")
+        differences = check([*METHODS.values()], config, manifest.vocab_size, data, ranks.device)
+    methods = []
+    for number, method in enumerate(METHODS.values(), 1):
+        row = alone(method, sys.argv[1:])
+        methods.append(row | {"difference": differences[method.key]})
+        last = row["points"][-1]
+        result = f"{row['tokens_per_second']:,.0f} tokens/s, perplexity {last['perplexity']:.1f}, {last['seconds']:.0f} s"
+        log.info("%d of %d: %s: %s", number, len(METHODS), method.label, result)
+    results = {"about": about(config, manifest, data, ranks.device, given), "command": [*sys.argv], "methods": methods}
+    print(table(methods))
     write(given.out or config.run.dir / "compare-batching", results)
 
 
-def alone(way: Way, arguments: list[str]) -> dict[str, Any]:
-    """What a way measures in a process of its own, whose memory is that of nothing else."""
-    done = subprocess.run([sys.executable, __file__, *arguments, "--way", way.key], stdout=subprocess.PIPE)
+def alone(method: Method, arguments: list[str]) -> dict[str, Any]:
+    """Measures a method in its own process, so that its peak memory is its own."""
+    done = subprocess.run([sys.executable, __file__, *arguments, "--method", method.key], stdout=subprocess.PIPE)
     if done.returncode:
-        raise errors.PacklmError(f"{way.label}: its process ended with status {done.returncode}; nothing was written")
+        raise errors.PacklmError(f"{method.label}: its process exited with status {done.returncode}; no report was written")
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 
@@ -103,14 +101,15 @@ def alone(way: Way, arguments: list[str]) -> dict[str, Any]:
 def about(
     config: configuration.Config, manifest: dataset.Manifest, data: Data, device: torch.device, given: argparse.Namespace
 ) -> dict[str, Any]:
-    """What was compared, and on what."""
+    """Recipe, model, training settings and hardware of the comparison."""
     settings, model = config.train, config.model
+    optimizer = f"{settings.optimizer} at {settings.lr:g}, clip {settings.clip:g}"
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads, {platform.machine()}"
     shape = f"{model.cell} {'-'.join(map(str, model.widths))}, {'tied' if model.tied else 'untied'}"
     return {
         "recipe": config.run.name,
         "model": f"{shape}, vocabulary {manifest.vocab_size:,}",
-        "training": f"{settings.optimizer} at {settings.lr:g}, clip {settings.clip:g}, {data.budget:,} tokens a step, {settings.precision}",
+        "training": f"{optimizer}, {data.budget:,} tokens per step, {settings.precision}",
         "machine": f"{where}, torch {torch.__version__}",
         "tokens": given.tokens,
         "seconds": given.seconds,
@@ -120,7 +119,7 @@ def about(
 
 
 def write(folder: Path, results: dict[str, Any]) -> None:
-    """Leaves the results as JSON, as a report, and as a picture."""
+    """Writes the results as JSON, a Markdown report and a figure."""
     path = folder / "compare-batching"
     files.write_json(path.with_suffix(".json"), results)
     files.write_text(path.with_suffix(".md"), markdown(results))

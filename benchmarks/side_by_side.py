@@ -1,4 +1,4 @@
-"""Two or more sides of a comparison, each in a process of its own, taking turns: what else the machine does strikes all of them."""
+"""Speed comparisons: each side runs in its own process and they take turns, so that other load on the machine affects all alike."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,48 +12,48 @@ from typing import Any
 from packlm.base.errors import PacklmError
 
 Step = Callable[[], int]
-"""Does a step and returns how many tokens it was."""
+"""Runs a step and returns its number of tokens."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A side of a comparison."""
+    """One side of a comparison."""
 
     name: str
     make: Callable[..., Step]
-    """Called in the side's own process with `arguments`."""
+    """Called with `arguments` in the side's process."""
     arguments: tuple[Any, ...]
 
 
 def tokens_per_second(sides: list[Side], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Each side's speed in each round, in which the sides take turns of at least so many seconds."""
+    """The speed of each side in each round; a side's turn in a round takes at least `seconds`."""
     speeds: dict[str, list[float]] = {side.name: [] for side in sides}
     with _processes(sides) as pipes:
         for round_ in range(rounds + 1):
             for side, pipe in zip(sides, pipes, strict=True):
                 try:
-                    pipe.send(seconds if round_ else 0.0)  # the first round, of a few steps each, only warms up
+                    pipe.send(seconds if round_ else 0.0)  # the first round only warms up
                     speed = pipe.recv()
                 except (EOFError, ConnectionError):
-                    raise PacklmError(f"{side.name}: its process ended; what it printed says why") from None
+                    raise PacklmError(f"{side.name}: its process ended; see its output above") from None
                 if round_:
                     speeds[side.name].append(speed)
     return speeds
 
 
 def medians(speeds: dict[str, list[float]]) -> dict[str, float]:
-    """The median of each side."""
+    """The median speed of each side."""
     return {name: median(values) for name, values in speeds.items()}
 
 
 def ratio(speeds: dict[str, list[float]], one: str, other: str) -> float:
-    """How many times as fast one side is as another: the median over the rounds."""
+    """The speed of `one` relative to `other`: the median over the rounds."""
     return median(a / b for a, b in zip(speeds[one], speeds[other], strict=True))
 
 
 @contextmanager
 def _processes(sides: list[Side]) -> Iterator[list[Connection]]:
-    """The pipes to a process of each side."""
+    """Starts a process for each side and yields the pipes to them."""
     context = get_context("spawn")
     pipes, processes = [], []
     for side in sides:

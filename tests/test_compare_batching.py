@@ -1,4 +1,4 @@
-"""The ways of batching that are compared: each gives what it is said to give, and the program yields a row for each."""
+"""The compared batching methods have the loss and gradients they claim, and the program reports a row for each."""
 
 import json
 import sys
@@ -22,10 +22,10 @@ from tests import made_up
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import batching_data
+import batching_measure
 import compare_batching
-import ways
-import ways_data
-import ways_measured
+from batching_methods import METHODS, Group, Method, plain_modules
 
 torch.set_num_threads(1)
 
@@ -35,7 +35,7 @@ CELLS = ["rnn", "gru", "lstm"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """`datasets` keeps its cache with the test's files, in this process and those it starts."""
+    """Keeps the cache of `datasets` with the test's files, in this process and its children."""
     import datasets
 
     with pytest.MonkeyPatch.context() as patch:
@@ -57,41 +57,41 @@ def recipe(folder: Path, **model: object) -> config.Config:
     return config.resolve({"model": shape | model, "train": {"global_batch_tokens": 40, "device": "cpu"}, "dataset": {"dir": folder}})
 
 
-def opened(settings: config.Config) -> ways_data.Data:
-    return ways_data.Data.open(settings, dataset.read_manifest(settings.dataset.dir), 50)
+def open_data(settings: config.Config) -> batching_data.Data:
+    return batching_data.Data.open(settings, dataset.read_manifest(settings.dataset.dir), 50)
 
 
-def group_of(*lengths: int) -> ways.Group:
+def group_of(*lengths: int) -> Group:
     """Random sentences of these lengths, of ids 1 to 16, each ending in 0."""
-    drawn = np.random.default_rng(5)
-    targets = [np.append(drawn.integers(1, 17, length - 1), 0) for length in lengths]
-    return ways.Group([np.append(0, sentence[:-1]) for sentence in targets], targets)
+    generator = np.random.default_rng(5)
+    targets = [np.append(generator.integers(1, 17, length - 1), 0) for length in lengths]
+    return Group([np.append(0, sentence[:-1]) for sentence in targets], targets)
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("way", ways.WAYS.values(), ids=ways.WAYS)
-def test_loss_and_gradients_are_those_of_one_by_one(folder: Path, way: ways.Way, cell: str, tied: bool) -> None:
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_loss_and_gradients_are_those_of_one_by_one(folder: Path, method: Method, cell: str, tied: bool) -> None:
     settings = recipe(folder, cell=cell, tied=tied, embedding=7 if tied else 4)
-    model = ways_measured.first_model(settings, 17, CPU, torch.float64)
-    group = group_of(6, 6, 6) if way.batches == "equal" else group_of(3, 1, 6, 6, 2)
-    found = ways_measured.difference(way, model, group)
-    if way.exact:
-        assert found < 1e-12
+    model = batching_measure.first_model(settings, 17, CPU, torch.float64)
+    group = group_of(6, 6, 6) if method.batches == "equal" else group_of(3, 1, 6, 6, 2)
+    difference = batching_measure.difference(method, model, group)
+    if method.exact:
+        assert difference < 1e-12
     else:
-        assert found > 1e-2
+        assert difference > 1e-2
 
 
 def test_padding_without_a_mask_is_exact_only_where_there_is_none(folder: Path) -> None:
-    model = ways_measured.first_model(recipe(folder), 17, CPU, torch.float64)
-    assert ways_measured.difference(ways.WAYS["padded"], model, group_of(4, 4)) < 1e-12
+    model = batching_measure.first_model(recipe(folder), 17, CPU, torch.float64)
+    assert batching_measure.difference(METHODS["padded"], model, group_of(4, 4)) < 1e-12
 
 
 def test_the_plain_relu_cell_is_torchs() -> None:
-    layer, cell = (module(2, 3) for module in ways.plain_modules("rnn_relu"))
+    layer, cell = (module(2, 3) for module in plain_modules("rnn_relu"))
     assert layer.mode == "RNN_RELU" and cell.nonlinearity == "relu"
     with pytest.raises(RequestError, match=r"model\.cell: torch has no module for 'mogrifier'"):
-        ways.plain_modules("mogrifier")
+        plain_modules("mogrifier")
 
 
 @pytest.mark.parametrize(
@@ -103,16 +103,16 @@ def test_the_plain_relu_cell_is_torchs() -> None:
 )  # fmt: skip
 def test_positions_are_counted_with_their_padding(folder: Path, key: str, positions: int) -> None:
     """Lengths 5, 1, 4, 2: twelve tokens in a rectangle of twenty."""
-    way = ways.WAYS[key]
-    model = way.make(ways_measured.first_model(recipe(folder), 17, CPU, torch.float32))
-    counted = ways_measured.Positions(model)
-    way.gradients(model, group_of(5, 1, 4, 2))
+    method = METHODS[key]
+    model = method.make(batching_measure.first_model(recipe(folder), 17, CPU, torch.float32))
+    counted = batching_measure.PositionCounter(model)
+    method.gradients(model, group_of(5, 1, 4, 2))
     assert counted.count == positions
 
 
 def test_batches_of_equal_lengths_hold_every_sentence_once_an_epoch(folder: Path) -> None:
-    sentences = opened(recipe(folder)).sentences
-    plan = ways_data.EqualLengths(sentences, 20, seed=1)
+    sentences = open_data(recipe(folder)).sentences
+    plan = batching_data.EqualLengths(sentences, 20, seed=1)
     epochs = []
     for epoch in (0, 1):
         groups = [plan.share(epoch, step, 0, 1) for step in range(plan.steps(epoch))]
@@ -123,21 +123,21 @@ def test_batches_of_equal_lengths_hold_every_sentence_once_an_epoch(folder: Path
 
 
 def test_a_step_has_the_tokens_of_the_recipe_and_rows_are_cut_nowhere(folder: Path) -> None:
-    data = opened(recipe(folder))
+    data = open_data(recipe(folder))
     assert data.budget == 40
-    group = next(data.groups(ways.WAYS["fixed-rows"]))
+    group = next(data.groups(METHODS["fixed-rows"]))
     assert {*map(len, group.targets)} <= {6, len(data.stream) % 6}
     streams = recipe(folder)
     streams = streams.model_copy(update={"train": streams.train.model_copy(update={"segments": "streams", "streams": 2, "window": 3})})
-    assert opened(streams).budget == max(6, data.sentences.lengths.max())
+    assert open_data(streams).budget == max(6, data.sentences.lengths.max())
 
 
 def test_validation_can_be_its_first_sentences(folder: Path) -> None:
     whole = Sentences.open(folder, dataset.read_manifest(folder), "validation")
-    part = ways_data.first_sentences(whole, 30)
+    part = batching_data.first_sentences(whole, 30)
     assert part.tokens <= 30 < part.tokens + whole.lengths[len(part)]
     assert [part.targets(index).tolist() for index in range(len(part))] == [whole.targets(index).tolist() for index in range(len(part))]
-    assert ways_data.first_sentences(whole, 0).tokens == whole.tokens
+    assert batching_data.first_sentences(whole, 0).tokens == whole.tokens
 
 
 def options(folder: Path, out: Path) -> list[str]:
@@ -151,29 +151,30 @@ def options(folder: Path, out: Path) -> list[str]:
 def test_the_program_yields_a_row_for_each_way(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first way in a process of its own, as the program does it; the others in this one, which takes less time."""
+    """The first method runs in its own process, as in the program; the others run in this one, which takes less time."""
     alone = compare_batching.alone
 
-    def sometimes_alone(way: ways.Way, arguments: list[str]) -> dict[str, object]:
-        if way.key == "one-by-one":
-            return alone(way, arguments)
+    def sometimes_alone(method: Method, arguments: list[str]) -> dict[str, object]:
+        if method.key == "one-by-one":
+            return alone(method, arguments)
         settings = config.load(None, options(folder, tmp_path)[:10])
         ranks = Ranks(0, 1, CPU)
-        found = ways_measured.measure(way, settings, 17, ways_data.Data.open(settings, dataset.read_manifest(folder), 60), ranks, 300, 60)
-        return json.loads(json.dumps(asdict(found)))
+        data = batching_data.Data.open(settings, dataset.read_manifest(folder), 60)
+        measurement = batching_measure.measure(method, settings, 17, data, ranks, 300, 60)
+        return json.loads(json.dumps(asdict(measurement)))
 
     monkeypatch.setattr(compare_batching, "alone", sometimes_alone)
     monkeypatch.setattr(sys, "argv", ["compare_batching.py", *options(folder, tmp_path)])
     compare_batching.main()
     lines = capsys.readouterr().out.splitlines()
-    labels = [way.label for way in ways.WAYS.values()]
+    labels = [method.label for method in METHODS.values()]
     assert [line[: len(label)] for line, label in zip(lines[1:], labels, strict=True)] == labels
-    assert {f"ours-{layout}" for layout in get_args(Layout)} <= ways.WAYS.keys()
-    rows = {row["key"]: row for row in files.read_json(tmp_path / "compare-batching.json")["ways"]}
-    assert rows.keys() == ways.WAYS.keys()
+    assert {f"ours-{layout}" for layout in get_args(Layout)} <= METHODS.keys()
+    rows = {row["key"]: row for row in files.read_json(tmp_path / "compare-batching.json")["methods"]}
+    assert rows.keys() == METHODS.keys()
     assert all(row["whole"] and row["points"][-1]["tokens"] >= 300 and row["tokens_per_second"] > 0 for row in rows.values())
-    # The same steps on the same sentences, in float64: the exact ways are one training.
-    same = [row["points"][-1]["perplexity"] for key, row in rows.items() if ways.WAYS[key].batches == "close" and ways.WAYS[key].exact]
+    # The same steps on the same sentences, in float64: the exact methods are one training.
+    same = [row["points"][-1]["perplexity"] for key, row in rows.items() if METHODS[key].batches == "close" and METHODS[key].exact]
     assert same == pytest.approx([same[0]] * len(same), rel=1e-9) and len(same) >= 6
     assert rows["padded"]["points"][-1]["perplexity"] != pytest.approx(same[0], rel=1e-6)
     assert rows["padded"]["fill"] == rows["padded-masked"]["fill"] < rows["ours-packed"]["fill"] == rows["fixed-rows"]["fill"] == 1

@@ -1,4 +1,4 @@
-"""One way of batching: whether its gradients are right, how fast it trains, what memory it takes, and what perplexity it reaches."""
+"""Measures one batching method: correctness of gradients, training speed, peak memory and validation perplexity."""
 
 import math
 import time
@@ -8,9 +8,9 @@ from statistics import median
 
 import numpy as np
 import torch
+from batching_data import Data
+from batching_methods import Group, Method, PlainModel, copy_weights, make_ours, named_parameters, summed_loss
 from torch import Tensor, nn
-from ways import Group, PlainModel, Way, copy_weights, make_ours, named_parameters, summed_loss
-from ways_data import Data
 
 from packlm.base.errors import PacklmError
 from packlm.config import Config
@@ -22,42 +22,42 @@ from packlm.model.precision import Precision
 from train.optim import optimizers
 
 TOLERANCE = 1e-9
-"""In float64, the largest difference that is still rounding, as a share of the largest gradient of a parameter."""
+"""Largest relative difference in float64 that counts as rounding."""
 MARKS = (0.125, 0.25, 0.5, 1.0)
-"""Where in its training a way is measured on the validation sentences, as shares of the whole."""
+"""Fractions of the training after which validation perplexity is measured."""
 EVALUATION_TOKENS = 4096
-"""Tokens of validation run at a time; changes nothing in the numbers."""
+"""Validation tokens per batch; does not affect the result."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a way reached on its way."""
+    """Validation perplexity at a point of the training."""
 
     tokens: int
     seconds: float
-    """Of training; measuring is not counted."""
+    """Training time, validation excluded."""
     perplexity: float
 
 
 @dataclass(frozen=True)
-class TextCounts:
-    """What came out for a way."""
+class Measurement:
+    """The result of a method."""
 
     key: str
     label: str
     tokens_per_second: float
-    """Median over the steps; targets, without padding."""
+    """Targets per second, padding excluded; median over the steps."""
     fill: float
-    """Targets as a share of the positions embedded, over all steps."""
+    """Targets divided by embedded positions, over all steps."""
     memory_bytes: int
-    """Peak of training beyond what the process held before its first step."""
+    """Peak of training above what the process held before its first step."""
     steps: int
     whole: bool
-    """Whether it saw all the tokens it was to see; otherwise its time was up."""
+    """Whether all tokens were seen before the time limit."""
     points: list[Point]
 
 
-class Positions:
+class PositionCounter:
     """Counts the ids that a model embeds, padding included."""
 
     def __init__(self, model: LanguageModel | PlainModel):
@@ -68,8 +68,8 @@ class Positions:
         self.count += arguments[0].numel()
 
 
-class Memory:
-    """The peak of a stretch of work beyond what was held when it began: of the process (Linux), or of the GPU's tensors."""
+class PeakMemory:
+    """Peak memory since creation, above what was held then: resident memory of the process (Linux), or allocated GPU memory."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -77,7 +77,7 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is held now
+            Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
             self.before = _resident("VmRSS")
 
     def peak(self) -> int:
@@ -92,70 +92,71 @@ def _resident(which: str) -> int:
 
 
 def first_model(config: Config, vocab_size: int, device: torch.device, dtype: torch.dtype) -> LanguageModel:
-    """The weights that all ways start from."""
+    """The model with the initial weights that all methods start from."""
     return build(config.model, vocab_size, config.run.seed).to(device, dtype)
 
 
-def difference(way: Way, model: LanguageModel, group: Group) -> float:
-    """How far loss and gradients of a way are from those of our model running the sequences one by one.
+def difference(method: Method, model: LanguageModel, group: Group) -> float:
+    """The largest relative difference of a method's loss and gradients from those of our model running the sequences one by one.
 
-    The largest difference of an element of a parameter's gradient as a share of its largest element, or the loss's as a share of it.
+    Differences of gradients are relative to the largest element of the parameter's gradient.
 
     Args:
         model: in float64.
     """
     model.zero_grad()
-    wanted = 0.0
+    reference_loss = 0.0
     for inputs, targets in zip(group.inputs, group.targets, strict=True):
         loss = summed_loss(model, Group([inputs], [targets])) / group.tokens
         loss.backward()
-        wanted += float(loss.detach())
-    found = way.make(model)
-    shares = [abs(float(way.gradients(found, group)) / wanted - 1)]
-    gradients = _gradients(found)
+        reference_loss += float(loss.detach())
+    compared = method.make(model)
+    relative = [abs(float(method.gradients(compared, group)) / reference_loss - 1)]
+    gradients = _gradients(compared)
     for name, gradient in _gradients(model).items():
-        shares.append(float((gradients[name] - gradient).abs().max() / gradient.abs().max()))
-    return max(shares)
+        relative.append(float((gradients[name] - gradient).abs().max() / gradient.abs().max()))
+    return max(relative)
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in named_parameters(model).items() if parameter.grad is not None}
 
 
-def check(ways: list[Way], config: Config, vocab_size: int, data: Data, device: torch.device) -> dict[str, float]:
-    """The `difference` of each way on a few sequences; `PacklmError` if it is not rounding where it has to be."""
+def check(methods: list[Method], config: Config, vocab_size: int, data: Data, device: torch.device) -> dict[str, float]:
+    """The `difference` of each method on a few sequences; raises `PacklmError` where an exact method differs by more than rounding."""
     model = first_model(config, vocab_size, device, torch.float64)
-    found = {way.key: difference(way, model, data.sample(way)) for way in ways}
-    for way in ways:
-        if way.exact and not found[way.key] <= TOLERANCE:
-            raise PacklmError(f"{way.label}: loss or gradients are off by {found[way.key]:.1e} of those one by one; the way is wrong")
-    return found
+    differences = {method.key: difference(method, model, data.sample(method)) for method in methods}
+    for method in methods:
+        if method.exact and not differences[method.key] <= TOLERANCE:
+            raise PacklmError(f"{method.label}: loss or gradients are off by {differences[method.key]:.1e}, more than rounding")
+    return differences
 
 
-def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks, tokens: int, seconds: float) -> TextCounts:
-    """Trains a model from the recipe's first weights with its optimizer, at its learning rate all along and without dropout.
+def measure(method: Method, config: Config, vocab_size: int, data: Data, ranks: Ranks, tokens: int, seconds: float) -> Measurement:
+    """Trains from the recipe's initial weights with its optimizer, at a constant learning rate and without dropout.
 
     Args:
-        tokens, seconds: ends with the step in which it has seen so many targets, or has trained so long.
+        tokens: stops after the step in which this many targets have been seen.
+        seconds: stops after this training time.
 
     Raises:
         PacklmError: the loss is not finite.
     """
     settings = config.train
     model = first_model(config, vocab_size, ranks.device, Precision(settings.precision, ranks.device).weights)
-    trained = way.make(model)
-    used = optimizers.build(settings, trained)
-    positions = Positions(trained)
-    # Made before, so that keeping the weights of a moment takes neither time nor memory that would count as the way's.
-    kept = [make_ours(model, model.layout) for _ in MARKS]
-    groups = data.groups(way)
+    trained = method.make(model)
+    method_optimizers = optimizers.build(settings, trained)
+    positions = PositionCounter(trained)
+    # Allocated beforehand, so that snapshots of the weights do not count in the method's time or memory.
+    snapshots = [make_ours(model, model.layout) for _ in MARKS]
+    groups = data.groups(method)
 
-    first = next(data.groups(way))
-    way.gradients(trained, Group(first.inputs[:1], first.targets[:1]))  # libraries set themselves up in the first pass
+    first = next(data.groups(method))
+    method.gradients(trained, Group(first.inputs[:1], first.targets[:1]))  # warm-up: libraries initialize in the first pass
     trained.zero_grad()
     _synchronize(ranks.device)
     positions.count = 0
-    memory = Memory(ranks.device)
+    memory = PeakMemory(ranks.device)
 
     seen, spent = 0, 0.0
     speeds: list[float] = []
@@ -164,34 +165,34 @@ def measure(way: Way, config: Config, vocab_size: int, data: Data, ranks: Ranks,
         began = time.perf_counter()
         group = next(groups)
         trained.zero_grad()
-        loss = way.gradients(trained, group)
+        loss = method.gradients(trained, group)
         nn.utils.clip_grad_norm_(trained.parameters(), settings.clip or math.inf)
-        for optimizer in used:
+        for optimizer in method_optimizers:
             optimizer.step()
         _synchronize(ranks.device)
         step_seconds = time.perf_counter() - began
         if not math.isfinite(float(loss)):
-            raise PacklmError(f"{way.label}: the loss is {float(loss)} after {seen:,} tokens; lower train.lr or train.clip")
+            raise PacklmError(f"{method.label}: the loss is {float(loss)} after {seen:,} tokens; lower train.lr or train.clip")
         seen, spent = seen + group.tokens, spent + step_seconds
         speeds.append(group.tokens / step_seconds)
         done = max(seen / tokens, spent / seconds)
         passed = sum(done >= mark for mark in MARKS)
         if passed > len(marks):
-            copy_weights(trained, kept[passed - 1])
+            copy_weights(trained, snapshots[passed - 1])
             marks += [None] * (passed - 1 - len(marks)) + [(seen, spent)]
     peak = memory.peak()
 
     points = []
-    for mark, weights in zip(marks, kept, strict=True):
+    for mark, weights in zip(marks, snapshots, strict=True):
         if mark:
             points.append(Point(*mark, _perplexity(weights, data, ranks)))
     fill = seen / positions.count
-    return TextCounts(way.key, way.label, median(speeds), fill, peak, len(speeds), seen >= tokens, points)
+    return Measurement(method.key, method.label, median(speeds), fill, peak, len(speeds), seen >= tokens, points)
 
 
 def _perplexity(model: LanguageModel, data: Data, ranks: Ranks) -> float:
-    """Of the validation sentences, each from a zero state."""
-    no_stream = Stream.from_arrays(data.validation.targets(0), np.zeros(1), data.validation.eos)  # sentences are measured without one
+    """Perplexity of the validation sentences, each from a zero state."""
+    no_stream = Stream.from_arrays(data.validation.targets(0), np.zeros(1), data.validation.eos)  # not used in the context `sentences`
     return evaluate(ModelScorer(model), data.validation, no_stream, "sentences", 1, EVALUATION_TOKENS, ranks).perplexity
 
 
