@@ -3,12 +3,11 @@
 import sys
 from pathlib import Path
 
-if __package__:
-    from .cli import run
-else:
-    # `python pipeline` and `torchrun pipeline` put the folder itself first on the path, where its modules would hide others.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pipeline.cli import run
-
 if __name__ == "__main__":
-    run()
+    if not __package__:
+        # `python pipeline` and `torchrun pipeline` put the folder itself first on the path, where its modules would hide others.
+        sys.path[0] = str(Path(__file__).resolve().parents[1])
+        __package__ = "pipeline"
+    from .cli import main
+
+    main()

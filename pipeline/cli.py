@@ -1,51 +1,67 @@
-"""Runs all stages, and shows the configuration.
+"""The commands over all stages: `python -m pipeline run|config|compare|sync`."""
 
-    python -m pipeline run [--config C] [--rebuild] [--section.key value ...]      all stages that are not complete
-    python -m pipeline config [--config C] [--explain] [--section.key value ...]   the resolved configuration, as TOML
-    python -m pipeline compare RUN RUN ...                                         settings that differ, and numbers, side by side
-    python -m pipeline sync [--config C] [--section.key value ...]                 sends to MLflow the metrics it has missed
-
-A RUN is a folder (runs/NAME), or the id or name of a run in MLflow.
-"""
-
-import sys
+import click
 
 from packlm import config as configuration
-from packlm import tracking
-from packlm.base import errors, log
 from packlm.base.credentials import without_credentials
-from packlm.base.errors import RequestError
+from packlm.commands import ConfigArguments, Group, run
+from packlm.config import Config
 
-from . import compare, stages
+SECTIONS = tuple(Config.model_fields)
 
-OPTIONS = {"run": ["--rebuild"], "config": ["--explain"], "compare": [], "sync": []}
+
+@click.group(cls=Group)
+def cli() -> None:
+    """Run all stages, and compare their results."""
+
+
+@cli.command("run", sections=SECTIONS, example="packlm run --config ptb-fast --corpus.train FILE --run.name mine --train.processes 2")
+@click.option("--rebuild", is_flag=True, help="Replace the dataset and the training of an earlier run.")
+def run_stages(arguments: ConfigArguments, rebuild: bool) -> None:
+    """Run preprocess, train, evaluate and generate.
+
+    A stage that is complete is skipped, one that was interrupted resumes, and the first one that fails ends the run. At the end a summary
+    names the perplexity, samples, and where everything is.
+    """
+    config = arguments.load()
+
+    from . import stages
+
+    stages.run_all(config, rebuild=rebuild)
+    print(stages.summary(config))
+
+
+@cli.command(sections=SECTIONS, example="packlm config --config ptb-fast --train.lr 0.01 --explain > mine.toml")
+@click.option("--explain", is_flag=True, help="With the meaning of every setting.")
+def config(arguments: ConfigArguments, explain: bool) -> None:
+    """Print the resolved configuration as TOML that `--config` reads back."""
+    print(without_credentials(configuration.to_toml(arguments.load(), explain)), end="")
+
+
+@cli.command("compare", sections=("tracking",), example="packlm compare runs/quickstart runs/mine")
+@click.argument("runs", nargs=-1, metavar="RUN...")
+def compare_runs(arguments: ConfigArguments, runs: tuple[str, ...]) -> None:
+    """Print the settings that differ between runs, and their numbers, side by side.
+
+    A RUN is a folder (runs/NAME), or the id or name of a run in MLflow.
+    """
+    settings = arguments.load().tracking
+
+    from . import compare
+
+    print(compare.run(list(runs), settings))
+
+
+@cli.command(sections=("run", "tracking"), example="packlm sync --config quickstart")
+def sync(arguments: ConfigArguments) -> None:
+    """Send to MLflow the metrics that it missed while it was unreachable."""
+    config = arguments.load()
+
+    from packlm import tracking
+
+    tracking.sync(config)
 
 
 def main() -> None:
-    log.setup()
-    words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help"):
-        print(__doc__, end="")
-        return
-    command, *rest = words
-    if command not in OPTIONS:
-        raise RequestError(f"unknown command {command!r}; there are {', '.join(OPTIONS)}")
-    file, settings, options = configuration.split_arguments(rest)
-    if command == "compare":
-        print(compare.run(options, configuration.load(file, settings).tracking))
-        return
-    if wrong := [option for option in options if option not in OPTIONS[command]]:
-        raise RequestError(f"unknown argument {wrong[0]!r}; `{command}` takes --config, --section.key value {' '.join(OPTIONS[command])}")
-    config = configuration.load(file, settings)
-    if command == "run":
-        stages.run_all(config, rebuild="--rebuild" in options)
-        print(stages.summary(config))
-    elif command == "config":
-        print(without_credentials(configuration.to_toml(config, explain="--explain" in options)), end="")
-    else:
-        tracking.sync(config)
-
-
-def run() -> None:
-    """Runs `main`; what goes wrong becomes a line on standard error and the exit status."""
-    errors.run(main)
+    """The entry point `python -m pipeline`."""
+    run(cli, "python -m pipeline")

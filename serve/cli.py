@@ -1,223 +1,233 @@
-"""Uses a trained model.
+"""The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|next|generate`, also under torchrun."""
 
-    python -m serve evaluate [--model M] [--data DIR | --text FILE ...] [--split S|all] [--out F.json|F.md]    perplexity
-                             [--context sentences|documents|streams] [--streams N] [--cache N | --dynamic-lr X]
-    python -m serve score    [--model M] [--input F|-] [--out F|-] [--html F.html]           surprisal of each word, as TSV or JSONL
-                             [--context sentence|document] [--rows word|token|sentence] [--format text|tsv|jsonl] [--text-field NAME]
-    python -m serve pairs    [--model M] [--input F|-] [--out F|-] [--summary F.json]        minimal pairs: accuracy, differences
-                             [--good NAME] [--bad NAME] [--group NAME] [--format tsv|jsonl]
-    python -m serve rescore  [--model M] --nbest F.jsonl|DIR|WORDS [--ac-cost F [--lm-cost F]] [--references F] [--tune-on F]
-                             [--lm-weight X|tune] [--word-bonus X|tune] [--old-lm-weight X|tune] [--out F|DIR] [--summary F.json]
-                             [--context N [--segments F] [--context-from best|reference]] [--sign log-prob|cost] [--log-base B]
-    python -m serve next     [--model M] --prompt TEXT [--top 10]                             the likeliest next tokens
-    python -m serve generate [--model M] [--prompts F|- | --prompt TEXT] [--out F|-]          continuations, as JSONL or Parquet
-                             [--strategy greedy|sample|beam] [--samples N] [--min-tokens N] [--max-tokens N] [--seed N]
-                             [--temperature X] [--top-k N] [--top-p X] [--min-p X] [--typical-p X] [--replacement true|false]
-                             [--beams N] [--length-penalty X] [--no-repeat-ngram N] [--banned '["W", ...]'] [--stop '["S", ...]']
-                             [--stop-at-eos true|false]
-    torchrun --nproc-per-node 4 serve generate --model M --prompts F --out F                 also evaluate, score, pairs
-
-M is a model folder or a registry address (models:/NAME@champion); without it, the configuration's `run.dir/model`. --precision bf16 or
-int8 (any command, CPUs) takes less memory and is faster in wide models, at the cost of a little perplexity. `evaluate` and
-`generate` without any of these options are stages of the pipeline: they measure the configured dataset, continue the configured
-prompts, and keep a record in MLflow. Every command takes --config FILE and --section.key value; generate --model M draws
-as M's generation_config.json says unless told otherwise.
-"""
-
-import argparse
 import signal
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any
 
-from packlm import config as configuration
-from packlm.base import errors
-from packlm.base import log as logs
-from packlm.base.errors import RequestError, did_you_mean
+import click
+
+from packlm.base.errors import RequestError
+from packlm.commands import Command, ConfigArguments, Group, SettingOption, run
 from packlm.config import Config
-from packlm.config.generate import DRAWING
+from packlm.config.generate import DECODING_SETTINGS
 from packlm.config.settings import PRECISIONS
 
-SETTINGS: dict[str, dict[str, str]] = {
-    "evaluate": {name: f"evaluate.{name}" for name in ("split", "context", "streams", "cache", "dynamic_lr")},
-    "score": {name: f"score.{name}" for name in ("context", "rows", "format", "text_field")},
-    "pairs": {name: f"pairs.{name}" for name in ("format", "good", "bad", "group")},
-    "rescore": {
-        name: f"rescore.{name}" for name in ("lm_weight", "word_bonus", "old_lm_weight", "context", "context_from", "sign", "log_base")
-    },
-    "next": {},
-    "generate": {name: f"generate.{name}" for name in DRAWING} | {"seed": "run.seed"},
-}
-"""Options of each command that are other names of settings; the configuration checks their values."""
+FILE = click.Path(path_type=Path)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise RequestError(f"{message}; see `python -m serve --help`")
+class ModelCommand(Command):
+    """A command that uses a model: `--model` and `--precision`."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        less_memory = "lower evaluate.batch_tokens or generate.batch_tokens, which change nothing else"
+        super().__init__(*args, less_memory=less_memory, **kwargs)
+        precision = click.Choice(PRECISIONS)
+        self.params += [
+            click.Option(["--model"], metavar="MODEL", help="Model folder, or registry address such as models:/NAME@champion.  "
+                         "[default: `run.dir`/model]"),
+            click.Option(["--precision"], type=precision, default="full", help="Of the weights. On CPUs, bf16 and int8 take less memory "
+                         "and are faster in wide models, at the cost of a little perplexity."),
+        ]  # fmt: skip
+
+    def invoke(self, ctx: click.Context) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a batch job keeps the batches that it has finished
+        super().invoke(ctx)
 
 
-def main() -> None:
-    """Reads the command line and does what it asks."""
-    logs.setup()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command as Ctrl-C does: what a batch job has made by then is kept
-    words = sys.argv[1:]
-    if not words or "-h" in words or "--help" in words:
-        print(__doc__, end="")
-        return
-    file, settings, others = configuration.split_arguments(words)
-    asked = parse(others)
-    for name, key in SETTINGS[asked.command].items():
-        if (value := getattr(asked, name)) is not None:
-            settings += [f"--{key}", value]
-    config = configuration.load(file, settings)
-    if asked.command == "generate":
-        generate(asked, config, settings if asked.model and not file else None)
-    else:
-        {"evaluate": evaluate, "score": score, "pairs": pairs, "rescore": rescore, "next": next_tokens}[asked.command](asked, config)
+class ModelGroup(Group):
+    command_class = ModelCommand
 
 
-def parse(words: list[str]) -> argparse.Namespace:
-    """Reads a command line without its settings; `RequestError` naming what is wrong, and what was perhaps meant."""
-    options: dict[str, list[str]] = {}
-    parser = _Parser(prog="serve", add_help=False)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for name, aliases in SETTINGS.items():
-        command = commands.add_parser(name, add_help=False, allow_abbrev=False)
-        command.add_argument("--model")
-        command.add_argument("--precision", choices=PRECISIONS, default="full")
-        for alias in aliases:
-            command.add_argument(f"--{alias.replace('_', '-')}", dest=alias)
-        if name == "evaluate":
-            source = command.add_mutually_exclusive_group()
-            source.add_argument("--data", type=Path)
-            source.add_argument("--text", nargs="+")
-        elif name == "score":
-            command.add_argument("--input", default="-")
-            command.add_argument("--html", type=Path)
-        elif name == "pairs":
-            command.add_argument("--input", default="-")
-            command.add_argument("--summary", type=Path)
-        elif name == "rescore":
-            command.add_argument("--nbest", required=True)
-            for option in ("--ac-cost", "--lm-cost", "--references", "--tune-on", "--segments", "--summary"):
-                command.add_argument(option, type=Path)
-        elif name == "next":
-            command.add_argument("--prompt", required=True)
-            command.add_argument("--top", type=_positive, default=10)
-        else:
-            prompts = command.add_mutually_exclusive_group()
-            prompts.add_argument("--prompts")
-            prompts.add_argument("--prompt")
-        if name != "next":
-            command.add_argument("--out")
-        options[name] = [option for action in command._actions for option in action.option_strings]
-    if words and words[0] not in options:
-        raise RequestError(f"unknown command {words[0]!r}; {did_you_mean(words[0], options, 'there are ' + ', '.join(options))}")
-    asked, unknown = parser.parse_known_args(words)
-    if unknown:
-        taken = options[asked.command]
-        hint = did_you_mean(unknown[0].partition("=")[0], taken, f"{asked.command} takes {' '.join(taken)}")
-        raise RequestError(f"unknown argument {unknown[0]!r}; {hint}")
-    return asked
+@click.group(cls=ModelGroup)
+def cli() -> None:
+    """Evaluate a trained model, score sentences with it, generate text from it."""
 
 
-def evaluate(asked: argparse.Namespace, config: Config) -> None:
-    """The command `evaluate`, or the stage where none of its own options is given."""
-    if asked.model and not (asked.data or asked.text):
-        raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE ...")
+def setting_options(section: str, *keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds `--key` as another name of `--section.key`, for each key."""
 
-    from packlm import distributed  # torch takes seconds to import, and a wrong request should not wait for it
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for key in reversed(keys):
+            function = click.option(f"--{key.replace('_', '-')}", cls=SettingOption, setting=f"{section}.{key}")(function)
+        return function
+
+    return decorate
+
+
+@cli.command(
+    sections=("run", "dataset", "evaluate", "tracking"),
+    example="packlm evaluate --model runs/quickstart/model --data data/quickstart --split test --out report.md\n"
+    "packlm evaluate --model runs/quickstart/model --text notes.txt letters.txt",
+)
+@click.option("--data", type=FILE, metavar="DIR", help="Dataset to measure.  [default: `dataset.dir`]")
+@click.option("--text", multiple=True, metavar="FILE...", help="Text files to measure, by the model's own text rules.")
+@click.argument("more", nargs=-1, metavar="")
+@click.option("--out", metavar="FILE", help="Report to write: .json, .md (a page with a figure), or - for JSON on standard output.")
+@setting_options("evaluate", "split", "context", "streams", "cache", "dynamic_lr")
+def evaluate(arguments: ConfigArguments, model: str | None, text: tuple[str, ...], more: tuple[str, ...], **options: Any) -> None:
+    """Measure perplexity, per token and per word, and bits per byte.
+
+    Without --model, --data, --text, --out and --precision it is a stage: it measures the configured dataset with the model in `run.dir`,
+    records the result in MLflow and registers the model, unless that is done already.
+    """
+    config, data, out, precision = arguments.load(), options["data"], options["out"], options["precision"]
+    if more and not text:
+        raise RequestError(f"evaluate: unexpected argument {more[0]!r}; text files are given as --text FILE...")
+    _refuse_both("--data", data, "--text", text)
+    if model and not (data or text):
+        raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE...")
+
+    from packlm import distributed
 
     from .evaluate import command, stage
 
     with distributed.start(config.train.device) as ranks:
-        if asked.model or asked.data or asked.text or asked.out or asked.precision != "full":
-            command.run(_model(asked, config), asked, config, ranks)
+        if model or data or text or out or precision != "full":
+            command.run(_model(model, config), Namespace(text=[*text, *more], **options), config, ranks)
             return
         table = stage.evaluate(config, ranks)
         if ranks.first:
             print(table)
 
 
-def score(asked: argparse.Namespace, config: Config) -> None:
-    """The command `score`."""
-    source = _opened(asked.input)
+@cli.command(
+    sections=("run", "score", "evaluate", "tracking"),
+    example="packlm score --model runs/quickstart/model --input items.tsv --out words.tsv --html map.html",
+)
+@click.option("--input", "source", default="-", metavar="FILE", help="Sentences; - is standard input.")
+@click.option("--out", default="-", metavar="FILE", help="Scores: JSONL if the name ends in .jsonl, else TSV; - is standard output.")
+@click.option("--html", type=FILE, metavar="FILE", help="Heat map of the first sentences.")
+@setting_options("score", "context", "rows", "format", "text_field")
+def score(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str, html: Path | None) -> None:
+    """Write the surprisal and entropy of each word or token, or the log-probability of each sentence."""
+    config, stream = arguments.load(), _open(source)
 
     from packlm import distributed
 
-    from .score import command as score_command
+    from .score import command
 
-    with source, distributed.start(config.train.device) as ranks:
-        out = asked.out or "-"
-        score_command.run(_model(asked, config), source, asked.input, out, asked.html, config, ranks, asked.precision)
+    with stream, distributed.start(config.train.device) as ranks:
+        command.run(_model(model, config), stream, source, out, html, config, ranks, precision)
 
 
-def pairs(asked: argparse.Namespace, config: Config) -> None:
-    """The command `pairs`."""
-    source = _opened(asked.input)
+@cli.command(
+    sections=("run", "pairs", "evaluate", "tracking"),
+    example="packlm pairs --model runs/quickstart/model --input pairs.tsv --group kind --summary accuracy.json",
+)
+@click.option("--input", "source", default="-", metavar="FILE", help="Pairs as TSV or JSONL; - is standard input.")
+@click.option(
+    "--out", metavar="FILE", help="The pairs with their scores: JSONL if the name ends in .jsonl, else TSV; - is standard output."
+)
+@click.option("--summary", type=FILE, metavar="FILE", help="The accuracies, as JSON.")
+@setting_options("pairs", "good", "bad", "group", "format")
+def pairs(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str | None, summary: Path | None) -> None:
+    """Compare minimal pairs: how often the acceptable sentence is the more probable one."""
+    config, stream = arguments.load(), _open(source)
 
     from packlm import distributed
 
-    from .pairs import command as pairs_command
+    from .pairs import command
 
-    with source, distributed.start(config.train.device) as ranks:
-        pairs_command.run(_model(asked, config), source, asked.input, asked.out, asked.summary, config, ranks, asked.precision)
+    with stream, distributed.start(config.train.device) as ranks:
+        command.run(_model(model, config), stream, source, out, summary, config, ranks, precision)
 
 
-def rescore(asked: argparse.Namespace, config: Config) -> None:
-    """The command `rescore`."""
+@cli.command(
+    sections=("run", "rescore", "evaluate", "tracking"),
+    example="packlm rescore --model runs/quickstart/model --nbest lists.jsonl --references text --out rescored.jsonl\n"
+    "packlm rescore --model runs/quickstart/model --nbest words.txt --ac-cost ac.txt --lm-cost lm.txt --lm-weight 0.7",
+)
+@click.option("--nbest", required=True, metavar="FILE|DIR", help="n-best lists: a .jsonl file, an ESPnet folder, or Kaldi words.")
+@click.option("--ac-cost", type=FILE, metavar="FILE", help="Kaldi: acoustic costs.")
+@click.option("--lm-cost", type=FILE, metavar="FILE", help="Kaldi: costs of the recognizer's own language model.")
+@click.option("--references", type=FILE, metavar="FILE", help="Reference transcripts; weights are tuned on them.")
+@click.option("--tune-on", type=FILE, metavar="FILE", help="Utterance ids that weights are tuned on.  [default: all]")
+@click.option("--segments", type=FILE, metavar="FILE", help="Kaldi segments: the recordings of the utterances, for --context.")
+@click.option("--out", metavar="FILE|DIR", help="The lists, re-ranked, in the format of the input.  [default: standard output]")
+@click.option("--summary", type=FILE, metavar="FILE", help="Weights and word error rates, as JSON.")
+@setting_options("rescore", "lm_weight", "word_bonus", "old_lm_weight", "context", "context_from", "sign", "log_base")
+def rescore(arguments: ConfigArguments, model: str | None, **options: Any) -> None:
+    """Re-rank n-best lists of a speech recognizer, with weights that are given or tuned for the fewest word errors."""
+    config = arguments.load()
+
     from packlm import distributed
 
-    from .rescore import command as rescore_command
+    from .rescore import command
 
     with distributed.start(config.train.device) as ranks:
-        rescore_command.run(_model(asked, config), asked, config, ranks)
+        command.run(_model(model, config), Namespace(**options), config, ranks)
 
 
-def next_tokens(asked: argparse.Namespace, config: Config) -> None:
-    """The command `next`."""
+@cli.command("next", sections=("run", "tracking"), example='packlm next --model runs/quickstart/model --prompt "The function" --top 10')
+@click.option("--prompt", required=True, metavar="TEXT", help="Text before the token.")
+@click.option("--top", type=click.IntRange(min=1), default=10, help="Number of tokens.")
+def next_tokens(arguments: ConfigArguments, model: str | None, precision: str, prompt: str, top: int) -> None:
+    """Print the most likely next tokens and their probabilities."""
+    config = arguments.load()
+
     from packlm.engine import Engine
 
     from .score.files import escape
 
-    engine = Engine.load(_model(asked, config), store=config.tracking, precision=asked.precision)
+    engine = Engine.load(_model(model, config), store=config.tracking, precision=precision)
     print("token\tprobability")
-    for token, probability in engine.next(asked.prompt, asked.top):
+    for token, probability in engine.next(prompt, top):
         print(f"{escape(token)}\t{probability:.6f}")
 
 
-def generate(asked: argparse.Namespace, config: Config, given: list[str] | None) -> None:
-    """The command `generate`, or the stage where none of its own options is given; `given`: as of `generate_command.run`."""
+@cli.command(
+    sections=("run", "generate", "tracking"),
+    example='packlm generate --model runs/quickstart/model --prompt "This module" --samples 5 --top-p 0.9\n'
+    "torchrun --nproc-per-node 4 -m packlm.stages.serve generate --model M --prompts prompts.txt --out out.jsonl",
+)
+@click.option("--prompts", metavar="FILE", help="One prompt a line, or JSONL; - is standard input.")
+@click.option("--prompt", metavar="TEXT", help="A single prompt.")
+@click.option("--out", metavar="FILE", help="Continuations: .jsonl or .parquet.  [default: JSONL on standard output]")
+@setting_options("generate", *DECODING_SETTINGS)
+@setting_options("run", "seed")
+def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> None:
+    """Continue prompts by greedy decoding, sampling or beam search.
+
+    With --model, options that are not given are those of the model's generation_config.json. Without --model, --prompt, --prompts, --out
+    and --precision it is a stage: it continues the configured prompts with the model in `run.dir` and records the result in MLflow,
+    unless that is done already. A job that was interrupted resumes when it is run again.
+    """
+    config = arguments.load()
+    _refuse_both("--prompt", options["prompt"], "--prompts", options["prompts"])
+
     from packlm import distributed
 
-    from .generate import command as generate_command
-    from .generate import stage
+    from .generate import command, stage
 
     with distributed.start(config.train.device) as ranks:
-        if asked.model or asked.prompts or asked.prompt is not None or asked.out or asked.precision != "full":
-            generate_command.run(_model(asked, config), asked, config, given, ranks)
+        if model or options["prompts"] or options["prompt"] is not None or options["out"] or options["precision"] != "full":
+            recommended = bool(model) and arguments.file is None  # what the model's folder recommends comes before the command line
+            settings = [*arguments.settings] if recommended else None
+            command.run(_model(model, config), Namespace(model=model, **options), config, settings, ranks)
         else:
             stage.generate(config, ranks)
 
 
-def _model(asked: argparse.Namespace, config: Config) -> str | Path:
-    return asked.model or config.run.dir / "model"
+def _model(model: str | None, config: Config) -> str | Path:
+    return model or config.run.dir / "model"
 
 
-def _opened(name: str) -> IO[bytes]:
-    """A file, or standard input (`-`); opened before torch is imported, so that a wrong name is known at once."""
+def _open(name: str) -> IO[bytes]:
+    """A file, or standard input (`-`); opened before torch is imported, so that a wrong name is refused at once."""
     try:
         return sys.stdin.buffer if name == "-" else open(name, "rb")
     except OSError as error:
         raise RequestError(f"{name}: cannot be read: {error.strerror}") from None
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
-    return int(text)
+def _refuse_both(option: str, value: object, other: str, other_value: object) -> None:
+    if value not in (None, ()) and other_value not in (None, ()):
+        raise RequestError(f"{other}: not allowed with {option}; give one of them")
 
 
-def run() -> None:
-    """Runs `main`; what goes wrong becomes a line on standard error and the exit status."""
-    errors.run(main, less_memory="lower evaluate.batch_tokens or generate.batch_tokens, which change nothing else")
+def main() -> None:
+    """The entry point `python -m serve`."""
+    run(cli, "python -m serve")

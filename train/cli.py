@@ -1,51 +1,48 @@
-"""Trains a language model on a dataset.
-
-    torchrun --nproc-per-node 4 train [--config configs/quickstart.toml] [--section.key value ...] [options]
-    python train [--config C] ...          one process, the same code
-
-    --rebuild     throws away the training that stands in runs/NAME and starts over
-    --dry-run     prints what the training would be, its size, cost and first batch, and writes nothing
-    --profile     leaves a trace of some steps in runs/NAME/train/profile
-
-Needs the dataset that `python -m preprocess` makes; leaves `runs/NAME/train` and the model folder `runs/NAME/model`. Started again, it
-goes on from its last checkpoint; when it is complete it says so. With `torchrun --max-restarts 3` it does so by itself when a process dies.
-"""
+"""The command of training: `python train`, or `torchrun --nproc-per-node 4 train`."""
 
 import os
-import sys
 
-from packlm import config as configuration
-from packlm import dataset
-from packlm.base import errors
-from packlm.base import log as logs
+import click
 
-OPTIONS = ("--rebuild", "--dry-run", "--profile")
+from packlm.commands import Command, ConfigArguments, run
+
+
+@click.command(
+    "train",
+    cls=Command,
+    sections=("run", "dataset", "model", "train", "evaluate", "tracking"),
+    example="packlm train --config ptb-fast --train.max_steps 100\n"
+    "torchrun --nproc-per-node 4 --max-restarts 3 -m packlm.stages.train --config ptb-fast",
+    less_memory="resume with --train.accumulate N, which takes each batch in N passes, with the same result",
+)
+@click.option("--rebuild", is_flag=True, help="Delete an earlier training in `run.dir` and start over.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the model's size, cost, batches and memory, and the first batch as text; train nothing."
+)
+@click.option("--profile", is_flag=True, help="Write a trace of some steps to `run.dir`/train/profile.")
+def cli(arguments: ConfigArguments, rebuild: bool, dry_run: bool, profile: bool) -> None:
+    """Train a language model on a dataset.
+
+    Reads the dataset in `dataset.dir`, which `packlm preprocess` makes; writes checkpoints and metrics to `run.dir`/train, and the model
+    to `run.dir`/model. Run again it resumes from its last checkpoint. Under torchrun every process trains on its share of each batch.
+    """
+    config = arguments.load()
+
+    from packlm import dataset
+
+    manifest = dataset.read_manifest(config.dataset.dir)
+
+    from . import stage
+
+    if dry_run:
+        if description := stage.describe(config, manifest):
+            print(description)
+        return
+    # Processes that torchrun restarts must resume the training that they have just begun anew.
+    first_start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    stage.run(config, manifest, rebuild and first_start, profile)
 
 
 def main() -> None:
-    """Reads the command line, checks that the training can be done, and does it."""
-    logs.setup()
-    file, settings, others = configuration.split_arguments(sys.argv[1:])
-    if "-h" in others or "--help" in others:
-        print(__doc__)
-        return
-    if unknown := [word for word in others if word not in OPTIONS]:
-        hint = errors.did_you_mean(unknown[0], OPTIONS, "see `python train --help`")
-        raise errors.RequestError(f"unknown argument {unknown[0]!r}; {hint}")
-    # When torchrun starts processes again, the training that they threw away the first time is their own by now.
-    rebuild = "--rebuild" in others and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    config = configuration.load(file, settings)
-    manifest = dataset.read_manifest(config.dataset.dir)
-
-    from . import stage  # torch takes seconds to import, and a wrong request should not wait for it
-
-    if "--dry-run" in others:
-        if text := stage.describe(config, manifest):
-            print(text)
-        return
-    stage.run(config, manifest, rebuild, "--profile" in others)
-
-
-def run() -> None:
-    """Runs `main`; what goes wrong becomes a line on standard error and the exit status."""
-    errors.run(main, less_memory="--train.accumulate N goes on from the last checkpoint, each batch in N passes, with the same result")
+    """The entry point `python train`."""
+    run(cli, "python train")

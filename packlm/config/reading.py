@@ -1,8 +1,8 @@
-"""Where settings come from: defaults, a TOML file, the environment, the command line.
+"""Reads settings from a TOML file, the environment and the command line.
 
-The value of a setting comes from its default, then the TOML file, then the environment (`PACKLM_SECTION__KEY`, and
-MLflow's own `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME`), then the command line (`--section.key value`); the last one wins.
-All wrong keys and values are reported together, before any work. Relative paths are relative to the current folder.
+In order of increasing precedence: defaults; the TOML file; the environment (MLflow's own `MLFLOW_TRACKING_URI` and
+`MLFLOW_EXPERIMENT_NAME`, then `PACKLM_SECTION__KEY`); the command line (`--section.key value`). All wrong keys and values are reported
+together. Relative paths are relative to the current folder.
 """
 
 import ast
@@ -28,15 +28,15 @@ DEFAULT_CONFIG = recipes.folder() / "quickstart.toml"
 
 
 def resolve(values: Mapping[str, Any]) -> Config:
-    """Validates nested values and fills in the settings that follow from the run's name.
+    """Validates nested values, and fills in the settings that default to the run's name.
 
     Raises:
-        RequestError: naming every wrong key at once, with what is wrong and, for a typo, the key that was meant.
+        RequestError: naming every wrong key, what is wrong with it, and the key that was probably meant.
     """
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise RequestError("wrong configuration:\n" + "\n".join(f"  {line}" for line in _complaints(error))) from None
+        raise RequestError("wrong configuration:\n" + "\n".join(f"  {line}" for line in _messages(error))) from None
     name = config.run.name
     run = config.run if config.run.dir != Path() else config.run.model_copy(update={"dir": Path("runs") / name})
     dataset = config.dataset if config.dataset.dir != Path() else config.dataset.model_copy(update={"dir": Path("data") / name})
@@ -45,43 +45,47 @@ def resolve(values: Mapping[str, Any]) -> Config:
 
 
 def load(path: Path | None = None, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Config:
-    """Reads the configuration file (`configs/quickstart.toml` unless given), the environment and `--section.key value` arguments."""
-    path = recipes.find(Path(path)) if path is not None else DEFAULT_CONFIG
-    values = _read_toml(path)
+    """Reads a configuration file, the environment and `--section.key value` arguments.
+
+    Args:
+        path: the file, or the name of a recipe; the recipe `quickstart` unless given.
+        environment: `os.environ` unless given.
+    """
+    values = _read_toml(DEFAULT_CONFIG if path is None else recipes.find(Path(path)))
     for dotted, text in [*_from_environment(os.environ if environment is None else environment), *_from_arguments(arguments)]:
         section, _, key = dotted.partition(".")
-        inner = values.setdefault(section, {})
-        if isinstance(inner, dict):
-            inner[key] = _value(text)
+        settings = values.setdefault(section, {})
+        if isinstance(settings, dict):
+            settings[key] = _parse(text)
     return resolve(values)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str], list[str]]:
-    """Takes `--config FILE` and the `--section.key value` settings out of a command line.
+    """Takes `--config FILE` and `--section.key value` settings out of a command line.
 
-    Returns (configuration file or None, settings as given, all other arguments).
+    Returns (configuration file or None, options and values of the settings in turn, all other arguments).
     """
     file, settings, others = None, [], []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        option, equals, value = word.partition("=")
-        if option == "--config" or re.fullmatch(r"--[a-z_]+\.[a-z_.]+", option):
-            if not equals:
-                if not rest:
-                    raise RequestError(f"{option} needs a value")
-                value = rest.pop(0)
-            if option == "--config":
-                file = Path(value)
-            else:
-                settings += [option, value]
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        option, equals, value = argument.partition("=")
+        if option != "--config" and not re.fullmatch(r"--[a-z_]+\.[a-z_.]+", option):
+            others.append(argument)
+            continue
+        if not equals:
+            if not remaining:
+                raise RequestError(f"{option} needs a value")
+            value = remaining.pop(0)
+        if option == "--config":
+            file = Path(value)
         else:
-            others.append(word)
+            settings += [option, value]
     return file, settings, others
 
 
 def to_toml(config: Config, explain: bool = False) -> str:
-    """The configuration as TOML that `load` reads back to an equal one; with every setting's meaning where `explain`."""
+    """The configuration as TOML that `load` reads back; with `explain`, the meaning of each setting stands above it."""
     lines = []
     for name, section in config:
         lines.append(f"[{name}]")
@@ -95,19 +99,19 @@ def to_toml(config: Config, explain: bool = False) -> str:
 
 
 def explanations(section: type[Section]) -> dict[str, str]:
-    """What each setting of a section means, in one line: the string below it in the source, which is read when somebody asks."""
+    """The meaning of each setting of a section, in one line: the docstring below it, read from the source when asked for."""
     (definition,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
-    for setting, below in pairwise(definition.body):
-        match setting, below:
+    meanings = {}
+    for setting, docstring in pairwise(definition.body):
+        match setting, docstring:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
+                meanings[name] = " ".join(text.split())
+    return meanings
 
 
 def toml_value(value: Any) -> str:
-    """A value as TOML writes it."""
+    """A value in TOML's notation."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(inner)}" for key, inner in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
@@ -123,28 +127,27 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str]]:
-    found = [
+    """(setting, value) of each variable that names a setting; packlm's own names override MLflow's."""
+    aliases = {"MLFLOW_TRACKING_URI": "tracking.uri", "MLFLOW_EXPERIMENT_NAME": "tracking.experiment"}
+    mlflow = [(key, environment[name]) for name, key in aliases.items() if environment.get(name)]
+    packlm = [
         (name.removeprefix("PACKLM_").lower().replace("__", ".", 1), value)
         for name, value in sorted(environment.items())
         if name.startswith("PACKLM_") and "__" in name
     ]
-    given = dict(found)
-    for name, key in (("MLFLOW_TRACKING_URI", "tracking.uri"), ("MLFLOW_EXPERIMENT_NAME", "tracking.experiment")):
-        if environment.get(name) and key not in given:
-            found.append((key, environment[name]))
-    return found
+    return mlflow + packlm
 
 
 def _from_arguments(arguments: Sequence[str]) -> list[tuple[str, str]]:
     _, settings, others = split_arguments(arguments)
     if others:
         raise RequestError(f"unknown argument {others[0]!r}; settings are given as --section.key value")
-    return [(settings[i].removeprefix("--"), settings[i + 1]) for i in range(0, len(settings), 2)]
+    return [(option.removeprefix("--"), value) for option, value in zip(settings[::2], settings[1::2], strict=True)]
 
 
-def _value(text: str) -> Any:
-    """A value given as text: a list in brackets and a table in braces become one, `null` the absence of a value, anything else
-    is for its type to read."""
+def _parse(text: str) -> Any:
+    """A value given as text: a list in brackets or a table in braces is parsed as TOML, `null` is None, and anything else stays text,
+    which pydantic converts to the setting's type."""
     if text == "null":
         return None
     if text.startswith(("[", "{")):
@@ -155,14 +158,15 @@ def _value(text: str) -> Any:
     return text
 
 
-def _complaints(error: ValidationError) -> list[str]:
+def _messages(error: ValidationError) -> list[str]:
+    """One line a wrong setting."""
     lines = []
     for item in error.errors():
-        # Section, setting and place in a list; what else pydantic adds are the names of its types.
-        places = [str(place) for depth, place in enumerate(item["loc"]) if depth < 2 or isinstance(place, int)]
-        key = ".".join(places)
+        # Section, setting, and index in a list; the rest of pydantic's location names alternatives of a type.
+        location = [str(part) for depth, part in enumerate(item["loc"]) if depth < 2 or isinstance(part, int)]
+        key = ".".join(location)
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: there is no such setting{_suggestion(places)}")
+            lines.append(f"{key}: there is no such setting{_suggestion(location)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             got = "" if isinstance(item["input"], dict | Section) else f", got {item['input']!r}"
@@ -170,12 +174,12 @@ def _complaints(error: ValidationError) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _suggestion(places: list[str]) -> str:
-    sections = {name: field.annotation for name, field in Config.model_fields.items()}
-    known = {"": list(sections)} | {name: list(section.model_fields) for name, section in sections.items() if section}
-    section, key = ("", places[0]) if len(places) == 1 else (places[0], places[1])
-    near = difflib.get_close_matches(key, known.get(section, []), n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {'.'.join([*places[:-1], near[0]])}?"
-    elsewhere = [f"{name}.{key}" for name in known if name and key in known[name]]
-    return f"; did you mean {elsewhere[0]}?" if elsewhere else ""
+def _suggestion(location: list[str]) -> str:
+    """`; did you mean X?` for a section or setting that does not exist, if one is like it or stands in another section."""
+    sections = {name: list(field.annotation.model_fields) for name, field in Config.model_fields.items() if field.annotation}
+    *section, key = location[:2]
+    known = sections.get(section[0], []) if section else list(sections)
+    elsewhere = [f"{name}.{key}" for name, settings in sections.items() if key in settings]
+    similar = [".".join([*section, name]) for name in difflib.get_close_matches(key, known, n=1, cutoff=0.5)]
+    matches = [*similar, *elsewhere]
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import packlm
+from packlm.base.errors import RequestError, did_you_mean
 
 _INSTALLED, _CHECKOUT = Path(packlm.__file__).with_name("recipes"), Path(packlm.__file__).parents[1] / "configs"
 
 
 def folder() -> Path:
-    """Where the recipes are: in the installed package, or in `configs/` of a checkout."""
+    """The folder of the recipes: in the installed package, or `configs/` of a checkout."""
     return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 
 
@@ -17,7 +18,21 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
+def title(name: str) -> str:
+    """The first comment line of a recipe, which says what it is."""
+    with open(folder() / f"{name}.toml", encoding="utf-8") as lines:
+        return next(lines, "").lstrip("# ").rstrip()
+
+
 def find(config: Path) -> Path:
-    """The file that `--config` names: a path, or a recipe's name where no such file exists."""
-    recipe = folder() / f"{config}.toml"
-    return recipe if not config.exists() and str(config) in names() else config
+    """The file of a `--config` argument: a path, or the name of a recipe where there is no such file.
+
+    Raises:
+        RequestError: for a name that is neither.
+    """
+    if config.is_file() or config.suffix or config.parent != Path():
+        return config
+    if str(config) not in names():
+        hint = did_you_mean(str(config), names(), "`packlm recipes` lists the recipes")
+        raise RequestError(f"--config {config}: neither a file nor a recipe; {hint}")
+    return folder() / f"{config}.toml"

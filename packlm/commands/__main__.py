@@ -1,0 +1,6 @@
+"""`python -m packlm.commands VERB ...` is `packlm VERB ...`."""
+
+from packlm.commands.main import main
+
+if __name__ == "__main__":
+    main()
