@@ -2,7 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,19 @@ def corpora() -> Path:
     if "PACKLM_CORPORA" not in os.environ:
         pytest.skip("PACKLM_CORPORA is not set")
     return Path(os.environ["PACKLM_CORPORA"])
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `python -m STAGE WORDS` in this process: (exit status, standard output, standard error)."""
+
+    def run(stage: str, *words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [stage, *map(str, words)])
+        status = 0
+        try:
+            import_module(f"{stage}.cli").main()
+        except SystemExit as exit:
+            status = int(exit.code or 0)
+        return status, *capsys.readouterr()
+
+    return run

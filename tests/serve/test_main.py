@@ -1,18 +1,16 @@
 """The commands as they are typed: exit statuses, what goes to standard output, and what a stage does when it is run again."""
 
-import importlib
 import io
 import json
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from packlm.base import errors
 from packlm.config import Config, to_toml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,23 +18,10 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Command]:
-    """Runs `serve WORDS` in this process, from an empty folder: (exit status, standard output, standard error)."""
-    monkeypatch.setattr(sys, "path", [*sys.path])  # the module changes it
+def command(command_line: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Runs `python -m serve WORDS` from an empty folder: (exit status, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module("serve.cli")
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["serve", *map(str, words)])
-        status = 0
-        try:
-            errors.run(module.main)
-        except SystemExit as stopped:
-            status = int(stopped.code or 0)
-        return status, *capsys.readouterr()
-
-    yield run
-    logging.getLogger("packlm").handlers.clear()  # they write to this test's standard error
+    return partial(command_line, "serve")
 
 
 @pytest.fixture
@@ -57,15 +42,17 @@ def recipe(made: Callable[[str], Config], tmp_path: Path) -> Path:
     [
         (["evalaute"], "did you mean evaluate?"),
         (["generate", "--prompt", "a", "--strategi", "beam"], "did you mean --strategy?"),
-        (["score", "--prompt", "a"], "unknown argument '--prompt'"),
-        (["next"], "--prompt"),
-        (["next", "--prompt", "a", "--top", "0"], "--top: must be a whole number from 1 on, not '0'"),
+        (["score", "--prompt", "a"], "unknown option '--prompt'; it belongs to next"),
+        (["next"], "missing option '--prompt'"),
+        (["next", "--prompt", "a", "--top", "0"], "'--top': 0 is not in the range x>=1"),
         (["next", "--prompt", "a", "--precision", "int4"], "--precision"),
         (["generate", "--prompt", "a", "--prompts", "f"], "not allowed with"),
         (["generate", "--prompt", "a", "--top-k", "many"], "generate.top_k"),
         (["generate", "--generate.sampels", "3"], "did you mean generate.samples?"),
         (["evaluate", "--split", "dev"], "evaluate.split"),
         (["evaluate", "--model", "M"], "--data DIR"),
+        (["evaluate", "a.txt"], "text files are given as --text FILE..."),
+        (["evaluate", "--data", "d", "--text", "a.txt", "b.txt"], "--text: not allowed with --data"),
         (["evaluate", "--model", "nowhere", "--data", "d"], "nowhere: no model here"),
         (["score", "--model", "nowhere", "--input", "missing.txt"], "missing.txt: cannot be read"),
         (["generate", "--model", "nowhere", "--prompt", "a"], "nowhere: no model here"),
@@ -81,10 +68,24 @@ def test_a_wrong_request_is_one_line_and_status_2(command: Command, words: list[
     assert len(err.strip().splitlines()) == (2 if "wrong configuration" in err else 1)
 
 
-def test_without_a_command_the_usage_is_printed(command: Command) -> None:
+def test_without_a_verb_all_verbs_are_listed(command: Command) -> None:
     status, out, _ = command()
-    assert status == 0 and "python -m serve evaluate" in out
-    assert command("generate", "--help")[1] == out
+    assert status == 0 and all(f"\n  {verb} " in out for verb in ("evaluate", "score", "pairs", "rescore", "next", "generate"))
+    assert command("--help")[1] == out
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "score", "pairs", "rescore", "next", "generate"])
+def test_help_of_a_verb_has_its_options_with_defaults_its_sections_and_an_example(command: Command, verb: str) -> None:
+    status, out, err = command(verb, "--help")
+    assert (status, err) == (0, "") and f"Usage: python -m serve {verb} " in out
+    assert "--model" in out and "[default: full]" in out and "run       name, dir, seed\n" in out and f"\n  packlm {verb} --" in out
+    assert command(verb, "-h") == command("help", verb) == (0, out, "")
+
+
+def test_an_option_that_names_a_setting_is_explained_by_it(command: Command) -> None:
+    out = " ".join(command("generate", "--help")[1].split())
+    assert "--strategy greedy|sample|beam " in out and "--temperature FLOAT " in out and "[default: 1.0]" in out
+    assert "--lm-weight FLOAT|tune " in " ".join(command("rescore", "--help")[1].split())
 
 
 def test_the_commands_answer_on_standard_output(
