@@ -1,5 +1,6 @@
-"""The simplest possible forms of what the trainer does, to hold it against: one segment at a time, one token after the other."""
+"""Reference implementations for tests, as simple as possible: one segment at a time, one token after the other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +16,14 @@ from packlm.model.recurrence import State
 
 @dataclass
 class Masks:
-    """What is multiplied with what: nothing where there is None."""
+    """Dropout masks, each multiplied with what it drops; None drops nothing."""
 
-    places: list[Tensor] | None = None
-    """For each place of dropout [P, width]."""
+    inputs: list[Tensor] | None = None
+    """[P, width] of each layer's inputs, and of the softmax's."""
     words: Tensor | None = None
-    """[P] for the word read by each row."""
+    """[P] of the word vector that each row reads."""
     weights: list[Tensor] | None = None
-    """For each layer's recurrent weights [G * H, H]."""
+    """[G * H, H] of each layer's recurrent weights."""
 
 
 def one_by_one(
@@ -31,8 +32,8 @@ def one_by_one(
 ) -> tuple[Tensor, State]:  # fmt: skip
     """Runs each segment by itself, each layer by itself, each time step by itself.
 
-    Returns the summed loss (nats) and the final states, for each layer [C, B, H]. `ar` and `tar` take the squares that those penalties
-    sum, one a row.
+    Returns the summed loss (nats) and the final states, for each layer [C, B, S]. The terms that AR and TAR sum are appended to `ar` and
+    `tar`, one a row.
     """
     masks = masks or Masks()
     total = torch.zeros((), dtype=model.embedding.weight.dtype)
@@ -45,13 +46,15 @@ def one_by_one(
             if masks.words is not None:
                 row = row * masks.words[token]
             for number, layer in enumerate(model.recurrence.layers):
-                row = row * masks.places[number][token] if masks.places else row
-                recurrent = layer.weight_hh_l0 * masks.weights[number] if masks.weights else layer.weight_hh_l0
-                row, states[number] = _step(model.recurrence.cell, layer, recurrent, row, states[number])
+                row = row * masks.inputs[number][token] if masks.inputs else row
+                weights = dict(layer.named_parameters())
+                if masks.weights:
+                    weights["weight_hh_l0"] = weights["weight_hh_l0"] * masks.weights[number]
+                row, states[number] = EQUATIONS[model.settings.cell](weights, row, states[number])
             if tar is not None and last is not None:
                 tar.append(((row - last) ** 2).mean())
             last = row
-            row = row * masks.places[-1][token] if masks.places else row
+            row = row * masks.inputs[-1][token] if masks.inputs else row
             if ar is not None:
                 ar.append((row**2).mean())
             total = total + F.cross_entropy(model.projection(row), batch.targets[token : token + 1], reduction="sum")
@@ -61,26 +64,26 @@ def one_by_one(
     return total, tuple(torch.cat(parts, 1) for parts in finals)
 
 
-def _step(cell: str, layer: torch.nn.Module, recurrent: Tensor, row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The equations of one time step, row [1, I], state [C, 1, H] (Elman 1990; Hochreiter and Schmidhuber 1997; Cho et al. 2014; Melis
-    et al. 2020)."""
-    before = state[0]
-    if cell == "mogrifier":
-        for number, gate in enumerate(layer.gates, 1):
-            if number % 2:
-                row = 2 * torch.sigmoid(before @ gate.T) * row
-            else:
-                before = 2 * torch.sigmoid(row @ gate.T) * before
-    x = row @ layer.weight_ih_l0.T + layer.bias_ih_l0
-    h = before @ recurrent.T + layer.bias_hh_l0
-    if cell in ("rnn", "rnn_relu"):
-        new = torch.tanh(x + h) if cell == "rnn" else torch.relu(x + h)
-        return new, new[None]
-    if cell in ("lstm", "mogrifier"):
-        i, f, g, o = (x + h).chunk(4, dim=-1)
-        c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
-        new = torch.sigmoid(o) * torch.tanh(c)
-        return new, torch.stack([new, c])
+Step = Callable[[dict[str, Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
+"""The equations of one time step: weights of a layer by name, row [1, I], state [C, 1, S] -> (output [1, H], state)."""
+
+
+def _affine(weights: dict[str, Tensor], x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    return x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"], h @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
+
+
+def _rnn(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    h = torch.tanh(sum(_affine(weights, row, state[0])))
+    return h, h[None]
+
+
+def _rnn_relu(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    h = torch.relu(sum(_affine(weights, row, state[0])))
+    return h, h[None]
+
+
+def _gru(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    x, h = _affine(weights, row, state[0])
     (xr, xz, xn), (hr, hz, hn) = x.chunk(3, dim=-1), h.chunk(3, dim=-1)
     n = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
     z = torch.sigmoid(xz + hz)
@@ -88,11 +91,34 @@ def _step(cell: str, layer: torch.nn.Module, recurrent: Tensor, row: Tensor, sta
     return new, new[None]
 
 
-def random_batch(seed: int, lengths: list[int], vocab_size: int, carry: bool = True, noise: DropoutHashes | None = None) -> Batch:
+def _lstm(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    i, f, g, o = sum(_affine(weights, row, state[0])).chunk(4, dim=-1)
+    c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+    h = torch.sigmoid(o) * torch.tanh(c)
+    return h, torch.stack([h, c])
+
+
+def _mogrifier(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    h = state[0]
+    for number, gate in enumerate([gate for name, gate in weights.items() if name.startswith("gates.")], 1):
+        if number % 2:
+            row = 2 * torch.sigmoid(h @ gate.T) * row
+        else:
+            h = 2 * torch.sigmoid(row @ gate.T) * h
+    return _lstm(weights, row, torch.stack([h, state[1]]))
+
+
+EQUATIONS: dict[str, Step] = {"rnn": _rnn, "rnn_relu": _rnn_relu, "gru": _gru, "lstm": _lstm, "mogrifier": _mogrifier}
+"""As published (Elman 1990; Hochreiter and Schmidhuber 1997; Cho et al. 2014; Melis et al. 2020), by the names of `model.cell`."""
+
+
+def random_batch(
+    seed: int, lengths: list[int], vocab_size: int, return_state: bool = True, dropout_hashes: DropoutHashes | None = None
+) -> Batch:
     """Random ids in segments of these lengths."""
     generator = np.random.default_rng(seed)
     inputs, targets = (torch.from_numpy(generator.integers(0, vocab_size, sum(lengths))) for _ in range(2))
-    return Batch(inputs, targets, np.array(lengths), noise, carry)
+    return Batch(inputs, targets, np.array(lengths), dropout_hashes, return_state)
 
 
 def one_segment(inputs: np.ndarray, targets: np.ndarray) -> Batch:

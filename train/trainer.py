@@ -1,4 +1,4 @@
-"""A training, in the order in which it happens: open, build, resume, then update, save and validate until the last step."""
+"""A training, in the order in which it happens: open, build, warm up, resume, then update, checkpoint and validate until the last step."""
 
 import itertools
 import logging
@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,55 +20,80 @@ from packlm.batches import carried_state
 from packlm.batches.segments import Segments
 from packlm.config import Config
 from packlm.distributed import Ranks, stop_signals
-from packlm.evaluation.evaluate import Result
 from packlm.model import folder as model_folder
-from packlm.model.language_model import build
+from packlm.model.language_model import Batch, build
 from packlm.model.precision import Precision
 from packlm.model.recurrence import layout_name
 
 from . import checkpoint, setup
-from .export import finish
+from .export import export
 from .gradient_reduction import GradientReduction
 from .optim import optimizers
 from .optim.averaging import Average
 from .optim.schedule import Schedule
 from .progress import profiling
+from .progress.progress import Progress, report
 from .progress.samples import Sampler
-from .progress.watch import Progress, watch
-from .state import TrainState
+from .state import AverageState, ScheduleState, TrainState, ValidationResult
 
 log = logging.getLogger("packlm")
 
-NAMED = 8
-"""Segments of a bad batch that a message names; a file has all."""
+LISTED_SEGMENTS = 8
+"""Segments of a batch that an error message lists; the file that it names has all."""
+
+
+class Part(NamedTuple):
+    """A part of a global batch, on the device."""
+
+    segments: Segments
+    batch: Batch
+    is_dummy: bool
+    """Whether it takes part in the reduction of the gradients only, and counts nothing."""
+
+
+@dataclass
+class StepSums:
+    """What an update sums over all ranks, in one reduction."""
+
+    part_nll: list[float]
+    """Summed loss of each part of the global batch, in nats."""
+    padded_tokens: float = 0.0
+    """Size of the rectangles that hold the parts, in tokens."""
+    stop: float = 0.0
+    """Ranks that were told to stop."""
+
+    def reduce(self, ranks: Ranks) -> "StepSums":
+        """All ranks: the sums over the ranks."""
+        *part_nll, padded_tokens, stop = ranks.sum(np.array([*self.part_nll, self.padded_tokens, self.stop])).tolist()
+        return StepSums(part_nll, padded_tokens, stop)
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one update saw, over all ranks."""
+    """Results of one update, over all ranks."""
 
     nll: float
     """Summed loss of the global batch, in nats."""
     tokens: int
     norm: float | None
-    """Norm of the gradient before clipping; None where fp16 overflowed and nothing was updated."""
+    """Gradient norm before clipping; None if fp16 overflowed and the update was skipped."""
     fill: float
     """Share of tokens in the rectangles that hold the parts of the batch."""
-    waited: float
-    """Seconds in which this rank made its batches."""
+    data_seconds: float
+    """Time in which this rank made its batches."""
     lr: float
     stop: bool
     """Whether a rank was told to stop."""
 
 
 class Trainer:
-    """One rank's part in a training; all its methods are called by all ranks."""
+    """One rank of a training; all ranks call the same methods."""
 
     def __init__(self, config: Config, manifest: dataset.Manifest, ranks: Ranks):
-        """Opens the data, builds the model and goes to the latest checkpoint if there is one.
+        """Opens the data and builds the model, its optimizers and all else that an update needs.
 
         Raises:
-            RequestError: the settings cannot work with this dataset or number of processes.
+            RequestError: the settings do not work with this dataset or number of processes.
         """
         settings = config.train
         memory.keep_freed()
@@ -81,32 +106,31 @@ class Trainer:
             self.validation = setup.open_validation(config, manifest)
         steps = itertools.accumulate(self.plan.steps(epoch) for epoch in range(settings.epochs))
         self.total_steps = min(max(steps), settings.max_steps or 2**62)
+        self.resume_step = setup.latest_checkpoint(self.checkpoints, ranks)
 
         self.precision = Precision(settings.precision, ranks.device)
-        first = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
-        self.model = first.to(ranks.device, self.precision.weights)
         if settings.bitwise:
             torch.set_num_threads(1)  # sums that are divided among threads are rounded differently by their number
-        last = setup.checkpoint_of_all(self.checkpoints, ranks)
-        if settings.init and last is None:
-            setup.take_weights(self.model, config, manifest, ranks)
-        self.together = GradientReduction(self.model, ranks, settings.accumulate, settings.bitwise)
+        model = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
+        self.model = model.to(ranks.device, self.precision.weights)
+        if settings.init and self.resume_step is None:
+            setup.load_initial_weights(self.model, config, manifest, ranks)
+        self.reduction = GradientReduction(self.model, ranks, settings.accumulate, settings.bitwise)
         self.optimizers = optimizers.build(settings, self.model)
         self.schedule = Schedule(settings, self.total_steps)
         self.average = Average(settings, self.model)
-        fresh = model_folder.trained_context(settings.segments, settings.reset) == "sentences"
-        sampled = settings.samples if ranks.first else 0
-        self.sampler = Sampler(config.dataset.dir, sampled, config.run.seed, fresh) if sampled else None
-        self.warm_up()
+        single_sentences = model_folder.trained_context(settings.segments, settings.reset) == "sentences"
+        num_samples = settings.samples if ranks.first else 0
+        self.sampler = Sampler(config.dataset.dir, num_samples, config.run.seed, single_sentences) if num_samples else None
 
-        self.position = TrainState()
-        self.watch: Progress | None = None
-        """On rank 0, while the training runs."""
+        self.state = TrainState()
+        local_streams = [self.plan.streams_of(part, self.reduction.num_parts) for part in self.reduction.local_parts]
+        self.carried = [self.model.recurrence.zero_state(len(streams)) for streams in local_streams]
+        """For each local part: the states of its streams."""
+        self.progress: Progress | None = None
+        """On rank 0, within `run`."""
         self.stopping: Callable[[], bool] = lambda: False
-        parts = (self.plan.streams_of(part, self.together.parts) for part in self.together.mine)
-        self.carried = [self.model.recurrence.zero_state(len(streams)) for streams in parts]
-        if last is not None:
-            self.resume(last)
+        """Whether this rank was told to stop."""
 
     @property
     def num_parameters(self) -> int:
@@ -114,182 +138,226 @@ class Trainer:
 
     @property
     def ended(self) -> bool:
-        """Whether no update is left, or validation has stopped improving for `train.patience`."""
-        return self.position.step >= self.total_steps or self.schedule.exhausted
+        """Whether no update is left, or validation has not improved for `train.patience`."""
+        return self.state.step >= self.total_steps or self.schedule.exhausted
 
     def run(self, fresh: bool = False, profile: bool = False) -> None:
-        """Trains until the last step; leaves `metrics.jsonl`, checkpoints, the model folder and `summary.json`.
+        """Trains until the last step; writes `metrics.jsonl`, checkpoints, the model folder and `summary.json`.
 
         Args:
-            fresh: a training that stood here was thrown away, and so this one's record is a new one.
-            profile: leaves a trace of some steps in the folder `profile`.
+            fresh: starts a new run in MLflow, in place of that of a training that was thrown away.
+            profile: writes a trace of some steps to the folder `profile`.
 
         Raises:
             PacklmError: the loss or the gradient is not finite.
-            Stopped: a signal came; started again, the training goes on from here.
+            Stopped: a signal stopped the training after a checkpoint.
         """
-        settings, position, ranks = self.config.train, self.position, self.ranks
+        settings, ranks = self.config.train, self.ranks
+        self.warm_up()
+        self.resume()
+        state = self.state
         with ExitStack() as stack:
             signals = stack.enter_context(stop_signals())
             self.stopping = lambda: signals["signal"] is not None
             if ranks.first:
                 self.introduce()
                 checkpoint.prepare(self.checkpoints)
-                made = {"parameters": self.num_parameters, "processes": ranks.world}
-                opened = watch(self.config, self.manifest, made, ranks.device, position, self.total_steps, fresh)
-                self.watch = stack.enter_context(opened)
-            step_done = stack.enter_context(profiling.profile(self.folder / "profile")) if profile and ranks.first else None
-            started = time.monotonic() - position.seconds
-            if self.validation_is_due() and not position.validated:
+                facts = {"parameters": self.num_parameters, "processes": ranks.world}
+                opened = report(self.config, self.manifest, facts, ranks.device, state, self.total_steps, fresh)
+                self.progress = stack.enter_context(opened)
+            profile_step = stack.enter_context(profiling.profile(self.folder / "profile")) if profile and ranks.first else None
+            started = time.monotonic() - state.seconds
+            if self.validation_is_due() and not state.validated:
                 self.validate()
             while not self.ended:
                 update = self.update(self.stopping())
-                position.seconds = time.monotonic() - started
-                if self.watch:
-                    self.watch.meter.add(update.nll, update.tokens, update.norm, update.fill, update.waited)
-                    self.watch.updated(update.lr, position.tokens / self.manifest.split("train").tokens, self.precision.may_skip)
-                if step_done:
-                    step_done()
+                state.seconds = time.monotonic() - started
+                if self.progress:
+                    self.progress.meter.add(update.nll, update.tokens, update.norm, update.fill, update.data_seconds)
+                    self.progress.updated(update.lr, state.tokens / self.manifest.split("train").tokens, self.precision.may_skip)
+                if profile_step:
+                    profile_step()
                 due = self.validation_is_due()
-                if due or update.stop or (settings.checkpoint_every and position.step % settings.checkpoint_every == 0):
+                if due or update.stop or (settings.checkpoint_every and state.step % settings.checkpoint_every == 0):
                     self.save()
                 if update.stop:
-                    raise Stopped(f"stopped by {signals['signal'] or 'a signal'} after step {position.step:,}; the same command goes on")
+                    signal = signals["signal"] or "a signal"
+                    raise Stopped(f"stopped by {signal} after step {state.step:,}; resume by running the same command again")
                 if due:
                     self.validate()
-            if self.watch:
-                if position.step < self.total_steps:
-                    log.info("no new best in %d validations: stopped early (train.patience)", settings.patience)
-                finish(self.config, self.manifest, position)
-                self.watch.ended()
+            if self.progress:
+                if state.step < self.total_steps:
+                    self.progress.log("stopped early: no improvement in %d validations (train.patience)", settings.patience)
+                export(self.config, self.manifest, state)
+                self.progress.ended()
+
+    def warm_up(self) -> None:
+        """Runs a forward and backward pass on a dummy batch and discards its gradients.
+
+        DDP reorders its buckets after the first pass, and gradients are summed in that order: without this, a resumed training would
+        differ in the last bit from one that was not stopped.
+        """
+        empty = np.zeros(0, np.int64)
+        sums, _ = self.reduction.module(dummy(Segments(empty, empty, empty, empty)).batch(self.ranks.device))
+        (sums.nll * 0.0).backward()
+        self.model.zero_grad()
+
+    def resume(self) -> None:
+        """Restores everything from the latest checkpoint, if there is one, whatever the number of ranks that wrote it."""
+        if self.resume_step is None:
+            return
+        tensors, self.state = checkpoint.load(self.checkpoints, self.resume_step)
+        self.schedule.restore(self.state.schedule.model_dump())
+        self.precision.restore(self.state.precision)
+        model_folder.restore_weights(self.model, checkpoint.under_prefix("model", tensors), self.checkpoints)
+        checkpoint.restore_optimizers(self.optimizers, checkpoint.under_prefix("optimizer", tensors))
+        self.average.restore(checkpoint.under_prefix("average", tensors), self.state.average.model_dump())
+        if self.plan.streams:
+            carried = checkpoint.under_prefix("carried", tensors)
+            layers = [carried[str(layer)].to(self.ranks.device) for layer in range(len(carried))]
+            for index, part in enumerate(self.reduction.local_parts):
+                streams = self.plan.streams_of(part, self.reduction.num_parts)
+                self.carried[index] = tuple(layer[:, streams.start : streams.stop] for layer in layers)
 
     def introduce(self) -> None:
-        """Says what is about to be trained."""
+        """Logs what is about to be trained."""
         config, ranks = self.config, self.ranks
         layout = layout_name(config.train.layout, config.model.cell, ranks.device, self.precision.weights)
         log.info(
-            "%s %s: %s parameters, %s of %s in %s layout, %s steps an epoch, %d process(es) on %s",
-            f"step {self.position.step:,}: going on with" if self.position.step else "training", config.run.name,
+            "%s: %s parameters, %s of %s in %s layout, %s steps per epoch, %d process(es) on %s",
+            f"resuming {config.run.name} from step {self.state.step:,}" if self.state.step else f"training {config.run.name}",
             f"{self.num_parameters:,}", config.train.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
             ranks.device.type,
         )  # fmt: skip
 
     def update(self, stop: bool) -> Update:
-        """One step of gradient descent on one global batch; says `stop` on all ranks if one of them does."""
-        settings, model, position, together = self.config.train, self.config.model, self.position, self.together
-        began = time.perf_counter()
-        noise = (self.config.run.seed, position.step, model.locked) if model.noisy else None
-        shares = [self.plan.share(position.epoch, position.step_in_epoch, part, together.parts) for part in together.mine]
-        tokens, changes = shares[0].global_tokens, max(1, shares[0].global_tokens - shares[0].global_segments)
-        filled = [len(share.targets) > 0 for share in shares]
-        shares = [share if full else nothing(share) for share, full in zip(shares, filled, strict=True)]
-        batches = [share.batch(self.ranks.device, noise) for share in shares]
-        waited = time.perf_counter() - began
-        losses: dict[int, Tensor] = {}
-        found = np.zeros(together.parts + 2)  # the loss of each part; the rectangles that hold them; whether to stop
-        found[-1] = stop
+        """Takes one optimizer step on one global batch; a `stop` of any rank is reported to all."""
+        settings, state, reduction = self.config.train, self.state, self.reduction
+        started = time.perf_counter()
+        parts = [self.load_part(part) for part in reduction.local_parts]
+        data_seconds = time.perf_counter() - started
+        tokens = parts[0].segments.global_tokens
+        num_changes = max(1, tokens - parts[0].segments.global_segments)  # pairs of neighbouring tokens within segments
+        local_nll: dict[int, Tensor] = {}
+        sums = StepSums([0.0] * reduction.num_parts, stop=float(stop))
 
         def backward(part: int) -> None:
-            own = part - together.mine.start
-            share, batch, full = shares[own], batches[own], filled[own]
-            start = carried_state.initial_state(self.model.recurrence.zero_state(1), self.carried[own], share) if batch.carry else None
+            index = part - reduction.local_parts.start
+            segments, batch, is_dummy = parts[index]
+            zero = self.model.recurrence.zero_state(1)
+            initial = carried_state.initial_state(zero, self.carried[index], segments) if batch.return_state else None
             with self.precision.autocast():
-                sums, final = together.module(batch, start, penalties=bool(settings.ar or settings.tar))
-            # A token counts 1 / (tokens of the global batch), wherever it is, and a change from one to the next likewise.
-            loss = (sums.nll + settings.ar * sums.activation) / tokens + settings.tar * sums.temporal_activation / changes
-            self.precision.backward(loss * (together.weight if full else 0.0))
+                losses, final = reduction.module(batch, initial, penalties=bool(settings.ar or settings.tar))
+            # A token counts 1 / (tokens of the global batch) on whichever rank it is, and a change from one to the next likewise.
+            loss = (losses.nll + settings.ar * losses.activation) / tokens + settings.tar * losses.temporal_activation / num_changes
+            self.precision.backward(loss * (0.0 if is_dummy else reduction.loss_scale))
             if final is not None:
-                self.carried[own] = carried_state.next_state(self.carried[own], final, share)
-            if full:
-                losses[part] = sums.nll.detach()
-                found[-2] += len(share.lengths) * share.lengths.max()
+                self.carried[index] = carried_state.next_state(self.carried[index], final, segments)
+            if not is_dummy:
+                local_nll[part] = losses.nll.detach()
+                sums.padded_tokens += float(len(segments.lengths) * segments.lengths.max())
 
-        together.gradients(backward)
+        reduction.run(backward)
         self.precision.unscale(self.optimizers)
         clipped = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
-        # Here alone, and for the sum over ranks, does the processor wait for the device.
-        *nlls, norm = torch.stack([*losses.values(), clipped.double()]).tolist()
-        found[list(losses)] = nlls
-        found = self.ranks.sum(found)
-        nll = sum(found[:-2].tolist())  # in the order of the parts
+        # Only here, and in the reduction of the sums, does the CPU wait for the device.
+        *nlls, norm = torch.stack([*local_nll.values(), clipped.double()]).tolist()
+        for part, nll in zip(local_nll, nlls, strict=True):
+            sums.part_nll[part] = nll
+        sums = sums.reduce(self.ranks)
+        nll = sum(sums.part_nll)  # in the order of the parts
         skipped = self.precision.may_skip and not math.isfinite(norm)
         if not math.isfinite(nll) or not (math.isfinite(norm) or skipped):
             raise self.not_finite(nll / tokens, norm)
-        lr = self.schedule.lr(position.step, position.epoch) * shares[0].lr_share
+        lr = self.schedule.lr(state.step, state.epoch) * parts[0].segments.lr_share
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
             group["lr"] = lr
         self.precision.step(self.optimizers, skipped)
         if not skipped:
             self.average.updated()
 
-        position.step += 1
-        position.validated = False
-        position.tokens += tokens
-        position.skipped += skipped
-        position.step_in_epoch += 1
-        if position.step_in_epoch == self.plan.steps(position.epoch):
-            position.epoch, position.step_in_epoch = position.epoch + 1, 0
-        return Update(nll, tokens, None if skipped else norm, tokens / found[-2], waited, lr, found[-1] > 0)
+        state.step += 1
+        state.validated = False
+        state.tokens += tokens
+        state.skipped += skipped
+        state.step_in_epoch += 1
+        if state.step_in_epoch == self.plan.steps(state.epoch):
+            state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        return Update(nll, tokens, None if skipped else norm, tokens / sums.padded_tokens, data_seconds, lr, sums.stop > 0)
+
+    def load_part(self, part: int) -> Part:
+        """A part of the next global batch; a dummy if it has no segments."""
+        state, model = self.state, self.config.model
+        noise = (self.config.run.seed, state.step, model.locked) if model.noisy else None
+        segments = self.plan.share(state.epoch, state.step_in_epoch, part, self.reduction.num_parts)
+        is_dummy = len(segments.targets) == 0
+        segments = dummy(segments) if is_dummy else segments
+        return Part(segments, segments.batch(self.ranks.device, noise), is_dummy)
 
     def not_finite(self, loss: float, norm: float) -> PacklmError:
-        """The error that stops a training before an update that is not finite; rank 0 leaves a file that names the batch."""
-        position, path = self.position, self.folder / "not_finite.json"
-        keys = self.plan.share(position.epoch, position.step_in_epoch, 0, 1).keys.tolist()
+        """The error for an update that is not finite, which is not made; rank 0 writes a file that lists the batch."""
+        state, path = self.state, self.folder / "not_finite.json"
+        keys = self.plan.share(state.epoch, state.step_in_epoch, 0, 1).keys.tolist()
         if self.ranks.first:
-            place = {"step": position.step + 1, "epoch": position.epoch, "step_in_epoch": position.step_in_epoch}
-            files.write_json(path, place | {"loss": repr(loss), "gradient_norm": repr(norm), self.plan.unit: keys})
-        some = ", ".join(map(str, keys[:NAMED])) + (f" and {len(keys) - NAMED:,} more" if len(keys) > NAMED else "")
+            position = {"step": state.step + 1, "epoch": state.epoch, "step_in_epoch": state.step_in_epoch}
+            files.write_json(path, position | {"loss": repr(loss), "gradient_norm": repr(norm), self.plan.unit: keys})
+        more = f" and {len(keys) - LISTED_SEGMENTS:,} more" if len(keys) > LISTED_SEGMENTS else ""
         return PacklmError(
-            f"step {position.step + 1:,} (epoch {position.epoch}, batch {position.step_in_epoch}): loss {loss}, gradient norm {norm}; "
-            f"nothing was updated. The batch: {self.plan.unit} {some} of train ({path}). Lower train.lr or train.clip, with --rebuild or "
-            "another --run.name"
+            f"step {state.step + 1:,} (epoch {state.epoch}, batch {state.step_in_epoch}): loss {loss}, gradient norm {norm}; "
+            f"the update was not made. The batch: {self.plan.unit} {', '.join(map(str, keys[:LISTED_SEGMENTS]))}{more} of train ({path}). "
+            "Lower train.lr or train.clip, with --rebuild or another --run.name"
         )
 
     def validation_is_due(self) -> bool:
-        """Whether there is a validation after the updates made so far: before the first, regularly, and after the last."""
-        position, every = self.position, self.config.train.validate_every
-        regular = position.step % every == 0 if every else position.step_in_epoch == 0
-        return regular or position.step == self.total_steps
+        """Whether to validate at this step: before the first update, every `train.validate_every` updates or epoch, and after the last."""
+        state, every = self.state, self.config.train.validate_every
+        regular = state.step % every == 0 if every else state.step_in_epoch == 0
+        return regular or state.step == self.total_steps
 
     def validate(self) -> None:
-        """Measures the validation split with the weights that would be kept, notes it in the checkpoint, and shows some samples."""
-        position = self.position
+        """Measures the validation split with the weights that would be exported, records it in the checkpoint, and samples texts."""
+        state = self.state
         with self.average.in_use(), self.precision.whole():
             if self.validation is not None:
-                result = self.validation.measure(self.model, self.ranks, self.together.parts, self.stopping)
-                self.take_note(result)
-            if self.watch and self.sampler:
-                self.watch.samples(self.sampler.texts(self.model))
-        position.validated = True
-        if self.ranks.first and position.step:
-            checkpoint.amend(self.checkpoints, position.step, self.state())
-            checkpoint.keep(self.checkpoints, position.step, self.config.train.keep, self.position.best_step)
-        if self.watch:
-            self.watch.meter.restart_clock()
+                result = self.validation.measure(self.model, self.ranks, self.reduction.num_parts, self.stopping)
+                self.record_validation(
+                    ValidationResult(loss=result.loss, perplexity=result.perplexity, tokens=result.tokens, step=state.step)
+                )
+            if self.progress and self.sampler:
+                self.progress.sampled(self.sampler.sample(self.model))
+        state.validated = True
+        if self.ranks.first and state.step:
+            checkpoint.replace_state(self.checkpoints, self.snapshot())
+            checkpoint.prune(self.checkpoints, state.step, self.config.train.keep, state.best_step)
+        if self.progress:
+            self.progress.meter.restart_clock()
 
-    def take_note(self, result: Result) -> None:
-        """What follows from a validation: the schedule, the averaging and the best checkpoint go by it."""
-        position, better = self.position, False
-        numbers = {"loss": result.loss, "perplexity": result.perplexity, "tokens": result.tokens, "step": position.step}
-        if position.step == 0:
-            position.validation["before"] = numbers
+    def record_validation(self, result: ValidationResult) -> None:
+        """Adjusts schedule, averaging and best step to a validation."""
+        state, best = self.state, False
+        if state.step == 0:
+            state.validation.before = result
         else:
-            better = self.schedule.validated(result.loss)
-            position.validation |= {"last": numbers} | ({"best": numbers} if better else {})
-            if self.average.validated(result.loss):
-                log.info("step %s: averaging of the weights begins", f"{position.step:,}")
-        if self.watch:
-            self.watch.validated(result.loss, result.perplexity, better)
+            best = self.schedule.validated(result.loss)
+            state.validation.last = result
+            if best:
+                state.validation.best = result
+            if self.average.validated(result.loss) and self.progress:
+                self.progress.log("start averaging the weights")
+        if self.progress:
+            self.progress.validated(result, best)
 
-    def state(self) -> dict[str, Any]:
-        """Everything but tensors that a checkpoint keeps."""
-        position = self.position
-        position.schedule, position.precision, position.average = self.schedule.state(), self.precision.state(), self.average.state()
-        position.meter = self.watch.meter.state() if self.watch else {}
-        return asdict(position)
+    def snapshot(self) -> TrainState:
+        """The state to save, with those of schedule, averaging, precision and metrics."""
+        state = self.state
+        state.schedule, state.average = ScheduleState(**self.schedule.state()), AverageState(**self.average.state())
+        state.precision = self.precision.state()
+        if self.progress:
+            state.metric_sums = self.progress.meter.sums
+        return state
 
     def save(self) -> None:
-        """Rank 0 writes a checkpoint, with the carried states of all ranks."""
+        """Writes a checkpoint on rank 0, with the carried states of all ranks."""
         ranks, carried = self.ranks, []
         if self.plan.streams:
             sizes = [len(self.plan.streams_of(rank, ranks.world)) for rank in range(ranks.world)]
@@ -298,39 +366,12 @@ class Trainer:
             tensors = checkpoint.with_prefix("model", model_folder.weights_of(self.model))
             tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(self.optimizers))
             tensors |= checkpoint.with_prefix("average", self.average.tensors())
-            tensors |= {f"carried.{layer}": part for layer, part in enumerate(carried) if part is not None}
-            checkpoint.save_checkpoint(self.checkpoints, self.position.step, tensors, self.state())
-            checkpoint.keep(self.checkpoints, self.position.step, self.config.train.keep, self.position.best_step)
-
-    def resume(self, step: int) -> None:
-        """Takes everything from the checkpoint of a step, whatever the number of ranks that wrote it."""
-        tensors, state = checkpoint.load_checkpoint(self.checkpoints, step)
-        self.position = TrainState(**state)
-        self.schedule.restore(self.position.schedule)
-        self.precision.restore(self.position.precision)
-        model_folder.restore_weights(self.model, checkpoint.under_prefix("model", tensors), self.checkpoints)
-        checkpoint.restore_optimizers(self.optimizers, checkpoint.under_prefix("optimizer", tensors))
-        self.average.restore(checkpoint.under_prefix("average", tensors), self.position.average)
-        if self.plan.streams:
-            carried = checkpoint.under_prefix("carried", tensors)
-            layers = [carried[str(layer)].to(self.ranks.device) for layer in range(len(carried))]
-            for own, part in enumerate(self.together.mine):
-                streams = self.plan.streams_of(part, self.together.parts)
-                self.carried[own] = tuple(layer[:, streams.start : streams.stop] for layer in layers)
-
-    def warm_up(self) -> None:
-        """A forward and backward pass whose gradients are thrown away.
-
-        DDP orders its buckets anew after the first pass, and gradients are added up in that order: without this a resumed training
-        differs from an undisturbed one in the last bit.
-        """
-        none = np.zeros(0, np.int64)
-        sums, _ = self.together.module(nothing(Segments(none, none, none, none)).batch(self.ranks.device))
-        (sums.nll * 0.0).backward()
-        self.model.zero_grad()
+            tensors |= {f"carried.{index}": states for index, states in enumerate(carried) if states is not None}
+            checkpoint.save(self.checkpoints, tensors, self.snapshot())
+            checkpoint.prune(self.checkpoints, self.state.step, self.config.train.keep, self.state.best_step)
 
 
-def nothing(segments: Segments) -> Segments:
-    """A segment to be weighted with 0, for a part without any, so that it takes part in the reduction of the gradients."""
+def dummy(segments: Segments) -> Segments:
+    """A segment of one token, to be weighted with 0, in place of no segments: every part takes part in the reduction of the gradients."""
     zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
     return replace(segments, inputs=zero, targets=zero, lengths=one, keys=zero, take=-one if len(segments.leave) else segments.take)

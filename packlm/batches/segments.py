@@ -47,4 +47,4 @@ class Segments:
             seed, step, locked = noise
             drawn = DropoutHashes.of(seed, step, self.keys, self.lengths, self.inputs, locked).to(device)
         inputs, targets = (torch.from_numpy(ids).to(device) for ids in (self.inputs, self.targets))
-        return Batch(inputs, targets, self.lengths, drawn, carry=len(self.leave) > 0)
+        return Batch(inputs, targets, self.lengths, drawn, return_state=len(self.leave) > 0)

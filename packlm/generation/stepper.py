@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from packlm.model import cells, equations, mogrifier
 from packlm.model.language_model import LanguageModel
 from packlm.model.quantized import QuantizedModel
 from packlm.model.recurrence import State
@@ -38,10 +37,10 @@ class Stepper:
         """`restart_after`: an id (`<eos>`) after which a row goes on from the zero state, as after single sentences."""
         self.model, self.restart_after = model, restart_after
         self.bias = model.projection.bias.detach()
-        self.layers: list[_Layer] = []
+        self.layers: list[_StepWeights] = []
         """None of a model in another precision, which steps by itself."""
         if not isinstance(model, QuantizedModel):
-            self.layers = [_Layer(model.recurrence.cell, layer) for layer in model.recurrence.layers]
+            self.layers = [_StepWeights(layer) for layer in model.recurrence.layers]
             self.projection = _transposed(model.projection.weight)
         self._steady: dict[int, tuple[int, ...]] = {}
 
@@ -95,11 +94,10 @@ class Stepper:
         """One block: ids [W], for each layer [C, W, H]."""
         if not self.layers:
             return self.model.step(ids, state)
-        rows, after = self.model.embedding(ids), []
+        rows, after, cell = self.model.embedding(ids), [], self.model.recurrence.cell
         for layer, before in zip(self.layers, state, strict=True):
-            part = layer.step(rows, before)
+            rows, part = cell.step(layer, cell.project(layer, rows), before)
             after.append(part)
-            rows = part[0]
         if not wanted:
             return None, tuple(after)
         return F.log_softmax(torch.addmm(self.bias, rows, self.projection), dim=-1), tuple(after)
@@ -137,31 +135,18 @@ class Stepper:
         return torch.cat([log_probs, *(part.transpose(0, 1).flatten(1) for part in after)], 1)
 
 
-class _Layer:
-    """One recurrent layer, a step at a time."""
+class _StepWeights:
+    """The weights of a layer (`cell.Products`), laid out for products of a few rows."""
 
-    def __init__(self, cell: str, layer: torch.nn.Module):
-        w_ih, w_hh, b_ih, b_hh = (weight.detach() for weight in cells.weights_of(layer))
-        self.cell = cell
-        self.weights: tuple[Tensor, ...]
-        self.biases: tuple[Tensor, ...]
-        self.gates = [_transposed(gate) for gate in layer.gates] if isinstance(layer, mogrifier.Mogrifier) else []
-        if cell == "gru":
-            self.weights, self.biases = (_transposed(w_ih), _transposed(w_hh)), (b_ih.clone(), b_hh.clone())
-        else:  # input and state go through one product
-            self.weights, self.biases = (_transposed(torch.cat([w_ih, w_hh], 1)),), (b_ih + b_hh,)
+    def __init__(self, layer: torch.nn.Module):
+        self._tensors = {name: _transposed(weight) if weight.ndim == 2 else weight.detach() for name, weight in layer.named_parameters()}
 
-    def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """Inputs [W, I] and the state before, [C, W, H] -> the state after; its first part is what the layer puts out."""
-        h = state[0]
-        if self.cell == "gru":
-            inputs, shares = (torch.addmm(*parts) for parts in zip(self.biases, (x, h), self.weights, strict=True))
-            return equations.gru(inputs, shares, h, _logistic)[None]
-        x, h = equations.mogrify(x, h, self.gates, torch.matmul, _logistic)
-        inside = torch.addmm(self.biases[0], torch.cat([x, h], 1), self.weights[0])
-        if self.cell in ("rnn", "rnn_relu"):
-            return (inside.tanh() if self.cell == "rnn" else inside.relu())[None]
-        return torch.stack(equations.lstm(inside, state[1], _logistic))
+    def affine(self, rows: Tensor, weight: str, bias: str | None = None) -> Tensor:
+        transposed = self._tensors[weight]
+        return rows @ transposed if bias is None else torch.addmm(self._tensors[bias], rows, transposed)
+
+    def sigmoid(self, rows: Tensor) -> Tensor:
+        return torch.tanh(rows * 0.5) * 0.5 + 0.5
 
 
 def expand(state: State, count: int) -> State:
@@ -172,10 +157,6 @@ def expand(state: State, count: int) -> State:
 def advance(state: State, rows: Tensor) -> State:
     """The states of the given rows, in their order."""
     return tuple(part.index_select(1, rows) for part in state)
-
-
-def _logistic(x: Tensor) -> Tensor:
-    return torch.tanh(x * 0.5) * 0.5 + 0.5
 
 
 def _transposed(weight: Tensor) -> Tensor:

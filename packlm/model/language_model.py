@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from packlm import config
 from packlm.model import loss
 from packlm.model.hashed_dropout import DropoutHashes
-from packlm.model.recurrence import Layout, Recurrence, State
+from packlm.model.recurrence import Layout, RecurrentLayers, State
 from packlm.model.regularization import activation, dropout, temporal_activation
 
 
@@ -28,10 +28,10 @@ class Batch:
     """[P] ids predicted."""
     lengths: np.ndarray
     """[B] tokens of each segment."""
-    noise: DropoutHashes | None
-    """The hashes that decide what is dropped; without them nothing is."""
-    carry: bool
-    """Whether final states are wanted."""
+    dropout_hashes: DropoutHashes | None
+    """The hashes that decide what is dropped; nothing is dropped without them."""
+    return_state: bool
+    """Whether to return the final states."""
 
 
 class BatchSums(NamedTuple):
@@ -55,7 +55,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.settings, self.vocab_size, self.layout, self.logits_bytes = settings, vocab_size, layout, logits_bytes
         self.embedding = nn.Embedding(vocab_size, settings.embedding_width)
-        self.recurrence = Recurrence(settings)
+        self.recurrence = RecurrentLayers(settings)
         self.projection = nn.Linear(settings.widths[-1], vocab_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         nn.init.uniform_(self.projection.weight, -0.1, 0.1)
@@ -64,17 +64,18 @@ class LanguageModel(nn.Module):
             self.projection.weight = self.embedding.weight
 
     def hidden(
-        self, ids: Tensor, lengths: np.ndarray, state: State | None = None, carry: bool = True, noise: DropoutHashes | None = None
+        self, ids: Tensor, lengths: np.ndarray, state: State | None = None, return_state: bool = True,
+        dropout_hashes: DropoutHashes | None = None,
     ) -> tuple[Tensor, State | None]:
         """Reads segments: ids [P], lengths [B] -> the last layer's rows [P, D], final state of each segment."""
-        return self.recurrence(self.embedding, ids, lengths, state, self.layout, carry, noise)
+        return self.recurrence(self.embedding, ids, lengths, state, self.layout, return_state, dropout_hashes)
 
     def forward(self, batch: Batch, state: State | None = None, penalties: bool = False) -> tuple[BatchSums, State | None]:
         """What a batch adds to the loss of its step, and the final state of each segment; AR and TAR are 0 unless `penalties`."""
-        raw, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry, batch.noise)
+        raw, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state, batch.dropout_hashes)
         rows = raw
-        if batch.noise is not None:
-            rows = dropout(raw, batch.noise.rows, self.settings.layers, self.settings.dropped_before(self.settings.layers))
+        if batch.dropout_hashes is not None:
+            rows = dropout(raw, batch.dropout_hashes.rows, self.settings.layers, self.settings.dropped_before(self.settings.layers))
         nll = loss.summed_loss(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes)
         nothing = nll.new_zeros(())
         return BatchSums(
@@ -84,13 +85,13 @@ class LanguageModel(nn.Module):
     @torch.inference_mode()
     def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
         """The negative log-likelihood of each target, [P] in nats, and the final state of each segment."""
-        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry)
+        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state)
         return loss.row_losses(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes), state
 
     @torch.inference_mode()
     def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:
         """What `losses` gives, with entropies and ranks beside it (`loss.RowScores`); `marked`: [V] bool, ids to sum up."""
-        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.carry)
+        rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state)
         return loss.row_scores(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes, marked), state
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from packlm.model.products import aligned
+from packlm.model.matmul import pad_columns
 
 DEFAULT_BYTES = 30 << 20
 """Memory for the logits of a chunk, where nobody says otherwise. From 32 MiB on, glibc asks the system for fresh pages each time."""
@@ -101,7 +101,7 @@ class _SummedLoss(torch.autograd.Function):
         row_gradient, bias_gradient = torch.empty_like(rows), torch.zeros_like(bias)
         with torch.autocast(rows.device.type, enabled=False):
             weight_, rows_ = weight.to(product_type), rows.to(product_type)
-            wide = aligned(rows_)
+            wide = pad_columns(rows_)
             weight_gradient = weight.new_zeros(len(weight), wide.shape[1])
             for some, wide_some, wanted, gradient in zip(*_chunks(most_bytes, weight, rows_, wide, targets, row_gradient), strict=True):
                 losses, probabilities = _chunk(some, wanted, weight_, bias)

@@ -10,18 +10,16 @@ Shapes: R rows, I input width, O output width, H units, B segments, V vocabulary
 """
 
 from functools import cache
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config.settings import PRECISIONS
-from packlm.model import cells, equations, loss
-from packlm.model.hashed_dropout import DropoutHashes
-from packlm.model.kernels import Steps
+from packlm.model import loss
 from packlm.model.language_model import Batch, LanguageModel
-from packlm.model.recurrence import Arrangement, Layout, Recurrence, State
+from packlm.model.recurrence import Packing, RecurrentLayers, State
 
 
 class Matrix(nn.Module):
@@ -93,11 +91,11 @@ class QuantizedModel(LanguageModel):
 
     def __init__(self, model: LanguageModel, matrix: type[Matrix]):
         nn.Module.__init__(self)
-        self.settings, self.vocab_size, self.layout, self.logits_bytes = model.settings, model.vocab_size, model.layout, model.logits_bytes
+        self.settings, self.vocab_size, self.layout, self.logits_bytes = model.settings, model.vocab_size, "steps", model.logits_bytes
         vectors = matrix(model.embedding.weight)
         own = vectors if model.settings.tied else matrix(model.projection.weight)
         self.embedding = _Table(vectors)  # type: ignore[assignment]
-        self.recurrence = _Layers(model.recurrence, matrix)
+        self.recurrence = _QuantizedLayers(model.recurrence, matrix)
         self.projection = _Affine(own, model.projection.bias)  # type: ignore[assignment]
         self.eval()
 
@@ -108,7 +106,7 @@ class QuantizedModel(LanguageModel):
 
     @torch.inference_mode()
     def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:
-        rows, final = self.hidden(batch.inputs, batch.lengths, state, batch.carry)
+        rows, final = self.hidden(batch.inputs, batch.lengths, state, batch.return_state)
         size = max(1, self.logits_bytes // (4 * self.vocab_size))
         parts = zip(rows.split(size), batch.targets.split(size), strict=True)
         weights = None if marked is None else marked.float()
@@ -149,60 +147,39 @@ class _Affine(nn.Module):
         return self.matrix(rows).add_(self.bias)
 
 
-class _Layers(Recurrence):
+class _QuantizedLayers(RecurrentLayers):
     """The recurrent layers, time step by time step over packed rows, whatever the layout."""
 
-    def __init__(self, recurrence: Recurrence, matrix: type[Matrix]):
+    def __init__(self, recurrence: RecurrentLayers, matrix: type[Matrix]):
         nn.Module.__init__(self)
-        self.settings, self.cell, self.widths = recurrence.settings, recurrence.cell, recurrence.widths
-        self.layers = nn.ModuleList(_Layer(self.cell, layer, matrix) for layer in recurrence.layers)
+        self.settings, self.cell = recurrence.settings, recurrence.cell
+        self.layers = nn.ModuleList(_QuantizedWeights(layer, matrix) for layer in recurrence.layers)
 
     def zero_state(self, segments: int) -> State:
-        like = next(self.buffers())
-        return tuple(torch.zeros(cells.num_parts(self.cell), segments, width, device=like.device) for width in self.widths)
+        device, shapes = next(self.buffers()).device, (self.cell.state_shape(*shape) for shape in self.shapes)
+        return tuple(torch.zeros(vectors, segments, size, device=device) for vectors, size in shapes)
 
-    def forward(
-        self, embedding: nn.Module, ids: Tensor, lengths: np.ndarray, state: State | None, layout: Layout,
-        carry: bool, noise: DropoutHashes | None = None,
-    ) -> tuple[Tensor, State | None]:  # fmt: skip
-        arranged = Arrangement.of(lengths, padded=False, device=ids.device)
-        rows, finals = embedding(ids[arranged.rows]), []
-        for layer, start in zip(self.layers, state or self.zero_state(len(lengths)), strict=True):
-            rows, final = layer(rows, start.index_select(1, arranged.segments), arranged.batch_sizes)
-            finals.append(final)
-        return arranged.undone(rows, finals if carry else None)
+    def _run_layer(self, layer: Any, rows: Tensor, start: Tensor, packing: Packing, *_: Any) -> tuple[Tensor, Tensor]:
+        return self.cell.unroll(layer, rows, start, packing.batch_sizes)
 
 
-class _Layer(nn.Module):
-    """One layer."""
+class _QuantizedWeights(nn.Module):
+    """The weights of a layer (`cell.Products`): matrices quantized, everything else in float32."""
 
-    def __init__(self, cell: str, layer: nn.Module, matrix: type[Matrix]):
+    def __init__(self, layer: nn.Module, matrix: type[Matrix]):
         super().__init__()
-        self.cell = cell
-        w_ih, w_hh, b_ih, b_hh = cells.weights_of(layer)
-        self.inputs, self.recurrent = _Affine(matrix(w_ih), b_ih), _Affine(matrix(w_hh), b_hh)
-        self.gates = nn.ModuleList(matrix(gate) for gate in layer.gates) if cell == "mogrifier" else nn.ModuleList()  # type: ignore[union-attr]
+        self.matrices = nn.ModuleDict({_key(name): matrix(weight) for name, weight in layer.named_parameters() if weight.ndim == 2})
+        for name, weight in layer.named_parameters():
+            if weight.ndim != 2:
+                self.register_buffer(_key(name), weight.detach().float())
 
-    def forward(self, rows: Tensor, start: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """rows [R, I], start [C, B, H], sizes [T] rows of each time step -> rows [R, H], final states [C, B, H]."""
-        steps, state = Steps(sizes, rows.device), start
-        given = rows if self.gates else self.inputs(rows)
-        states = []
-        for now in steps.of(given):
-            state = self._step(now, state[:, : len(now)])
-            states.append(state)
-        after = torch.cat(states, 1)
-        return after[0], torch.stack([steps.last_of(part) for part in after])
+    def affine(self, rows: Tensor, weight: str, bias: str | None = None) -> Tensor:
+        product = self.matrices[_key(weight)](rows)
+        return product if bias is None else product.add_(self.get_buffer(_key(bias)))
 
-    def _step(self, now: Tensor, state: Tensor) -> Tensor:
-        """A time step: what the inputs add to the gates, or for the Mogrifier the inputs themselves, and the state [C, n, H] before it."""
-        h = state[0]
-        if self.gates:
-            now, h = equations.mogrify(now, h, self.gates, lambda rows, gate: gate(rows))
-            now = self.inputs(now)
-        own = self.recurrent(h)
-        if self.cell == "gru":
-            return equations.gru(now, own, h)[None]
-        if self.cell in ("rnn", "rnn_relu"):
-            return (torch.tanh if self.cell == "rnn" else torch.relu)(now + own)[None]
-        return torch.stack(equations.lstm(now + own, state[1]))
+    def sigmoid(self, rows: Tensor) -> Tensor:
+        return torch.sigmoid(rows)
+
+
+def _key(parameter: str) -> str:
+    return parameter.replace(".", "_")  # modules and buffers have no dots in their names

@@ -9,7 +9,7 @@ import torch
 from packlm import config
 from packlm.model.cells import CELLS
 from packlm.model.language_model import LanguageModel, build
-from packlm.model.recurrence import Arrangement, Layout, fastest, layout_name
+from packlm.model.recurrence import Layout, Packing, fastest, layout_name
 from tests.reference import one_by_one, random_batch
 
 V = 11
@@ -69,7 +69,7 @@ def test_gradients_flow_from_final_states_too(cell, layout):
 def test_float32_agrees_to_its_rounding(cell, layout):
     """float32 has kernels of its own (oneDNN's LSTM)."""
     lengths = LENGTHS["unequal"]
-    batch = random_batch(3, lengths, V, carry=False)
+    batch = random_batch(3, lengths, V, return_state=False)
     exact, rounded = tiny(cell, layout), tiny(cell, layout).float()
     expected, found = (gradients(model, model(batch)[0].nll, ()) for model in (exact, rounded))
     for own, reference in zip(found, expected, strict=True):
@@ -91,7 +91,7 @@ def test_auto_takes_torchs_dense_lstm_where_a_rectangle_is_full_and_ours_elsewhe
 
 def test_a_segment_without_tokens_is_refused_by_its_number():
     with pytest.raises(ValueError, match="segment 1 has 0 tokens"):
-        Arrangement.of(np.array([2, 0, 1]), padded=False, device=torch.device("cpu"))
+        Packing.of(np.array([2, 0, 1]), padded=False, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -121,16 +121,16 @@ def test_the_last_output_is_the_final_hidden_state(cell, layout):
     torch.testing.assert_close(rows[np.cumsum(lengths) - 1], final[-1][0])
 
 
-def test_an_arrangement_shows_every_token_once_and_pads_behind_the_end():
+def test_a_packing_shows_every_token_once_and_pads_behind_the_end():
     lengths = np.array([2, 5, 1])
-    exact = Arrangement.of(lengths, padded=False, device=torch.device("cpu"))
-    assert exact.rows.tolist() == [2, 0, 7, 3, 1, 4, 5, 6]
+    exact = Packing.of(lengths, padded=False, device=torch.device("cpu"))
+    assert exact.tokens.tolist() == [2, 0, 7, 3, 1, 4, 5, 6]
     assert exact.batch_sizes.tolist() == [3, 2, 1, 1, 1]
     assert exact.blocks() == [(1, 3), (1, 2), (3, 1)]
-    padded = Arrangement.of(lengths, padded=True, device=torch.device("cpu"))
+    padded = Packing.of(lengths, padded=True, device=torch.device("cpu"))
     assert padded.batch_sizes.tolist() == [3] * 5
-    assert padded.rows[padded.places].tolist() == list(range(8))
-    assert padded.rows.view(5, 3)[:, 2].tolist() == [7] * 5
+    assert padded.tokens[padded.rows].tolist() == list(range(8))
+    assert padded.tokens.view(5, 3)[:, 2].tolist() == [7] * 5
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))

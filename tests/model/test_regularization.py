@@ -83,7 +83,7 @@ def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell
     model = build(settings, V, 1, layout).double()
     ids = random_batch(3, LENGTHS, V).inputs.numpy()
     noise = noise_of(LENGTHS, ids, locked=locked)
-    batch, state = random_batch(3, LENGTHS, V, noise=noise), model.recurrence.zero_state(len(LENGTHS))
+    batch, state = random_batch(3, LENGTHS, V, dropout_hashes=noise), model.recurrence.zero_state(len(LENGTHS))
     ones = [torch.ones(sum(LENGTHS), width).double() for width in (4, 5, 7)]
     by_hand = Masks(
         [dropout(one, noise.rows, place, settings.dropped_before(place)) for place, one in enumerate(ones)],
@@ -107,7 +107,7 @@ def test_each_measure_acts_in_training_and_not_in_use(name, layout):
     for model in (plain, dropping):
         model.embedding.weight.data.mul_(10)
     batch = random_batch(3, LENGTHS, V)
-    noisy = random_batch(3, LENGTHS, V, noise=noise_of(LENGTHS, batch.inputs.numpy()))
+    noisy = random_batch(3, LENGTHS, V, dropout_hashes=noise_of(LENGTHS, batch.inputs.numpy()))
     assert dropping.settings.noisy and not plain.settings.noisy
     assert abs(plain(batch)[0].nll - dropping(noisy)[0].nll) > 1e-4
     assert plain(batch)[0].nll == dropping(batch)[0].nll == plain(noisy)[0].nll
