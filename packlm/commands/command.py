@@ -136,7 +136,7 @@ class Group(click.Group):
         file, settings, others = configuration.split_arguments(args)
         if others and others[0] in own_options:
             return others
-        if not others or others[0].startswith("-"):
+        if not others or (self.default and others[0].startswith("-")):
             others.insert(0, self.default or "--help")
         return [*others, *(["--config", str(file)] if file else []), *settings]
 
@@ -166,10 +166,9 @@ def _invoke(cli: click.Command, program: str) -> None:
 def _usage_message(error: click.UsageError) -> str:
     """What is wrong with an option or argument, in one line, with the option that was meant."""
     context, message = error.ctx, error.format_message().rstrip(".")
-    assert context is not None
-    if isinstance(error, click.NoSuchOption):
+    if isinstance(error, click.NoSuchOption) and context:
         message = f"unknown option {error.option_name!r}; {_option_hint(error.option_name, context)}"
-    return f"{message[0].lower()}{message[1:]}; see `{context.command_path} --help`"
+    return f"{message[0].lower()}{message[1:]}" + (f"; see `{context.command_path} --help`" if context else "")
 
 
 def _option_hint(name: str, context: click.Context) -> str:

@@ -1,10 +1,11 @@
-"""The command: what is asked of it, what it says, and what it records."""
+"""The commands of preprocessing: what they accept, print, and record."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,101 +14,113 @@ import pyarrow.parquet as pq
 import pytest
 
 from packlm import dataset
-from packlm.base.errors import PacklmError, RequestError
+from packlm.commands import ConfigArguments
 from packlm.config import Config
 from packlm.dataset import Manifest
 from packlm.text.encoder import Encoder
 from preprocess import cli as command
-from preprocess import inspect_dataset
+from preprocess import inspect_dataset, record
 from preprocess.build import stage as building
 from tests.small_corpus import rows, tree
 
 Make = Callable[..., tuple[Path, Manifest]]
+Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs the command with these words, in this process."""
+def run(command_line: Run) -> Run:
+    """Runs `python -m preprocess WORDS` in this process: (exit status, standard output, standard error)."""
+    return partial(command_line, "preprocess")
 
-    def run(*words: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["preprocess", *map(str, words)])
-        command.main()
 
-    return run
+@pytest.fixture
+def dataset_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder has a folder `d` that passes for a dataset."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "manifest.json").write_text("{}")
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("words", "verb", "options", "arguments"),
     [
-        ("", command.Arguments("build", None, [])),
-        ("build --rebuild", command.Arguments("build", None, [], flags={"--rebuild"})),
-        ("--corpus.train a --rebuild", command.Arguments("build", None, ["--corpus.train", "a"], flags={"--rebuild"})),
-        ("verify d", command.Arguments("verify", None, [], ["d"])),
-        ("verify --repair d --config c", command.Arguments("verify", Path("c"), [], ["d"], {"--repair"})),
-        ("--config c verify d --repair", command.Arguments("verify", Path("c"), [], ["d"], {"--repair"})),
-        ("inspect d --rows 5 --view=fixed", command.Arguments("inspect", None, [], ["d"], values={"--rows": "5", "--view": "fixed"})),
-        ("push --private d me/x", command.Arguments("push", None, [], ["d", "me/x"], {"--private"})),
+        ("", "build", {"rebuild": False}, ConfigArguments()),
+        ("build --rebuild", "build", {"rebuild": True}, ConfigArguments()),
+        ("--corpus.train a --rebuild", "build", {"rebuild": True}, ConfigArguments(None, ("--corpus.train", "a"))),
+        ("verify d", "verify", {"folder": Path("d"), "repair": False}, ConfigArguments()),
+        ("verify --repair d --config c", "verify", {"folder": Path("d"), "repair": True}, ConfigArguments(Path("c"))),
+        ("--config c verify d --repair", "verify", {"folder": Path("d"), "repair": True}, ConfigArguments(Path("c"))),
+        ("inspect d --rows 5 --view=fixed", "inspect", {"folder": Path("d"), "count": 5, "split": None, "view": "fixed"}, None),
+        ("push --private d me/x", "push", {"folder": Path("d"), "repository": "me/x", "private": True}, None),
     ],
 )
-def test_a_command_line_is_taken_apart(words: str, expected: command.Arguments) -> None:
-    assert command.read(words.split()) == expected
+def test_a_command_line_is_parsed(
+    run: Run,
+    dataset_d: None,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    verb: str,
+    options: dict[str, Any],
+    arguments: ConfigArguments | None,
+) -> None:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(command.cli.commands[verb], "callback", lambda **values: seen.append(values))
+    assert run(*words.split()) == (0, "", "")
+    assert seen == [options | ({"arguments": arguments} if arguments else {})]
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
-        ("--rebiuld", "build: unknown argument '--rebiuld'; did you mean --rebuild?"),
+        ("--rebiuld", "unknown option '--rebiuld'; did you mean --rebuild?"),
         ("verfy d", "unknown command 'verfy'; did you mean verify?"),
         ("xyz", "unknown command 'xyz'; there are build, verify, inspect, push"),
         ("inspect d --row 3", "did you mean --rows?"),
         ("inspect d --rebuild", "it belongs to build"),
-        ("inspect d --rows", "--rows needs a value"),
-        ("inspect d --rows -3", "a whole number"),
+        ("inspect d --rows", "option '--rows' requires an argument"),
+        ("inspect d --rows -3", "'--rows': -3 is not in the range x>=0"),
         ("inspect d --views", "did you mean --view?"),
-        ("verify", "verify takes DIR, got none"),
-        ("verify a b", "verify takes DIR, got a b"),
-        ("push d", "push takes DIR OWNER/NAME, got d"),
-        ("build d", "build takes no argument, got d"),
+        ("verify", "missing argument 'DIR'"),
+        ("verify d d", "got unexpected extra argument (d)"),
+        ("push d", "missing argument 'OWNER/NAME'"),
+        ("build d", "got unexpected extra argument (d)"),
         ("--zzz", "settings are given as --section.key value"),
-        ("inspect d --model.cell gru", "reads no configuration: leave out --model.cell"),
-        ("verify d --config c", "reads no configuration: leave out --config"),
+        ("inspect d --model.cell gru", "reads no configuration: remove --model.cell"),
+        ("verify d --config c", "reads no configuration without --repair: remove --config"),
         ("inspect nowhere", "nowhere: there is no such folder"),
         ("push nowhere me/x", "nowhere: there is no such folder"),
     ],
 )
-def test_nonsense_is_refused_with_a_hint(
-    run: Callable[..., None], words: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "manifest.json").write_text("{}")
-    with pytest.raises(RequestError) as caught:
-        run(*words.split())
-    assert says in str(caught.value)
+def test_a_wrong_request_is_refused_with_a_hint(run: Run, dataset_d: None, words: str, message: str) -> None:
+    status, out, err = run(*words.split())
+    assert (status, out) == (2, "") and err.startswith("error: ") and message in err and len(err.splitlines()) == 1
 
 
-def test_folders_that_are_no_datasets(run: Callable[..., None], made: Make, tmp_path: Path) -> None:
+def test_folders_that_are_not_datasets(run: Run, made: Make, tmp_path: Path) -> None:
     folder, _ = made()
-    for place, says in (
+    for path, message in (
         (folder.parent, f"no dataset here (no manifest.json); did you mean {folder}?"),
         (folder.with_name("smal"), f"there is no such folder; did you mean {folder}?"),
-        (folder / "fixed", "`python -m preprocess` makes one"),
-        (tmp_path / "elsewhere" / "deep", "there is no such folder; `python -m preprocess` makes a dataset"),
+        (folder / "fixed", "`packlm preprocess` makes one"),
+        (tmp_path / "elsewhere" / "deep", "there is no such folder; `packlm preprocess` makes a dataset"),
         (folder / "manifest.json", "there is no such folder"),
     ):
-        for words in (("verify", place), ("inspect", place), ("push", place, "me/x")):
-            with pytest.raises(RequestError) as caught:
-                run(*words)
-            assert says in str(caught.value) and str(place) in str(caught.value)
+        for words in (("verify", path), ("inspect", path), ("push", path, "me/x")):
+            status, _, err = run(*words)
+            assert status == 2 and message in err and str(path) in err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["verify", "--help"], ["help"]])
-def test_help(run: Callable[..., None], capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    run(*words)
-    said = capsys.readouterr().out
-    for name, about in command.COMMANDS.items():
-        assert name in said and all(option in said for option in (*about.flags, *about.values, *about.places))
+def test_help_lists_the_verbs_and_each_has_its_own(run: Run) -> None:
+    status, out, _ = run("--help")
+    assert status == 0 and run("-h")[1] == run("help")[1] == out
+    for verb, about in command.cli.commands.items():
+        assert f"\n  {verb} " in out
+        words = [word for parameter in about.params for word in (parameter.opts if parameter.param_type_name == "option" else [])]
+        arguments = [str(parameter.metavar) for parameter in about.params if parameter.param_type_name == "argument"]
+        said = run(verb, "--help")[1]
+        assert all(word in said for word in words + arguments) and "\nExample:\n  packlm preprocess " in said
+        assert said == run("help", verb)[1]
 
 
 def test_a_run_ends_with_its_table(settings: Callable[..., Config], capfd: pytest.CaptureFixture[str], corpus: Path) -> None:
@@ -145,16 +158,13 @@ def test_columns_are_aligned(made: Make) -> None:
 
 
 @pytest.mark.parametrize(("kind", "size"), [("bpe", 280), ("word", 30), ("character", 40)])
-def test_inspect_shows_the_first_rows(
-    run: Callable[..., None], made: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, size: int
-) -> None:
+def test_inspect_shows_the_first_rows(run: Run, made: Make, monkeypatch: pytest.MonkeyPatch, kind: str, size: int) -> None:
     monkeypatch.setattr(inspect_dataset, "LONGEST_ROW", 1000)
     folder, manifest = made(
         tokenizer__kind=kind, tokenizer__vocab_size=size, corpus__validation_fraction=0.4, corpus__on_bad_text="replace"
     )
     encoder = Encoder.load(folder)
-    run("inspect", folder, "--rows", 6)
-    said = capsys.readouterr().out
+    said = run("inspect", folder, "--rows", 6)[1]
     assert said.startswith(inspect_dataset.table(manifest))
     for split in manifest.splits:
         for view in dataset.VIEWS:
@@ -175,7 +185,7 @@ def test_inspect_shows_the_first_rows(
                     assert about.startswith(f"  row {number}: ") and f"num_targets {row['num_targets']}" in about
 
 
-def test_inspect_shows_what_is_asked_for(run: Callable[..., None], made: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_shows_what_is_asked_for(run: Run, made: Make) -> None:
     folder, _ = made(corpus__validation_fraction=0.4)
     for words, shown in (
         (("--view", "fixed"), ["train, fixed", "validation, fixed"]),
@@ -183,13 +193,11 @@ def test_inspect_shows_what_is_asked_for(run: Callable[..., None], made: Make, c
         (("--split", "train", "--view", "sentences", "--rows", 1), ["train, sentences"]),
         (("--rows", 0), []),
     ):
-        run("inspect", folder, *words)
-        sections = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if line.endswith(" rows")]
+        sections = [line.partition(":")[0] for line in run("inspect", folder, *words)[1].splitlines() if line.endswith(" rows")]
         assert sections == shown
     for words in (("--split", "tset"), ("--view", "sentense")):
-        with pytest.raises(RequestError, match=words[1]):
-            run("inspect", folder, *words)
-    assert capsys.readouterr().out == ""
+        status, out, err = run("inspect", folder, *words)
+        assert (status, out) == (2, "") and words[1] in err
 
 
 def test_any_column_is_shown_and_long_ones_are_cut(made: Make) -> None:
@@ -211,19 +219,17 @@ def test_any_column_is_shown_and_long_ones_are_cut(made: Make) -> None:
     assert second.splitlines() == ["b, sentence 1: 3 tokens; score 0.0", r"    \x1b\n", r"    \x1b│\n│<eos>"]
 
 
-def test_verify_names_what_is_damaged(run: Callable[..., None], made: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_names_damaged_files(run: Run, made: Make) -> None:
     folder, _ = made()
-    run("verify", folder)
-    assert capsys.readouterr().out == f"{folder}: every file is as it was made\n"
+    assert run("verify", folder) == (0, f"{folder}: every file matches its digest\n", "")
     path = next((folder / "fixed").iterdir())
     path.write_bytes(path.read_bytes() + b"x")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(PacklmError) as caught:
-        run("verify", folder)
-    lines = str(caught.value).splitlines()
+    status, out, err = run("verify", folder)
+    lines = err.removeprefix("error: ").splitlines()
     assert lines[0].startswith(f"{path}: expected sha256 ") and lines[1].endswith("got no such file")
     assert lines[2].startswith("2 files are damaged") and f"verify {folder} --repair" in lines[2]
-    assert caught.value.status == 1 and capsys.readouterr().out == ""
+    assert (status, out) == (1, "")
 
 
 @pytest.fixture
@@ -245,7 +251,7 @@ def test_mlflow_has_numbers_manifest_and_figures(settings: Callable[..., Config]
     config = chosen.model_copy(update={"tracking": chosen.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path}/mlflow.db"})})
     built = building.build(config)
     folder, manifest = config.dataset.dir, built.manifest
-    command.record(config, built, fresh=False)
+    record.record(config, built, fresh=False)
     client = MlflowClient(config.tracking.uri)
     run = client.get_run(json.loads((config.run.dir / "tracking.json").read_text())["stages"]["preprocess"])
     split = manifest.splits["train"]
