@@ -1,140 +1,165 @@
-"""Checkpoints: everything a training needs to go on as if it had not stopped.
+"""Checkpoints: everything that is needed to resume a training as if it had not stopped.
 
     checkpoints/step-00000400/tensors.safetensors    weights, optimizer state, averaged weights, carried states
-    checkpoints/step-00000400/state.json             position, schedule, results, and the digest of the tensors
+    checkpoints/step-00000400/state.json             format version, SHA-256 of the tensors, `TrainState`
 
-A checkpoint is written under another name and renamed when it is on the disk, so whatever is called `step-...` was whole when it got
-that name. One that was damaged since is known by its digest: a training goes on from the one before it.
+A checkpoint is written under a temporary name and renamed once it is on disk, so a folder called `step-...` was complete when it got
+that name. Later damage is detected by the digest; the training then resumes from the checkpoint before it.
 """
 
 import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.optim import Optimizer
 
-from packlm.base import files
+from packlm.base import files, json_models
 from packlm.base.errors import PacklmError
+
+from .state import TrainState
 
 log = logging.getLogger("packlm")
 
+VERSION = 2
+"""Format of the checkpoints that this version of packlm writes and reads."""
+
+
+class _Content(BaseModel, extra="forbid", strict=True):
+    """Content of `state.json`."""
+
+    version: int
+    sha256: str
+    """Of `tensors.safetensors`."""
+    state: TrainState
+
 
 def prepare(folder: Path) -> None:
-    """Makes the folder, clears what a crash left half written, and fails at once where no checkpoint could be written later."""
-    for left in folder.glob(".step-*.tmp"):
-        shutil.rmtree(left)
+    """Makes the folder and deletes unfinished checkpoints in it; fails at once if it cannot be written to."""
+    for unfinished in folder.glob(".step-*.tmp"):
+        shutil.rmtree(unfinished)
     with files.atomic(folder / ".writable"):
         pass
     (folder / ".writable").unlink()
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes the checkpoint of a step."""
-    path = folder_of(folder, step)
+def save(folder: Path, tensors: dict[str, Tensor], state: TrainState) -> None:
+    """Writes the checkpoint of step `state.step`, replacing a damaged one of the same step."""
+    path = path_of(folder, state.step)
     work = folder / f".{path.name}.tmp"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     with files.atomic(work / "tensors.safetensors") as stream:
-        stream.write(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
-    files.write_json(work / "state.json", {**state, "sha256": files.sha256(work / "tensors.safetensors")})
-    shutil.rmtree(path, ignore_errors=True)  # of a training that went on from an earlier one, because this one was damaged
+        stream.write(serialize({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    _write_state(work, state, files.sha256(work / "tensors.safetensors"))
+    shutil.rmtree(path, ignore_errors=True)
     os.rename(work, path)
     files.fsync_folder(folder)
 
 
-def amend(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Replaces the state of a checkpoint, whose tensors stay."""
-    path = folder_of(folder, step) / "state.json"
-    files.write_json(path, {**state, "sha256": files.read_json(path)["sha256"]})
+def replace_state(folder: Path, state: TrainState) -> None:
+    """Replaces the state in the checkpoint of step `state.step`; its tensors stay."""
+    path = path_of(folder, state.step)
+    _write_state(path, state, _read_state(path).sha256)
 
 
-def keep(folder: Path, step: int, last: int, best: int | None) -> None:
-    """Deletes all checkpoints but the `last` ones up to a step and the one of step `best`."""
-    there = steps(folder)
-    kept = [other for other in there if other <= step][-last:]
-    for other in set(there) - {*kept, best}:
-        shutil.rmtree(folder_of(folder, other))
+def prune(folder: Path, step: int, last: int, best: int | None) -> None:
+    """Deletes all checkpoints except the `last` ones up to `step` and that of step `best`."""
+    existing = steps(folder)
+    keep = {best, *[other for other in existing if other <= step][-last:]}
+    for other in set(existing) - keep:
+        shutil.rmtree(path_of(folder, other))
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of which there are checkpoints, in order."""
+    """The steps that have checkpoints, ascending."""
     return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
 
 
-def folder_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
+def path_of(folder: Path, step: int) -> Path:
+    """The folder of a step's checkpoint."""
     return folder / f"step-{step:08d}"
 
 
-def newest_whole(folder: Path) -> int | None:
-    """The last step whose checkpoint is not damaged, with a warning for each that is; None where there are no checkpoints.
+def latest(folder: Path) -> int | None:
+    """The step of the latest undamaged checkpoint, with a warning for each damaged one after it; None if there are no checkpoints.
 
     Raises:
-        PacklmError: there are some, and all are damaged.
+        PacklmError: every checkpoint is damaged.
     """
-    complaint = None
+    damage = None
     for step in reversed(steps(folder)):
-        complaint = damage(folder, step)
-        if complaint is None:
+        damage = find_damage(folder, step)
+        if damage is None:
             return step
-        log.warning("%s; going back to the checkpoint before it", complaint)
-    if complaint:
-        raise PacklmError(f"{folder}: no checkpoint is whole ({complaint}); start over with --rebuild")
+        log.warning("%s; falling back to the checkpoint before it", damage)
+    if damage:
+        raise PacklmError(f"{folder}: no usable checkpoint ({damage}); start over with --rebuild")
     return None
 
 
-def damage(folder: Path, step: int) -> str | None:
-    """What is wrong with the checkpoint of a step, if anything is."""
-    path = folder_of(folder, step)
+def find_damage(folder: Path, step: int) -> str | None:
+    """What is wrong with the checkpoint of a step; None if it is intact."""
+    path = path_of(folder, step)
     try:
-        expected = files.read_json(path / "state.json")["sha256"]
-    except (PacklmError, KeyError, TypeError) as error:
-        return str(error) if isinstance(error, PacklmError) else f"{path / 'state.json'}: damaged: no sha256 in it"
+        expected = _read_state(path).sha256
+    except PacklmError as error:
+        return str(error)
     tensors = path / "tensors.safetensors"
-    found = files.sha256(tensors) if tensors.is_file() else "no such file"
-    return None if found == expected else f"{tensors}: damaged: expected sha256 {expected}, got {found}"
+    actual = files.sha256(tensors) if tensors.is_file() else "no such file"
+    return None if actual == expected else f"{tensors}: damaged: expected sha256 {expected}, got {actual}"
 
 
-def load_checkpoint(folder: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the state of a step's checkpoint, which is whole."""
-    path = folder_of(folder, step)
-    state = files.read_json(path / "state.json")
-    del state["sha256"]
+def load(folder: Path, step: int) -> tuple[dict[str, Tensor], TrainState]:
+    """The tensors and the state of an undamaged checkpoint."""
+    path = path_of(folder, step)
     try:
-        return load_file(path / "tensors.safetensors"), state
+        return load_file(path / "tensors.safetensors"), _read_state(path).state
     except SafetensorError as error:
-        raise PacklmError(f"{path / 'tensors.safetensors'}: not a safetensors file ({error}); nothing else is opened") from None
+        raise PacklmError(f"{path / 'tensors.safetensors'}: not a safetensors file ({error}); other formats are not opened") from None
+
+
+def _write_state(path: Path, state: TrainState, sha256: str) -> None:
+    files.write_json(path / "state.json", {"version": VERSION, "sha256": sha256, "state": state.model_dump()})
+
+
+def _read_state(path: Path) -> _Content:
+    values = files.read_json(path / "state.json")
+    version = values.get("version") if isinstance(values, dict) else None
+    if version != VERSION:
+        raise PacklmError(f"{path / 'state.json'}: checkpoint format {version}; this version of packlm reads format {VERSION}")
+    return json_models.parse(values, _Content, path / "state.json")
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """The optimizers' state as named tensors, `optimizer number.parameter number.entry`."""
+    """The optimizers' state as tensors named `optimizer index.parameter index.entry`."""
     return {
-        f"{place}.{number}.{key}": torch.as_tensor(value)
-        for place, optimizer in enumerate(optimizers)
-        for number, entries in optimizer.state_dict()["state"].items()
+        f"{index}.{parameter}.{key}": torch.as_tensor(value)
+        for index, optimizer in enumerate(optimizers)
+        for parameter, entries in optimizer.state_dict()["state"].items()
         for key, value in entries.items()
         if value is not None
     }
 
 
 def restore_optimizers(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Gives the optimizers back what `optimizer_tensors` took."""
+    """Loads what `optimizer_tensors` returned."""
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for name, tensor in tensors.items():
-        place, number, key = name.split(".", 2)
-        states[int(place)].setdefault(int(number), {})[key] = tensor
+        index, parameter, key = name.split(".", 2)
+        states[int(index)].setdefault(int(parameter), {})[key] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Puts `prefix.` before every name."""
+    """The tensors, with `prefix.` before every name."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 

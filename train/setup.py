@@ -1,4 +1,4 @@
-"""What a training opens: its batches, its validation split, and the weights it starts from."""
+"""What a training opens: the plan of its batches, the validation split, the latest checkpoint, and the weights of another model."""
 
 import logging
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 
 from packlm import dataset, tracking
 from packlm.base.errors import RequestError
+from packlm.batches.stream_plan import StreamPlan
 from packlm.config import Config
 from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
@@ -15,31 +16,41 @@ from packlm.model import folder as model_folder
 from packlm.model.language_model import LanguageModel
 
 from . import checkpoint
-from .batches import build as plans
 from .batches.plan import Plan
+from .batches.row_plan import RowPlan
+from .batches.sentence_plan import SentencePlan
 
 log = logging.getLogger("packlm")
 
 SHAPE = ("cell", "layers", "hidden", "embedding", "tied")
-"""The settings of a model that its weights depend on; what is dropped may change."""
+"""Settings of `model` that decide the shapes of the weights; the others, such as dropout, may differ from those of `train.init`."""
 
 
 def open_plan(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> Plan:
-    """The batches of `train.segments`."""
-    settings, folder = config.train, config.dataset.dir
+    """The plan of `train.segments` over the training split.
+
+    Raises:
+        RequestError: the settings do not work with this dataset or number of ranks.
+    """
+    settings, folder, seed = config.train, config.dataset.dir, config.run.seed
+    if settings.segments == "sentences":
+        sentences = Sentences.open(folder, manifest, "train")
+        return SentencePlan(sentences, settings.global_batch_tokens, seed, settings.on_overlong)
+    if settings.segments == "rows":
+        return RowPlan(Stream.open(folder, manifest, "train"), manifest.length, settings.global_batch_tokens, seed)
     parts = settings.bitwise or ranks.world * settings.accumulate
-    if settings.segments == "streams" and parts > settings.streams:
-        what = f"{parts} parts of a batch" if parts > ranks.world else f"{ranks.world} processes"
-        raise RequestError(f"train.streams: {settings.streams} streams for {what}; each needs one of its own")
-    sentences = Sentences.open(folder, manifest, "train") if settings.segments == "sentences" else None
-    stream = Stream.open(folder, manifest, "train") if sentences is None else None
-    return plans.build(settings, sentences, stream, manifest.length, config.run.seed)
+    if parts > settings.streams:
+        readers = f"{parts} parts of a batch" if parts > ranks.world else f"{ranks.world} processes"
+        raise RequestError(f"train.streams: {settings.streams} streams for {readers}; each needs at least one")
+    stream = Stream.open(folder, manifest, "train")
+    window_seed = seed if settings.window_drawn else None
+    return StreamPlan.even(stream, settings.streams, settings.window, settings.reset == "document", window_seed)
 
 
 def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | None:
-    """The validation split, to be measured with the context that the model is trained with unless `evaluate.context` says otherwise."""
+    """The validation split, measured with the context of the training unless `evaluate.context` says otherwise; None if there is none."""
     if "validation" not in manifest.splits:
-        log.warning("the dataset has no validation split: the last weights are kept, whatever they are worth")
+        log.warning("no validation split: training keeps the last weights, without knowing whether they are the best")
         return None
     trained = model_folder.trained_context(config.train.segments, config.train.reset)
     context = resolve_context(config.evaluate.context, trained)
@@ -47,33 +58,33 @@ def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | 
     return Validation(*views, context, config.evaluate.streams, config.evaluate.batch_tokens)
 
 
-def checkpoint_of_all(folder: Path, ranks: Ranks) -> int | None:
-    """All ranks: the checkpoint to go on from, which rank 0 finds; None where there is none."""
-    step = checkpoint.newest_whole(folder) if ranks.first else None
-    ranks.barrier()  # however long that takes
-    found = int(ranks.sum(np.array([0.0 if step is None else step + 1.0]))[0]) - 1
-    return found if found >= 0 else None
+def latest_checkpoint(folder: Path, ranks: Ranks) -> int | None:
+    """All ranks: the step of the checkpoint to resume from, which rank 0 looks for; None if there is none."""
+    step = checkpoint.latest(folder) if ranks.first else None
+    ranks.barrier()  # digests of large checkpoints may take longer than the timeout of a collective
+    shared = int(ranks.sum(np.array([0.0 if step is None else step + 1.0]))[0]) - 1
+    return shared if shared >= 0 else None
 
 
-def take_weights(model: LanguageModel, config: Config, manifest: dataset.Manifest, ranks: Ranks) -> None:
-    """All ranks: gives the model the weights of `train.init`, which rank 0 opens.
+def load_initial_weights(model: LanguageModel, config: Config, manifest: dataset.Manifest, ranks: Ranks) -> None:
+    """All ranks: loads the weights of the model `train.init`, which rank 0 opens and broadcasts.
 
     Raises:
-        RequestError: no model there, of another shape, or of another tokenizer than the dataset's.
+        RequestError: there is no such model, or its shape or tokenizer is another.
     """
     if ranks.first:
         address = config.train.init
         folder = tracking.folder_of(address, config.tracking)
-        found, about = model_folder.load(folder)
-        if about.tokenizer != manifest.digests["tokenizer"]:
+        source, info = model_folder.load(folder)
+        if info.tokenizer != manifest.digests["tokenizer"]:
             raise RequestError(
-                f"train.init: {address} has another tokenizer ({about.tokenizer[:16]}) than {config.dataset.dir} "
+                f"train.init: {address} has another tokenizer ({info.tokenizer[:16]}) than {config.dataset.dir} "
                 f"({manifest.digests['tokenizer'][:16]}); make the dataset with the model's: --tokenizer.kind file "
                 f"--tokenizer.file {folder}/tokenizer.json"
             )
-        own, its = (settings.model_dump(include=set(SHAPE)) for settings in (model.settings, found.settings))
-        if differing := [f"model.{key} = {its[key]!r}, here {own[key]!r}" for key in SHAPE if own[key] != its[key]]:
+        here, there = (settings.model_dump(include=set(SHAPE)) for settings in (model.settings, source.settings))
+        if differing := [f"model.{key} = {there[key]!r}, here {here[key]!r}" for key in SHAPE if here[key] != there[key]]:
             raise RequestError(f"train.init: {address} has another shape: {'; '.join(differing)}")
-        model_folder.restore_weights(model, model_folder.weights_of(found), folder)
-    ranks.barrier()  # fetching may take long
+        model_folder.restore_weights(model, model_folder.weights_of(source), folder)
+    ranks.barrier()  # a download may take longer than the timeout of a collective
     ranks.share_first(model)

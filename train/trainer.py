@@ -269,7 +269,7 @@ class Trainer:
         skipped = self.precision.may_skip and not math.isfinite(norm)
         if not math.isfinite(nll) or not (math.isfinite(norm) or skipped):
             raise self.not_finite(nll / tokens, norm)
-        lr = self.schedule.lr(state.step, state.epoch) * parts[0].segments.lr_share
+        lr = self.schedule.lr(state.step, state.epoch, parts[0].segments.window)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
             group["lr"] = lr
         self.precision.step(self.optimizers, skipped)
@@ -288,11 +288,11 @@ class Trainer:
     def load_part(self, part: int) -> Part:
         """A part of the next global batch; a dummy if it has no segments."""
         state, model = self.state, self.config.model
-        noise = (self.config.run.seed, state.step, model.locked) if model.noisy else None
+        dropout = (self.config.run.seed, state.step, model.locked) if model.has_dropout else None
         segments = self.plan.share(state.epoch, state.step_in_epoch, part, self.reduction.num_parts)
         is_dummy = len(segments.targets) == 0
         segments = dummy(segments) if is_dummy else segments
-        return Part(segments, segments.batch(self.ranks.device, noise), is_dummy)
+        return Part(segments, segments.batch(self.ranks.device, dropout), is_dummy)
 
     def not_finite(self, loss: float, norm: float) -> PacklmError:
         """The error for an update that is not finite, which is not made; rank 0 writes a file that lists the batch."""
@@ -303,7 +303,7 @@ class Trainer:
             files.write_json(path, position | {"loss": repr(loss), "gradient_norm": repr(norm), self.plan.unit: keys})
         more = f" and {len(keys) - LISTED_SEGMENTS:,} more" if len(keys) > LISTED_SEGMENTS else ""
         return PacklmError(
-            f"step {state.step + 1:,} (epoch {state.epoch}, batch {state.step_in_epoch}): loss {loss}, gradient norm {norm}; "
+            f"epoch {state.epoch + 1}, step {state.step + 1:,}: loss {loss}, gradient norm {norm}; "
             f"the update was not made. The batch: {self.plan.unit} {', '.join(map(str, keys[:LISTED_SEGMENTS]))}{more} of train ({path}). "
             "Lower train.lr or train.clip, with --rebuild or another --run.name"
         )
@@ -374,4 +374,5 @@ class Trainer:
 def dummy(segments: Segments) -> Segments:
     """A segment of one token, to be weighted with 0, in place of no segments: every part takes part in the reduction of the gradients."""
     zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
-    return replace(segments, inputs=zero, targets=zero, lengths=one, keys=zero, take=-one if len(segments.leave) else segments.take)
+    initial_streams = -one if len(segments.final_segments) else segments.initial_streams
+    return replace(segments, inputs=zero, targets=zero, lengths=one, keys=zero, initial_streams=initial_streams)

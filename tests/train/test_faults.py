@@ -18,7 +18,7 @@ from packlm import config, distributed
 from packlm.base import files
 from packlm.base.errors import PacklmError
 from train import checkpoint
-from train.export import finish
+from train.export import export
 from train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,10 +73,10 @@ def whole(made, tmp_path_factory):
 
 
 def assert_same_end(run: Path, whole: Path) -> None:
-    expected, found = (checkpoint.load_checkpoint(folder / "train" / "checkpoints", 200) for folder in (whole, run))
+    expected, found = (checkpoint.load(folder / "train" / "checkpoints", 200) for folder in (whole, run))
     assert expected[0].keys() == found[0].keys()
     assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
-    assert expected[1]["validation"] == found[1]["validation"]
+    assert expected[1].validation == found[1].validation
 
 
 @needs_proc
@@ -87,7 +87,7 @@ def test_torchrun_replaces_a_killed_rank_and_the_training_goes_on_by_itself(made
     os.kill(gang.rank(1), signal.SIGKILL)
     status, errors = gang.end()
     assert status == 0, errors
-    assert "so the others stopped" in errors and ": going on with quickstart" in errors, errors
+    assert "so the others stopped" in errors and "resuming quickstart from step" in errors, errors
     assert_same_end(tmp_path, whole)
 
 
@@ -97,11 +97,11 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_of_the_last_step_within_twenty_
     gang.wait_for_step(30)
     gang.process.terminate()
     status, errors = gang.end(20)
-    assert status != 0 and "the same command goes on" in errors
+    assert status != 0 and "resume by running the same command again" in errors
     last = json.loads((tmp_path / "train" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    assert checkpoint.newest_whole(tmp_path / "train" / "checkpoints") == last < 200
+    assert checkpoint.latest(tmp_path / "train" / "checkpoints") == last < 200
     status, errors = Gang(made[0], tmp_path).end()
-    assert status == 0 and f"step {last}: going on with" in errors
+    assert status == 0 and f"resuming quickstart from step {last}" in errors
     assert_same_end(tmp_path, whole)
 
 
@@ -140,7 +140,7 @@ class UpTo(Trainer):
     """A training that dies after 25 updates, five after a checkpoint."""
 
     def update(self, stop):
-        if self.position.step == 25:
+        if self.state.step == 25:
             raise Cut
         return super().update(stop)
 
@@ -156,18 +156,18 @@ def test_a_damaged_checkpoint_is_named_and_the_training_goes_on_from_the_one_bef
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     Trainer(settings(made[0], cut), made[1], ALONE).run()
-    assert f"{path}: damaged: expected sha256" in caplog.text and "step 10: going on with" in caplog.text
-    expected, found = (checkpoint.load_checkpoint(run / "train" / "checkpoints", 30)[0] for run in (whole, cut))
+    assert f"{path}: damaged: expected sha256" in caplog.text and "resuming quickstart from step 10" in caplog.text
+    expected, found = (checkpoint.load(run / "train" / "checkpoints", 30)[0] for run in (whole, cut))
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
 def test_where_the_best_checkpoint_is_damaged_another_one_becomes_the_model(made, tmp_path, caplog):
     trainer = Trainer(settings(made[0], tmp_path, validate_every=10), made[1], ALONE)
     trainer.run()
-    best = trainer.position.best_step
-    (checkpoint.folder_of(tmp_path / "train" / "checkpoints", best) / "tensors.safetensors").unlink()
-    finish(trainer.config, made[1], trainer.position)
-    assert "the model folder gets the weights of another one" in caplog.text
+    best = trainer.state.best_step
+    (checkpoint.path_of(tmp_path / "train" / "checkpoints", best) / "tensors.safetensors").unlink()
+    export(trainer.config, made[1], trainer.state)
+    assert "exporting the weights of another checkpoint" in caplog.text
     numbers = files.read_json(tmp_path / "model" / "config.json")["numbers"]
     assert numbers["validation"]["best"]["step"] < best
 
@@ -185,12 +185,12 @@ class Touch:
 def test_a_pickle_in_a_checkpoint_is_refused_without_being_opened(made, tmp_path):
     with pytest.raises(Cut):
         UpTo(settings(made[0], tmp_path), made[1], ALONE).run()
-    folder = checkpoint.folder_of(tmp_path / "train" / "checkpoints", 20)
+    folder = checkpoint.path_of(tmp_path / "train" / "checkpoints", 20)
     (folder / "tensors.safetensors").write_bytes(pickle.dumps(Touch(tmp_path / "opened")))
     state = files.read_json(folder / "state.json") | {"sha256": files.sha256(folder / "tensors.safetensors")}
     files.write_json(folder / "state.json", state)
     with pytest.raises(PacklmError, match="not a safetensors file"):
-        Trainer(settings(made[0], tmp_path), made[1], ALONE)
+        Trainer(settings(made[0], tmp_path), made[1], ALONE).run()
     assert not (tmp_path / "opened").exists()
 
 
@@ -205,7 +205,7 @@ def test_a_full_disk_is_named_with_what_is_free_and_the_training_goes_on_when_th
             Trainer(settings(made[0], place, checkpoint_every=1), made[1], ALONE).run()
         subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
         trainer = Trainer(settings(made[0], place, checkpoint_every=1), made[1], ALONE)
-        assert trainer.position.step > 0
+        assert trainer.resume_step > 0
         trainer.run()
         assert (place / "model" / "config.json").exists()
     finally:
@@ -224,9 +224,9 @@ def test_a_tracking_server_that_does_not_answer_changes_nothing(made, tmp_path, 
         Trainer(recorded, made[1], ALONE).run()
     assert "were not sent to" in caplog.text
     Trainer(settings(made[0], tmp_path / "alone"), made[1], ALONE).run()
-    expected, found = (checkpoint.load_checkpoint(tmp_path / name / "train" / "checkpoints", 30) for name in ("alone", "recorded"))
+    expected, found = (checkpoint.load(tmp_path / name / "train" / "checkpoints", 30) for name in ("alone", "recorded"))
     assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
-    assert expected[1] | {"seconds": 0} == found[1] | {"seconds": 0}
+    assert expected[1].model_dump(exclude={"seconds"}) == found[1].model_dump(exclude={"seconds"})
 
 
 def test_nowhere_to_write_is_noticed_before_the_first_step(made, tmp_path):
@@ -235,7 +235,7 @@ def test_nowhere_to_write_is_noticed_before_the_first_step(made, tmp_path):
     trainer = Trainer(settings(made[0], tmp_path), made[1], ALONE)
     with pytest.raises(PacklmError, match=r"checkpoints/\.writable: cannot be written"):
         trainer.run()
-    assert trainer.position.step == 0
+    assert trainer.state.step == 0
 
 
 def test_a_second_training_in_a_folder_is_refused_naming_the_first(made, tmp_path):

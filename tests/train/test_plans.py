@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
+from packlm import config
 from packlm.base.errors import RequestError
 from packlm.batches.stream_plan import StreamPlan
 from packlm.dataset.views import Sentences, Stream
 from train.batches import sentence_plan
 from train.batches.row_plan import RowPlan
 from train.batches.sentence_plan import SentencePlan
+from train.optim.schedule import Schedule
 
 PARTS = (1, 2, 3, 4)
 KINDS = ("sentences", "cut", "rows", "streams", "no-reset", "drawn")
@@ -64,7 +66,7 @@ def test_an_epoch_holds_every_target_once_in_any_number_of_parts(plan, stream, p
 def test_the_segments_of_a_step_are_the_same_for_any_number_of_parts(plan, parts):
     for whole, shares in zip(all_shares(plan, 1, 3), all_shares(plan, parts, 3), strict=True):
         assert sorted(itertools.chain(*map(split, shares))) == sorted(split(whole[0]))
-        assert {share.lr_share for share in shares} == {whole[0].lr_share}
+        assert {share.window for share in shares} == {whole[0].window}
 
 
 def test_a_segment_reads_what_precedes_each_target_in_its_document(plan, sentences, stream):
@@ -79,7 +81,7 @@ def test_a_segment_reads_what_precedes_each_target_in_its_document(plan, sentenc
             elif key < len(sentences):
                 start = ends[key] - int(sentences.lengths[key])
             else:
-                sentence, offset = plan._rest[:, key - len(sentences)]
+                sentence, offset = plan._pieces[:, key - len(sentences)]
                 start = ends[sentence] - int(sentences.lengths[sentence]) + int(offset)
             assert targets == ids[start : start + len(targets)]
             assert inputs == before[start : start + len(targets)]
@@ -129,7 +131,7 @@ def test_an_overlong_sentence_is_cut_into_pieces_that_fill_the_budget(sentences,
     plan = SentencePlan(sentences, 4, seed=1, on_overlong="cut")
     long = [length for length in sentences.lengths.tolist() if length > 4]
     more = sum(-(-length // 4) - 1 for length in long)
-    assert f"{len(long)} sentences longer than train.global_batch_tokens are cut, into {more} more pieces" in caplog.text
+    assert f"cut {len(long)} sentences longer than train.global_batch_tokens (4) into {more} more pieces" in caplog.text
     assert plan.lengths.max() == 4 and len(plan.lengths) == len(sentences) + more
 
 
@@ -143,7 +145,8 @@ def test_windows_are_drawn_as_awd_draws_them_and_the_learning_rate_goes_with_the
     # Whole numbers are cut off, not rounded: half of one below the mean of the draws.
     for drawn, mean in ((lengths[~half], 69.5), (lengths[half], 34.5)):
         assert abs(drawn.mean() - mean) < 5 * 5 / len(drawn) ** 0.5 and 4 < drawn.std() < 6.5
-    assert [plan.share(0, step, 0, 1).lr_share for step in range(5)] == pytest.approx(lengths[:5] / 70)
+    schedule = Schedule(config.Train(window=70, window_drawn=True, lr=1.0, schedule="constant"), 1000)
+    assert [schedule.lr(step, 0, plan.share(0, step, 0, 1).window) for step in range(5)] == pytest.approx(lengths[:5] / 70)
     assert not np.array_equal(plan.windows(0)[:9], plan.windows(1)[:9])
 
 
@@ -153,7 +156,7 @@ def test_a_stream_is_cut_where_a_document_begins_and_what_follows_starts_from_ze
         opens = set(stream.opens.tolist())
         for step in range(plan.steps(0)):
             share = plan.share(0, step, 0, 1)
-            for key, take, length in zip(share.keys.tolist(), share.take.tolist(), share.lengths.tolist(), strict=True):
+            for key, take, length in zip(share.keys.tolist(), share.initial_streams.tolist(), share.lengths.tolist(), strict=True):
                 assert not opens & set(range(key + 1, key + length))
                 assert (take >= 0) == (step > 0 and key not in opens)
 
@@ -168,10 +171,10 @@ def test_a_stream_takes_up_the_state_that_it_left(stream, reset):
             for step in range(plan.steps(0)):
                 share = plan.share(0, step, part, parts)
                 ends = share.keys + share.lengths
-                for key, take in zip(share.keys.tolist(), share.take.tolist(), strict=True):
+                for key, take in zip(share.keys.tolist(), share.initial_streams.tolist(), strict=True):
                     assert take < 0 or left[take] == key
-                assert (step > 0 and not reset) <= bool((share.take >= 0).all())
-                for slot, segment in enumerate(share.leave.tolist()):
+                assert (step > 0 and not reset) <= bool((share.initial_streams >= 0).all())
+                for slot, segment in enumerate(share.final_segments.tolist()):
                     if segment >= 0:
                         left[slot] = int(ends[segment])
             bounds = plan.bounds[plan.streams_of(part, parts).start + 1 : plan.streams_of(part, parts).stop + 1]
@@ -192,7 +195,7 @@ def test_the_order_by_length_is_a_stable_sort_whatever_the_block(monkeypatch):
     lengths = np.random.default_rng(1).integers(1, 50, 1000).astype(np.int32)
     for block in (1, 7, 1000, 5000):
         monkeypatch.setattr(sentence_plan, "_BLOCK", block)
-        found = sentence_plan._by_length(lengths, sentence_plan._lengths_counted(lengths))
+        found = sentence_plan._sort_by_length(lengths, sentence_plan._count_lengths(lengths))
         assert found.tolist() == np.argsort(lengths, kind="stable").tolist()
 
 

@@ -50,7 +50,7 @@ def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made,
         overflow = trainer.model.projection.bias.register_hook(lambda gradient: gradient * math.inf)
         assert trainer.update(stop=False).norm is None
         assert torch.equal(trainer.model.projection.bias, before)
-        assert (trainer.position.skipped, trainer.position.step) == (1, 1)
+        assert (trainer.state.skipped, trainer.state.step) == (1, 1)
         assert trainer.precision.scaler.get_scale() == scale / 2
         overflow.remove()
         assert trainer.update(stop=False).norm > 0
@@ -58,7 +58,8 @@ def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made,
         trainer.save()
 
         again = Trainer(made_up, made[1], ranks)
-        assert (again.position.skipped, again.position.step) == (1, 2)
+        again.resume()
+        assert (again.state.skipped, again.state.step) == (1, 2)
         assert again.precision.state() == trainer.precision.state()
 
 

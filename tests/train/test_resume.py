@@ -19,24 +19,25 @@ from train import checkpoint
 from train.optim.averaging import Average
 from train.optim.optimizers import build as build_optimizers
 from train.optim.schedule import Schedule
-from train.progress.metrics import Meter, MetricsWriter
+from train.progress.metrics import Meter, MetricSums, MetricsWriter
+from train.state import TrainState
 
 
 def save(folder, step, value=0.0):
-    checkpoint.save_checkpoint(folder, step, {"model.weight": torch.full((3,), value)}, {"step": step})
+    checkpoint.save(folder, {"model.weight": torch.full((3,), value)}, TrainState(step=step))
 
 
 def test_the_latest_checkpoints_and_the_best_are_kept_and_no_other(tmp_path):
     for step in range(1, 7):
         save(tmp_path, step, float(step))
-        checkpoint.keep(tmp_path, step, 2, 3 if step >= 3 else None)
+        checkpoint.prune(tmp_path, step, 2, 3 if step >= 3 else None)
     assert checkpoint.steps(tmp_path) == [3, 5, 6]
     for step in (3, 6):
-        tensors, state = checkpoint.load_checkpoint(tmp_path, step)
-        assert state == {"step": step} and tensors["model.weight"].tolist() == [step] * 3
+        tensors, state = checkpoint.load(tmp_path, step)
+        assert state == TrainState(step=step) and tensors["model.weight"].tolist() == [step] * 3
     # What a training made after a checkpoint that it went back to is no longer its own.
     save(tmp_path, 4)
-    checkpoint.keep(tmp_path, 4, 2, 3)
+    checkpoint.prune(tmp_path, 4, 2, 3)
     assert checkpoint.steps(tmp_path) == [3, 4]
 
 
@@ -51,11 +52,11 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before_it(tmp_path, monkeypa
         patch.setattr(files, moment, crash)
         with pytest.raises(RuntimeError, match="crash"):
             save(tmp_path, 2, value=2.0)
-    assert checkpoint.newest_whole(tmp_path) == 1
+    assert checkpoint.latest(tmp_path) == 1
     checkpoint.prepare(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     save(tmp_path, 2, value=2.0)
-    assert checkpoint.newest_whole(tmp_path) == 2
+    assert checkpoint.latest(tmp_path) == 2
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "state", "state-cut"])
@@ -63,12 +64,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, cap
     save(tmp_path, 1)
     save(tmp_path, 2)
     _damage(tmp_path / "step-00000002", damage)
-    assert checkpoint.newest_whole(tmp_path) == 1
+    assert checkpoint.latest(tmp_path) == 1
     named = "state.json: " if damage.startswith("state") else "tensors.safetensors: damaged: expected sha256"
-    assert f"step-00000002/{named}" in caplog.text and "going back to the checkpoint before it" in caplog.text
+    assert f"step-00000002/{named}" in caplog.text and "falling back to the checkpoint before it" in caplog.text
     _damage(tmp_path / "step-00000001", "flip")
-    with pytest.raises(PacklmError, match=r"no checkpoint is whole .*start over with --rebuild"):
-        checkpoint.newest_whole(tmp_path)
+    with pytest.raises(PacklmError, match=r"no usable checkpoint .*start over with --rebuild"):
+        checkpoint.latest(tmp_path)
 
 
 def _damage(folder, how):
@@ -144,9 +145,9 @@ def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
 
 
 def test_a_meter_weighs_losses_by_tokens_and_goes_on_where_it_was():
-    meter = Meter()
+    meter = Meter(MetricSums())
     meter.add(10.0, 5, 1.0, 0.5, 0.0)
-    meter = Meter(json.loads(json.dumps(meter.state())))
+    meter = Meter(MetricSums.model_validate_json(meter.sums.model_dump_json()))
     meter.add(40.0, 10, 3.0, 1.0, 0.0)
     values = meter.read()
     assert values["train/loss"] == pytest.approx(50 / 15) and values["train/gradient_norm"] == 2.0 and values["train/fill"] == 0.75

@@ -14,7 +14,7 @@ from packlm.tracking.recorder import Recorder
 from tests import made_up
 from tests.ranks import run_on_ranks
 from train import dry_run
-from train.progress.watch import Progress
+from train.progress.progress import Progress
 from train.state import TrainState
 from train.trainer import Trainer
 
@@ -40,13 +40,14 @@ def test_a_training_starts_from_a_model_folder_with_a_fresh_optimizer(made, fold
     first = model_folder.load(folder)[0]
     trainer = Trainer(settings(made[0], tmp_path / "next", init=str(folder)), made[1], ALONE)
     assert all(torch.equal(weight, other) for weight, other in zip(trainer.model.parameters(), first.parameters(), strict=True))
-    assert not trainer.optimizers[0].state and trainer.position.step == 0
+    assert not trainer.optimizers[0].state and trainer.state.step == 0
     trainer.run()
     before = json.loads((tmp_path / "next" / "train" / "metrics.jsonl").read_text().splitlines()[0])
-    assert before["validation/loss"] == pytest.approx(model_folder.read(folder).numbers["validation"]["best"]["loss"], rel=1e-6)
+    assert before["validation/loss"] == pytest.approx(model_folder.read(folder).numbers.validation["best"]["loss"], rel=1e-6)
     # Started again, it goes on from its own checkpoint.
     again = Trainer(settings(made[0], tmp_path / "next", init=str(folder), max_steps=13), made[1], ALONE)
-    assert again.position.step == 12 and not torch.equal(again.model.embedding.weight, first.embedding.weight)
+    again.resume()
+    assert again.state.step == 12 and not torch.equal(again.model.embedding.weight, first.embedding.weight)
 
 
 def start_on_ranks(data, manifest, folder) -> None:
@@ -73,8 +74,8 @@ def test_a_model_that_does_not_fit_is_refused_by_name(made, folder, tmp_path, mo
     with pytest.raises(RequestError, match="no model here"):
         Trainer(settings(made[0], tmp_path / "x", init=str(tmp_path)), made[1], ALONE)
     # A registry's address is fetched; what it gives is a folder like any other.
-    monkeypatch.setattr(tracking.reading, "_downloaded", lambda address, settings: folder if address == "models:/it@champion" else None)
-    assert Trainer(settings(made[0], tmp_path / "x", init="models:/it@champion"), made[1], ALONE).position.step == 0
+    monkeypatch.setattr(tracking.models, "_download", lambda address, settings: folder if address == "models:/it@champion" else None)
+    assert Trainer(settings(made[0], tmp_path / "x", init="models:/it@champion"), made[1], ALONE).state.step == 0
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(made, tmp_path):
@@ -82,7 +83,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(made, tmp_path):
     model = build(config.Model(hidden=8), 17, 1)
     tokens = made[1].split("train").tokens
     assert f"parameters   {sum(weight.numel() for weight in model.parameters()):,}" in text
-    assert f"{math.ceil(math.ceil(tokens / 4) / 5)} an epoch, 12 in all" in text and "20 tokens in" in text
+    assert f"{math.ceil(math.ceil(tokens / 4) / 5)} per epoch, 12 in total" in text and "20 tokens in" in text
     ids = Trainer(settings(made[0], tmp_path / "run"), made[1], ALONE).plan.share(0, 0, 0, 1)
     assert repr(" ".join("<eos>" if id == 0 else f"w{id}" for id in ids.targets[: ids.lengths[0]])) in text
     assert not (tmp_path / "run").exists()
@@ -116,10 +117,10 @@ def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_ran
 
 def test_a_restart_replaces_the_samples_it_draws_again(tmp_path):
     for step, text in ((0, "a"), (6, "b"), (12, "c"), (6, "d")):
-        Progress(tmp_path, 1, torch.device("cpu"), TrainState(step=step), 99, Recorder(), None).samples([text])
-    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+        Progress(settings("", tmp_path), torch.device("cpu"), TrainState(step=step), 99, Recorder(), None).sampled([text])
+    lines = [json.loads(line) for line in (tmp_path / "train" / "samples.jsonl").read_text().splitlines()]
     assert [(line["step"], line["text"]) for line in lines] == [(0, "a"), (6, "d")]
-    page = (tmp_path / "samples.html").read_text()
+    page = (tmp_path / "train" / "samples.html").read_text()
     assert "<td>d</td>" in page and "<td>b</td>" not in page and "<td>c</td>" not in page
 
 

@@ -50,7 +50,7 @@ class Interrupted(Trainer):
     at = -1
 
     def update(self, stop):
-        if self.position.step == self.at and self.ranks.rank == self.ranks.world - 1:
+        if self.state.step == self.at and self.ranks.rank == self.ranks.world - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().update(stop)
 
@@ -64,7 +64,7 @@ def train_once(ranks: distributed.Ranks, made: config.Config, stops: tuple[int, 
         with pytest.raises(Stopped):
             trainer.run()
         # All ranks stop after the same update: at the latest the one after the signal.
-        assert stop < trainer.position.step <= stop + 2
+        assert stop < trainer.state.step <= stop + 2
     Trainer(made, manifest, ranks).run()
 
 
@@ -97,7 +97,7 @@ def metrics(run: Path, *without: str) -> list[dict]:
 
 
 def tensors(run: Path, step: int = 24) -> dict[str, torch.Tensor]:
-    return checkpoint.load_checkpoint(run / "train" / "checkpoints", step)[0]
+    return checkpoint.load(run / "train" / "checkpoints", step)[0]
 
 
 def assert_alike(one: Path, other: Path, relative: float) -> None:
@@ -155,9 +155,9 @@ def test_a_stopped_training_ends_bit_for_bit_as_an_undisturbed_one(runs, kind, w
 
 def test_nt_asgd_is_triggered_after_a_stop_as_it_is_without(runs):
     """The test above would say nothing of averaging if none began, or none before the stops."""
-    state = checkpoint.load_checkpoint(runs[1] / "nt-asgd" / "train" / "checkpoints", 24)[1]
-    begun = 24 + 1 - state["average"]["count"]
-    assert STOPS[0] < begun < 24 and len(state["average"]["losses"]) == begun // 3
+    state = checkpoint.load(runs[1] / "nt-asgd" / "train" / "checkpoints", 24)[1]
+    begun = 24 + 1 - state.average.count
+    assert STOPS[0] < begun < 24 and len(state.average.losses) == begun // 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,7 +168,7 @@ def test_training_learns_and_leaves_a_model_folder(runs, made, kind):
     assert best["loss"] < summary["validation"]["before"]["loss"]
     assert summary["steps"] == 24 and best["tokens"] == made[1].split("validation").tokens
     model, about = model_folder.load(run / "model")
-    assert about.numbers["steps"] == 24
+    assert about.numbers.steps == 24
     kept = tensors(run, best["step"])
     assert torch.equal(model.embedding.weight, kept.get("average.embedding.weight", kept["model.embedding.weight"]))
     # What the folder holds is what was validated.
@@ -205,23 +205,23 @@ class WorkerDied(Exception):
 def test_a_training_that_died_at_a_validation_makes_up_for_it(runs, made, tmp_path, monkeypatch, kind, moment):
     """Just before a validation is noted in its checkpoint, and just after it is done; at each of the validations in turn."""
     ranks, seen = distributed.Ranks(0, 1, torch.device("cpu")), set()
-    own, validate = checkpoint.amend, Trainer.validate
+    replace_state, validate = checkpoint.replace_state, Trainer.validate
 
     def die_once(step: int) -> None:
         if step not in seen:
             seen.add(step)
             raise WorkerDied
 
-    def amend(folder, step, state):
-        die_once(step)
-        own(folder, step, state)
+    def die_and_replace(folder, state):
+        die_once(state.step)
+        replace_state(folder, state)
 
     def validate_and_die(trainer):
         validate(trainer)
-        die_once(trainer.position.step)
+        die_once(trainer.state.step)
 
     if moment == "noted":
-        monkeypatch.setattr(checkpoint, "amend", amend)
+        monkeypatch.setattr(checkpoint, "replace_state", die_and_replace)
     else:
         monkeypatch.setattr(Trainer, "validate", validate_and_die)
     for _ in range(20):
@@ -302,7 +302,7 @@ def test_no_state_and_no_gradient_crosses_a_document(made, tmp_path):
     for step in range(plan.steps(0)):
         share = plan.share(0, step, 0, 1)
         firsts = share.inputs[np.cumsum(share.lengths) - share.lengths]
-        for key, take, first in zip(share.keys.tolist(), share.take, firsts, strict=True):
+        for key, take, first in zip(share.keys.tolist(), share.initial_streams, firsts, strict=True):
             assert key not in opens or (take == -1 and first == plan.stream.eos)
     # A segment is a row of its own: what precedes it in the window is not among its inputs.
     share = next(share for step in itertools.count() if len((share := plan.share(0, step, 0, 1)).lengths) > 1)
@@ -320,7 +320,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_batch(m
         trainer.model.projection.bias.data[3] = float("nan")
         before = trainer.model.embedding.weight.detach().clone()
         keys = trainer.plan.share(0, 0, 0, 1).keys.tolist()
-        named = rf"step 1 \(epoch 0, batch 0\): loss nan.*The batch: {trainer.plan.unit} {', '.join(map(str, keys[:2]))}"
+        named = rf"epoch 1, step 1: loss nan.*The batch: {trainer.plan.unit} {', '.join(map(str, keys[:2]))}"
         with pytest.raises(PacklmError, match=named):
             trainer.update(stop=False)
         assert torch.equal(before, trainer.model.embedding.weight)
@@ -351,7 +351,7 @@ def test_the_learning_rate_of_an_update_goes_with_the_length_of_its_window(made,
     with distributed.start("cpu") as ranks:
         plain = {"schedule": "constant", "momentum": 0.0, "clip": 0.0}
         trainer = Trainer(settings(made[0], tmp_path, "streams", **plain), made[1], ranks)
-    share = trainer.plan.share(0, 0, 0, 1).lr_share
+    share = trainer.plan.share(0, 0, 0, 1).window / trainer.config.train.window
     before = trainer.model.projection.bias.detach().clone()
     update = trainer.update(stop=False)
     assert share != 1.0 and update.lr == pytest.approx(0.5 * share)

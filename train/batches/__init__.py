@@ -1,0 +1,1 @@
+"""Plans: which segments each step of a training reads."""

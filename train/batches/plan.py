@@ -1,8 +1,8 @@
 """Which segments make a batch: a pure function of (seed, epoch, step).
 
-A plan knows how many steps an epoch has and names the segments of each global batch; it never asks which rank it runs on. Every kind
-of training is one plan: sentences of like length, shuffled fixed rows, or a window of every stream. A global batch is run in parts, one
-or more to a rank: `share(epoch, step, part, parts)` is one of them.
+A plan knows the number of steps of an epoch and the segments of each global batch, and nothing of ranks. Every `train.segments` is one
+plan: sentences of similar length, shuffled fixed rows, or a window of every stream. A global batch is run in parts, one or more per
+rank: `share(epoch, step, part, parts)` is one of them.
 """
 
 from typing import Protocol
@@ -14,12 +14,12 @@ class Plan(Protocol):
     """The batches of a training."""
 
     unit: str
-    """What the keys of its segments number."""
+    """What the keys of its segments count: sentences or targets."""
     streams: int
-    """Streams whose state is carried; 0 if none is."""
+    """Number of streams whose state is carried from step to step; 0 for none."""
 
     def steps(self, epoch: int) -> int:
-        """Global batches in an epoch."""
+        """Number of global batches in an epoch."""
         ...
 
     def streams_of(self, part: int, parts: int) -> range:
@@ -27,12 +27,12 @@ class Plan(Protocol):
         ...
 
     def share(self, epoch: int, step: int, part: int, parts: int) -> Segments:
-        """A part of what is run in a step: possibly nothing (no segments)."""
+        """The segments of one part of a global batch; there may be none."""
         ...
 
 
-class Stateless:
-    """A plan whose segments all start from zero."""
+class StatelessPlan:
+    """A plan whose segments all start from the zero state."""
 
     streams = 0
 

@@ -1,4 +1,4 @@
-"""Batches of sentences of like length."""
+"""Batches of sentences of similar length."""
 
 import itertools
 import logging
@@ -9,26 +9,31 @@ from packlm.base.errors import RequestError
 from packlm.batches.segments import Segments
 from packlm.dataset.views import Array, Sentences
 
-from .plan import Stateless
+from .plan import StatelessPlan
 
 log = logging.getLogger("packlm")
 
 
-class SentencePlan(Stateless):
-    """Sentences of like length together, about `tokens` in a global batch, in an order drawn anew each epoch.
+class SentencePlan(StatelessPlan):
+    """Groups sentences of similar length into global batches of about `tokens`; each epoch has its own random groups and order.
 
-    A global batch is dealt out like cards, longest first, so its parts are equal in tokens to one sentence and their longest sentences are
-    the longest of the batch: no part waits for another. Resident memory: 4 bytes a sentence for its place in the epoch's order, besides
-    the lengths.
+    The sentences of a global batch, sorted from the longest, go to the parts in turn. So the parts are equal in tokens to within one
+    sentence, their longest sentences are the longest of the batch, and no part waits for another. Memory: 4 bytes a sentence for the
+    order of the epoch, besides the lengths.
     """
 
     unit = "sentences"
 
     def __init__(self, sentences: Sentences, tokens: int, seed: int, on_overlong: str = "error"):
-        """`on_overlong`: what to do with sentences of more than `tokens`: error, or cut (pieces of at most `tokens`, each from zero)."""
+        """`on_overlong`: what happens to sentences of more than `tokens`: "error", or "cut" into pieces that each start from zero.
+
+        Raises:
+            RequestError: a sentence has more than `tokens`, and `on_overlong` is "error".
+        """
         self.sentences, self.seed = sentences, seed
         self.lengths = sentences.lengths
-        self._rest = np.zeros((2, 0), np.int64)
+        self._pieces = np.zeros((2, 0), np.int64)
+        """[2, N] sentence and offset in it of each piece that was cut off; their keys follow those of the sentences."""
         longest = int(sentences.lengths.max())
         if longest > tokens:
             if on_overlong == "error":
@@ -37,34 +42,35 @@ class SentencePlan(Stateless):
                     'raise it, cut such sentences with train.on_overlong = "cut", or split them in preprocessing with corpus.max_tokens'
                 )
             self._cut(tokens)
-        self._counts = _lengths_counted(self.lengths)
+        self._counts = _count_lengths(self.lengths)
         self._order = np.zeros(0, np.uint32)
-        self._bounds = _bounds(self._counts, tokens)
+        self._bounds = _batch_bounds(self._counts, tokens)
         self._epoch = -1
 
     def _cut(self, tokens: int) -> None:
-        """Sentences keep their first `tokens`; what is left of overlong ones follows as further sentences, with numbers of their own."""
-        long = np.flatnonzero(self.sentences.lengths > tokens)
-        whole = self.sentences.lengths[long].astype(np.int64)
-        pieces = [(index, np.arange(tokens, length, tokens)) for index, length in zip(long.tolist(), whole.tolist(), strict=True)]
-        starts = np.concatenate([starts for _, starts in pieces])
-        indices = np.concatenate([np.full(len(starts), index) for index, starts in pieces])
-        self._rest = np.stack([indices, starts])
-        left = np.minimum(self.sentences.lengths[indices] - starts, tokens)
-        self.lengths = np.concatenate([np.minimum(self.sentences.lengths, tokens), left.astype(np.int32)])
-        log.info("%s sentences longer than train.global_batch_tokens are cut, into %s more pieces", f"{len(long):,}", f"{len(starts):,}")
+        """Shortens sentences to their first `tokens`; the rest follows as further pieces."""
+        overlong = np.flatnonzero(self.sentences.lengths > tokens)
+        offsets = [np.arange(tokens, length, tokens) for length in self.sentences.lengths[overlong].tolist()]
+        indices, starts = np.repeat(overlong, [len(some) for some in offsets]), np.concatenate(offsets)
+        self._pieces = np.stack([indices, starts])
+        lengths = np.minimum(self.sentences.lengths[indices] - starts, tokens)
+        self.lengths = np.concatenate([np.minimum(self.sentences.lengths, tokens), lengths.astype(np.int32)])
+        log.info(
+            "cut %s sentences longer than train.global_batch_tokens (%s) into %s more pieces",
+            f"{len(overlong):,}", f"{tokens:,}", f"{len(starts):,}",
+        )  # fmt: skip
 
     def steps(self, epoch: int) -> int:
         return len(self._bounds) - 1
 
     def indices(self, epoch: int, step: int) -> Array:
-        """The sentences of a global batch, shortest first."""
+        """The sentences and pieces of a global batch, shortest first."""
         if epoch != self._epoch:
-            self._order = np.zeros(0, np.uint32)  # rather than two at a time
-            self._order = _by_length(self.lengths, self._counts)
-            shuffled = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+            self._order = np.zeros(0, np.uint32)  # frees the old order before the new one is made
+            self._order = _sort_by_length(self.lengths, self._counts)
+            generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
             for first, last in itertools.pairwise([0, *np.cumsum(self._counts).tolist()]):
-                shuffled.shuffle(self._order[first:last])
+                generator.shuffle(self._order[first:last])
             self._batches = np.random.Generator(np.random.Philox(key=[self.seed, epoch + 2**32])).permutation(self.steps(epoch))
             self._epoch = epoch
         batch = self._batches[step]
@@ -72,41 +78,43 @@ class SentencePlan(Stateless):
 
     def share(self, epoch: int, step: int, part: int, parts: int) -> Segments:
         indices = self.indices(epoch, step)
-        mine = indices[::-1][part::parts]
-        lengths, further = self.lengths[mine].astype(np.int64), mine - len(self.sentences)
-        inner = further >= 0
-        numbers, starts = mine.copy(), np.zeros(len(mine), np.int64)
-        numbers[inner], starts[inner] = self._rest[:, further[inner]]
+        keys = indices[::-1][part::parts]
+        sentences, starts = keys.copy(), np.zeros(len(keys), np.int64)
+        cut_off = keys >= len(self.sentences)
+        sentences[cut_off], starts[cut_off] = self._pieces[:, keys[cut_off] - len(self.sentences)]
+        lengths = self.lengths[keys].astype(np.int64)
         tokens = int(self.lengths[indices].sum(dtype=np.int64))
-        return Segments(*self.sentences.pieces(numbers, starts, lengths), lengths, mine, tokens, len(indices))
+        return Segments(*self.sentences.pieces(sentences, starts, lengths), lengths, keys, tokens, len(indices))
 
 
 _BLOCK = 1 << 17
-"""Sentences sorted at a time: what a sort needs besides its result stays small."""
+"""Sentences sorted at a time, which bounds the memory that a sort needs besides its result."""
 
 
-def _lengths_counted(lengths: Array) -> Array:
-    """[longest + 1] how many sentences have each length."""
+def _count_lengths(lengths: Array) -> Array:
+    """[longest + 1] number of sentences of each length."""
     blocks = (lengths[first : first + _BLOCK] for first in range(0, len(lengths), _BLOCK))
     return sum((np.bincount(block, minlength=int(lengths.max()) + 1) for block in blocks), np.zeros(int(lengths.max()) + 1, np.int64))
 
 
-def _by_length(lengths: Array, counts: Array) -> Array:
+def _sort_by_length(lengths: Array, counts: Array) -> Array:
     """[S] uint32: the sentences, shortest first, those of equal length in order (a counting sort, block by block)."""
     order = np.empty(len(lengths), np.uint32)
-    places = np.cumsum(counts) - counts
+    offsets = np.cumsum(counts) - counts  # where the next sentence of each length goes
     for first in range(0, len(lengths), _BLOCK):
         block = lengths[first : first + _BLOCK]
-        local = np.argsort(block, kind="stable")
-        values, starts, found = np.unique(block[local], return_index=True, return_counts=True)
-        order[np.repeat(places[values] - starts, found) + np.arange(len(block))] = first + local
-        places[values] += found
+        sorted_block = np.argsort(block, kind="stable")
+        values, starts, numbers = np.unique(block[sorted_block], return_index=True, return_counts=True)
+        order[np.repeat(offsets[values] - starts, numbers) + np.arange(len(block))] = first + sorted_block
+        offsets[values] += numbers
     return order
 
 
-def _bounds(counts: Array, tokens: int) -> Array:
-    """Where batches begin among the sentences sorted by length, and the last ends: batch b holds those that start within
-    [b, b + 1) * tokens, whichever of equal length come first."""
+def _batch_bounds(counts: Array, tokens: int) -> Array:
+    """Where each batch begins among the sentences sorted by length, and where the last ends.
+
+    Laid end to end in that order, batch b has the sentences that start within [b, b + 1) * tokens. Args: `counts` of each length.
+    """
     lengths = np.flatnonzero(counts)
     numbers = counts[lengths]
     ends = np.cumsum(numbers * lengths)

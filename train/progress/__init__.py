@@ -1,1 +1,1 @@
-"""What a training says while it runs: metrics, curves, samples, profiles."""
+"""What a training reports while it runs: log lines, metrics, figures, samples, profiles."""

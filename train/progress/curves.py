@@ -1,4 +1,4 @@
-"""The figure of a training: loss of training and validation against tokens."""
+"""The figure of a training: training and validation loss against tokens."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def loss_figure(metrics: Path) -> Figure:
-    """Draws the losses in a `metrics.jsonl` (nats per token, with perplexity on the right) against millions of tokens."""
+    """Plots the losses in a `metrics.jsonl` (nats per token, with perplexity on the right) against millions of tokens."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()

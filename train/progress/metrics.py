@@ -1,68 +1,68 @@
-"""What is measured on the way: averages since the last line, and the file that keeps the lines."""
+"""Metrics of a training: averages since the last line, and the file of lines."""
 
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 
 from packlm.base import files
 
 
-@dataclass
-class MetricSums:
-    """Sums over the updates since the last line, as far as they follow from the data: a checkpoint keeps them, so that the lines after a
-    restart are those of an undisturbed training."""
+class MetricSums(BaseModel, extra="forbid", strict=True):
+    """Sums over the updates since the last line. A checkpoint keeps them, so that a resumed training writes the same lines."""
 
     nll: float = 0.0
     """Summed loss, in nats."""
     tokens: int = 0
     norm: float = 0.0
-    """Sum of the gradients' norms before clipping."""
+    """Sum of the gradient norms before clipping."""
     norms: int = 0
-    """Updates that had one: all but those in which fp16 overflowed."""
+    """Updates with a gradient norm: all except those skipped because fp16 overflowed."""
     fill: float = 0.0
     updates: int = 0
 
 
 class Meter:
-    """Averages over the updates since it was last read."""
+    """Averages over the updates since the last call of `read`."""
 
-    def __init__(self, sums: Mapping[str, float] | None = None):
-        """`sums`: goes on from what `state` gave."""
-        self.sums = MetricSums(**(sums or {}))  # type: ignore[arg-type]
-        self.timed_tokens, self.waited, self.since = 0, 0.0, time.monotonic()
+    def __init__(self, sums: MetricSums):
+        """Adds to `sums`."""
+        self.sums = sums
+        self._tokens, self._data_seconds, self._since = 0, 0.0, time.monotonic()
 
-    def add(self, nll: float, tokens: int, norm: float | None, fill: float, waited: float) -> None:
-        """Adds an update: summed loss (nats) and tokens of its global batch, its gradient's norm before clipping if it has one, the share
-        of tokens in the rectangle of this rank's segments, and the seconds until its data were there."""
+    def add(self, nll: float, tokens: int, norm: float | None, fill: float, data_seconds: float) -> None:
+        """Adds an update.
+
+        Args:
+            nll: summed loss of the global batch, in nats.
+            tokens: of the global batch.
+            norm: of the gradient before clipping; None if the update was skipped.
+            fill: share of tokens in the rectangles that hold the parts of the batch.
+            data_seconds: time until the batch was ready.
+        """
         sums = self.sums
         sums.nll, sums.tokens, sums.fill, sums.updates = sums.nll + nll, sums.tokens + tokens, sums.fill + fill, sums.updates + 1
         if norm is not None:
             sums.norm, sums.norms = sums.norm + norm, sums.norms + 1
-        self.timed_tokens, self.waited = self.timed_tokens + tokens, self.waited + waited
+        self._tokens, self._data_seconds = self._tokens + tokens, self._data_seconds + data_seconds
 
     def restart_clock(self) -> None:
-        """Leaves what came before out of the speed and the waiting."""
-        self.timed_tokens, self.waited, self.since = 0, 0.0, time.monotonic()
-
-    def state(self) -> dict[str, float]:
-        """What a checkpoint keeps of it."""
-        return asdict(self.sums)
+        """Excludes the time until now from the speed, as after a validation."""
+        self._tokens, self._data_seconds, self._since = 0, 0.0, time.monotonic()
 
     def read(self) -> dict[str, float]:
-        """The averages since the last reading; starts anew."""
-        sums, seconds = self.sums, time.monotonic() - self.since
+        """The averages since the last call."""
+        sums, seconds = self.sums, time.monotonic() - self._since
         values = {
             "train/loss": sums.nll / sums.tokens,
             "train/perplexity": math.exp(min(700.0, sums.nll / sums.tokens)),
             "train/fill": sums.fill / sums.updates,
-            "train/tokens_per_second": self.timed_tokens / seconds,
-            "train/data_wait": self.waited / seconds,
+            "train/tokens_per_second": self._tokens / seconds,
+            "train/data_wait": self._data_seconds / seconds,
         }
         if sums.norms:
             values["train/gradient_norm"] = sums.norm / sums.norms
@@ -72,7 +72,7 @@ class Meter:
 
 
 def memory_mb(device: torch.device) -> float:
-    """Memory that this process holds: the most allocated so far on a GPU, what is resident where there is none; MiB."""
+    """Memory of this process in MiB: peak of allocated memory on a GPU, resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -80,11 +80,10 @@ def memory_mb(device: torch.device) -> float:
 
 
 class MetricsWriter:
-    """`metrics.jsonl`: a JSON object a line with `step`, `tokens`, `time` (Unix seconds) and values. The record of a training."""
+    """Appends to `metrics.jsonl`: a JSON object per line with `step`, `tokens`, `time` (Unix seconds) and values."""
 
     def __init__(self, path: Path, after_step: int, validated: bool):
-        """Opens the file to go on after a step, and after its validation if it is `validated`: later lines, which a restart measures again,
-        are cut off."""
+        """Opens the file to continue after a step, and after its validation if `validated`; deletes the lines that will be written anew."""
         self.path = path
         kept = []
         if path.exists() and (after_step or validated):

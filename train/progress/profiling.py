@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: torch's profiler over a few steps."""
+"""Profiles a few training steps with torch's profiler."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -11,26 +11,25 @@ from torch import profiler
 log = logging.getLogger("packlm")
 
 SKIPPED, WARM_UP, RECORDED = 5, 2, 6
-"""Steps that are passed over, that the profiler gets ready in, and that it records."""
-LONGEST = 25
-"""Operations in the table."""
+"""Steps that are not profiled, that warm the profiler up, and that are recorded."""
+TABLE_ROWS = 25
 
 
 @contextmanager
 def profile(folder: Path) -> Iterator[Callable[[], None]]:
-    """Records the steps of the block after the first few; yields what is to be called after each step.
+    """Records some steps of the block, after the first few; yields a function to call after each step.
 
-    Leaves `trace.json`, for Perfetto (ui.perfetto.dev) or chrome://tracing, and `operations.txt`, a table of the longest operations.
+    Writes `trace.json`, for Perfetto (ui.perfetto.dev) or chrome://tracing, and `operations.txt`, a table of the slowest operations.
     """
-    kinds = [profiler.ProfilerActivity.CPU] + [profiler.ProfilerActivity.CUDA] * torch.cuda.is_available()
+    activities = [profiler.ProfilerActivity.CPU] + [profiler.ProfilerActivity.CUDA] * torch.cuda.is_available()
 
-    def ready(recorded: profiler.profile) -> None:
+    def write(profile: profiler.profile) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        recorded.export_chrome_trace(str(folder / "trace.json"))
-        by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        (folder / "operations.txt").write_text(recorded.key_averages().table(sort_by=by, row_limit=LONGEST) + "\n", encoding="utf-8")
+        profile.export_chrome_trace(str(folder / "trace.json"))
+        key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        (folder / "operations.txt").write_text(profile.key_averages().table(sort_by=key, row_limit=TABLE_ROWS) + "\n", encoding="utf-8")
         log.info("profile of %d steps: %s", RECORDED, folder / "trace.json")
 
-    steps = profiler.schedule(wait=SKIPPED, warmup=WARM_UP, active=RECORDED, repeat=1)
-    with profiler.profile(activities=kinds, schedule=steps, on_trace_ready=ready) as running:
+    schedule = profiler.schedule(wait=SKIPPED, warmup=WARM_UP, active=RECORDED, repeat=1)
+    with profiler.profile(activities=activities, schedule=schedule, on_trace_ready=write) as running:
         yield running.step

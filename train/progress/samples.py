@@ -1,52 +1,69 @@
-"""A few texts drawn from the model as it is, to see at each validation what it has learned."""
+"""A few texts sampled at each validation, which show what the model has learned; in `samples.jsonl` and as a page."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from packlm import dataset
-from packlm.generation.draw import draw
+from packlm.base import files
+from packlm.generation.sampling import sample_ids
 from packlm.model import hashed_dropout
 from packlm.model.language_model import LanguageModel
 
-TOKENS = 40
+from . import samples_page
+
+MAX_TOKENS = 40
 """Length of each text."""
 
 
 class Sampler:
-    """Texts that begin after `<eos>`, drawn from the model's own distribution.
+    """Samples texts that begin after `<eos>`, from the model's distribution as it is.
 
-    The random numbers depend on the seed, the text and the place in it alone: what changes from one validation to the next is the model.
+    The random numbers are a function of seed, text and position, so from one validation to the next only the model changes.
     """
 
-    def __init__(self, folder: Path, count: int, seed: int, fresh_sentences: bool):
+    def __init__(self, folder: Path, count: int, seed: int, single_sentences: bool):
         """
         Args:
             folder: the dataset, for its tokenizer.
-            fresh_sentences: whether a sentence is all that is read at once, as in training on sentences: a text ends with it.
+            single_sentences: ends a text with its first sentence, for models trained on sentences.
         """
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.eos = self.tokenizer.get_vocab()[dataset.EOS]
-        self.count, self.seed, self.fresh = count, seed, fresh_sentences
+        self.count, self.seed, self.single_sentences = count, seed, single_sentences
 
     @torch.inference_mode()
-    def texts(self, model: LanguageModel) -> list[str]:
-        """`count` texts of at most `TOKENS` tokens."""
+    def sample(self, model: LanguageModel) -> list[str]:
+        """`count` texts of at most `MAX_TOKENS` tokens."""
         device = model.embedding.weight.device
         ids, state = torch.full((self.count,), self.eos, device=device), model.recurrence.zero_state(self.count)
-        drawn = []
-        for time in range(TOKENS):
+        sampled = []
+        for time in range(MAX_TOKENS):
             log_probs, state = model.step(ids, state)
             uniform = torch.from_numpy(hashed_dropout.uniform(self.seed, np.arange(self.count), time)).to(device)
-            ids = draw(log_probs, uniform)
-            drawn.append(ids)
-        return [self._text(row) for row in torch.stack(drawn, 1).tolist()]
+            ids = sample_ids(log_probs, uniform)
+            sampled.append(ids)
+        return [self._text(row) for row in torch.stack(sampled, 1).tolist()]
 
     def _text(self, ids: list[int]) -> str:
-        ends = [place for place, number in enumerate(ids) if number == self.eos]
-        if self.fresh:
+        ends = [position for position, id in enumerate(ids) if id == self.eos]
+        if self.single_sentences:
             ids = ids[: ends[0]] if ends else ids
-        runs = np.split(ids, ends)
-        return "\n".join(self.tokenizer.decode([int(id) for id in run if id != self.eos], skip_special_tokens=False) for run in runs)
+        sentences = np.split(ids, ends)
+        return "\n".join(
+            self.tokenizer.decode([int(id) for id in sentence if id != self.eos], skip_special_tokens=False) for sentence in sentences
+        )
+
+
+def add_samples(path: Path, step: int, perplexity: float | None, texts: list[str]) -> list[dict[str, Any]]:
+    """Adds the texts of a step to `samples.jsonl` and its page, in place of those of this and later steps; returns all rows."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and step else []
+    rows = [row for row in map(json.loads, lines) if row["step"] < step]
+    rows += [{"step": step, "perplexity": perplexity, "sample": number, "text": text} for number, text in enumerate(texts, 1)]
+    files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    files.write_text(path.with_suffix(".html"), samples_page.page(rows))
+    return rows

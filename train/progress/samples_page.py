@@ -1,4 +1,4 @@
-"""What a model wrote at each validation, as a page with a table: a row for each, so that a text is read below the one before it."""
+"""A page with the texts sampled at each validation: a row per validation, so that each text stands below its predecessor."""
 
 import html
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ th, td { border-top: 1px solid #ccc; padding: .5em .8em; text-align: left; verti
 td { overflow-wrap: anywhere }
 .number { font: .85em/1.7 sans-serif; text-align: right; white-space: nowrap }
 </style>
-<p>Each column is drawn with the same random numbers at every validation: what changes is the model.</p>
+<p>Each column is sampled with the same random numbers at every validation: only the model changes.</p>
 """
 
 
-def page(lines: Sequence[dict[str, Any]]) -> str:
-    """The page of some lines of `samples.jsonl`: `step`, `perplexity` (None without a validation split), `sample`, `text`."""
-    steps: dict[int, list[dict[str, Any]]] = {}
-    for line in lines:
-        steps.setdefault(line["step"], []).append(line)
-    columns = max(map(len, steps.values()), default=0)
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """The page of rows of `samples.jsonl`: `step`, `perplexity` (None without a validation split), `sample`, `text`."""
+    by_step: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_step.setdefault(row["step"], []).append(row)
+    columns = max(map(len, by_step.values()), default=0)
     titles = ["step", "validation perplexity", *(f"sample {number}" for number in range(1, columns + 1))]
-    rows = ["".join(f"<th>{title}</th>" for title in titles), *(_row(step, found) for step, found in steps.items())]
-    return _HEAD + "<table>\n" + "".join(f"<tr>{row}</tr>\n" for row in rows) + "</table>\n</html>\n"
+    lines = ["".join(f"<th>{title}</th>" for title in titles), *(_line(step, samples) for step, samples in by_step.items())]
+    return _HEAD + "<table>\n" + "".join(f"<tr>{line}</tr>\n" for line in lines) + "</table>\n</html>\n"
 
 
-def _row(step: int, lines: list[dict[str, Any]]) -> str:
-    perplexity = lines[0].get("perplexity")
+def _line(step: int, samples: list[dict[str, Any]]) -> str:
+    perplexity = samples[0]["perplexity"]
     numbers = f"{step:,}", f"{perplexity:,.2f}" if perplexity is not None else "-"
     cells = [f'<td class="number">{number}</td>' for number in numbers]
-    return "".join(cells + [f"<td>{html.escape(line['text'])}</td>" for line in lines])
+    return "".join(cells + [f"<td>{html.escape(sample['text'])}</td>" for sample in samples])

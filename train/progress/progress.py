@@ -1,0 +1,124 @@
+"""Reports a training on rank 0: to the log and a progress bar, to `metrics.jsonl` and `samples.jsonl`, and to MLflow."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from packlm import dataset, tracking
+from packlm.base.log import progress as progress_bar
+from packlm.config import Config
+
+from .. import record
+from ..state import TrainState, ValidationResult
+from .metrics import Meter, MetricsWriter, memory_mb
+from .samples import add_samples
+
+log = logging.getLogger("packlm")
+
+LOG_SECONDS = 60
+"""Without a terminal to show a progress bar on, a line is logged this often."""
+
+
+class Progress:
+    """Reports the updates, validations and samples of a training. Opened by `report`."""
+
+    def __init__(
+        self, config: Config, device: torch.device, state: TrainState, total_steps: int, recorder: tracking.Recorder, bar: Any
+    ):  # fmt: skip
+        self.settings, self.device, self.state, self.total_steps = config.train, device, state, total_steps
+        self.folder, self.recorder, self.bar = config.run.dir / "train", recorder, bar
+        self.meter = Meter(state.metric_sums)
+        self.metrics = MetricsWriter(self.folder / "metrics.jsonl", state.step, state.validated)
+        self._first_step = state.step
+        self._started = self._logged = time.monotonic()
+
+    def log(self, message: str, *arguments: object) -> None:
+        """Logs a message that begins with epoch and step."""
+        epoch = self.state.epoch + (self.state.step_in_epoch > 0)  # counted from 1; after the last step of an epoch it is still that one
+        log.info(f"epoch %d/%d, step %s: {message}", epoch, self.settings.epochs, f"{self.state.step:,}", *arguments)
+
+    def updated(self, lr: float, epochs: float, may_skip: bool) -> None:
+        """After each update: writes a line of metrics every `train.log_every` steps.
+
+        Args:
+            epochs: passes over the training split so far.
+            may_skip: whether the precision skips updates that overflow, so that their number is a metric.
+        """
+        state = self.state
+        self.bar.update()
+        if state.step % self.settings.log_every and state.step != self.total_steps:
+            return
+        values = self.meter.read() | {"train/lr": lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
+        values |= {"train/skipped_steps": state.skipped} if may_skip else {}
+        self.metrics.write(state.step, state.tokens, values)
+        text = (
+            f"loss {values['train/loss']:.3f}, perplexity {values['train/perplexity']:,.1f}, lr {lr:.3g}, "
+            f"{values['train/tokens_per_second']:,.0f} tokens/s, {values['train/memory_mb']:,.0f} MB"
+        )
+        self.bar.set_postfix_str(text)
+        now = time.monotonic()
+        if self.bar.disable and now > self._logged + LOG_SECONDS:
+            remaining = (now - self._started) / (state.step - self._first_step) * (self.total_steps - state.step)
+            self.log("%s, %s left", text, duration(remaining))
+            self._logged = now
+
+    def validated(self, result: ValidationResult, best: bool) -> None:
+        """After each validation."""
+        self.metrics.write(
+            self.state.step, self.state.tokens, {"validation/loss": result.loss, "validation/perplexity": result.perplexity}
+        )  # fmt: skip
+        self.log("validation perplexity %.2f%s", result.perplexity, " (best)" if best else "")
+
+    def sampled(self, texts: list[str]) -> None:
+        """After each validation: writes the sampled texts to `samples.jsonl`, `samples.html` and MLflow."""
+        path, state = self.folder / "samples.jsonl", self.state
+        result = state.validation.last if state.step else state.validation.before
+        rows = add_samples(path, state.step, result.perplexity if result else None, texts)
+        self.recorder.table("samples.json", {key: [row[key] for row in rows] for key in ("step", "perplexity", "sample", "text")})
+        self.recorder.artifact(path.with_suffix(".html"))
+
+    def ended(self) -> None:
+        """After the last update: records the final numbers and the loss curves."""
+        results: dict[str, ValidationResult] = {name: result for name, result in self.state.validation if result}
+        numbers: dict[str, float] = {f"validation/perplexity_{name}": result.perplexity for name, result in results.items()}
+        numbers |= {"train/steps": self.state.step, "train/tokens": self.state.tokens, "train/seconds": self.state.seconds}
+        self.recorder.summary(numbers)
+        from .curves import loss_figure  # matplotlib takes a second to import, and only the end needs it
+
+        self.recorder.figure("loss.png", loss_figure(self.metrics.path))
+
+
+@contextmanager
+def report(
+    config: Config, manifest: dataset.Manifest, facts: dict[str, Any], device: torch.device, state: TrainState, total_steps: int,
+    fresh: bool,
+) -> Iterator[Progress]:  # fmt: skip
+    """Opens the reports of a training for the block.
+
+    Args:
+        facts: recorded as parameters besides the settings.
+        fresh: starts a new run in MLflow, in place of that of a training that was thrown away.
+    """
+    with (
+        tracking.stage(config, "train", fresh) as recorder,
+        progress_bar(total=total_steps, initial=state.step, unit="step") as bar,
+    ):
+        recorder.params(record.inputs_of(config, manifest) | facts)
+        recorder.summary({"parameters": facts["parameters"]})
+        recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "training")
+        progress = Progress(config, device, state, total_steps, recorder, bar)
+        recorder.follow_metrics(progress.metrics.path)
+        yield progress
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `7 min`, `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if math.floor(seconds) >= 120 else f"{seconds:.0f} s"
