@@ -7,15 +7,15 @@ from packlm.model.recurrence import State
 
 
 def initial_state(zero: State, carried: State, segments: Segments) -> State:
-    """What each segment of a window starts from: its stream's state, or `zero` (that of one segment). For each layer [C, B, H]."""
-    take = torch.from_numpy(segments.take).to(zero[0].device)
-    take = torch.where(take < 0, carried[0].shape[1], take)
-    return tuple(torch.cat([own, none], 1).index_select(1, take) for own, none in zip(carried, zero, strict=True))
+    """The state that each segment of a window starts from: its stream's, or `zero` (that of one segment). For each layer [C, B, S]."""
+    indices = torch.from_numpy(segments.initial_streams).to(zero[0].device)
+    indices = torch.where(indices < 0, carried[0].shape[1], indices)
+    return tuple(torch.cat([states, start], 1).index_select(1, indices) for states, start in zip(carried, zero, strict=True))
 
 
 def next_state(carried: State, final: State, segments: Segments) -> State:
-    """What each stream carries on, cut off from the gradient: for each layer [C, S, H]."""
-    leave = torch.from_numpy(segments.leave).to(carried[0].device)
-    own = torch.arange(len(segments.leave), device=leave.device)
-    leave = torch.where(leave < 0, own, leave + len(segments.leave))
-    return tuple(torch.cat([kept, new.detach()], 1).index_select(1, leave) for kept, new in zip(carried, final, strict=True))
+    """The state that each stream carries on, detached: for each layer [C, streams, S]."""
+    indices = torch.from_numpy(segments.final_segments).to(carried[0].device)
+    streams = torch.arange(len(indices), device=indices.device)
+    indices = torch.where(indices < 0, streams, indices + len(streams))
+    return tuple(torch.cat([states, ends.detach()], 1).index_select(1, indices) for states, ends in zip(carried, final, strict=True))

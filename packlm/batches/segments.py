@@ -13,7 +13,7 @@ from packlm.model.hashed_dropout import DropoutHashes
 from packlm.model.language_model import Batch
 
 
-def _none() -> Array:
+def _empty() -> Array:
     return np.zeros(0, np.int64)
 
 
@@ -33,18 +33,18 @@ class Segments:
     """Targets of the global batch, over all its parts."""
     global_segments: int = 0
     """Segments of the global batch."""
-    take: Array = field(default_factory=_none)
-    """Streams: [B] for each segment, the stream of this part whose state it starts from, -1 to start from zero."""
-    leave: Array = field(default_factory=_none)
-    """Streams: [S] for each stream of this part, the segment whose final state it takes over, -1 to keep what it has."""
-    lr_share: float = 1.0
-    """What the learning rate of the step is multiplied by."""
+    initial_streams: Array = field(default_factory=_empty)
+    """Streams: [B] the stream (of this part) whose state each segment starts from; -1: zero."""
+    final_segments: Array = field(default_factory=_empty)
+    """Streams: [S] the segment whose final state each stream (of this part) carries on; -1: the stream keeps its state."""
+    window: int = 0
+    """Streams: length of the step's window, in targets of each stream."""
 
-    def batch(self, device: torch.device, noise: tuple[int, int, bool] | None = None) -> Batch:
-        """The segments as tensors on `device`; with the hashes for dropout of (seed, step, locked) if that is given."""
-        drawn = None
-        if noise is not None:
-            seed, step, locked = noise
-            drawn = DropoutHashes.of(seed, step, self.keys, self.lengths, self.inputs, locked).to(device)
+    def batch(self, device: torch.device, dropout: tuple[int, int, bool] | None = None) -> Batch:
+        """The segments as tensors on `device`; `dropout`: (seed, step, locked) of the hashes that decide what is dropped."""
+        dropout_hashes = None
+        if dropout is not None:
+            seed, step, locked = dropout
+            dropout_hashes = DropoutHashes.of(seed, step, self.keys, self.lengths, self.inputs, locked).to(device)
         inputs, targets = (torch.from_numpy(ids).to(device) for ids in (self.inputs, self.targets))
-        return Batch(inputs, targets, self.lengths, drawn, return_state=len(self.leave) > 0)
+        return Batch(inputs, targets, self.lengths, dropout_hashes, return_state=len(self.final_segments) > 0)

@@ -6,19 +6,18 @@ from packlm.base.errors import RequestError
 from packlm.batches.segments import Segments
 from packlm.dataset.views import Array, Stream
 
-SHORTEST, SPREAD, HALVED = 5, 5.0, 0.05
-"""Of windows drawn as AWD-LSTM draws them: the least, the standard deviation, and how often half the usual window is the mean."""
+MIN_WINDOW, STANDARD_DEVIATION, HALF_PROBABILITY = 5, 5.0, 0.05
+"""Of sampled windows, as in AWD-LSTM: the shortest, the standard deviation, and how often half of `window` is the mean."""
 
 
 class StreamPlan:
-    """A window of every stream, one after the other: truncated back-propagation through time with the state carried over.
+    """A window of every stream, one after the other: truncated back-propagation through time with carried state.
 
     Stream s of S holds targets [sN/S, (s+1)N/S) and belongs to part floor(s * parts / S). With `reset`, a window is cut where a document
     begins and what follows starts from zero, so neither state nor gradient crosses into another document.
 
-    Windows are all `window` long, or, with a `seed`, drawn as in AWD-LSTM (Merity et al. 2017, section 5): around `window`, now and then
-    around half of it, so that the states that gradients do not cross differ from epoch to epoch; the learning rate of a step goes with the
-    length of its window.
+    Windows are all `window` long, or, with a `seed`, sampled as in AWD-LSTM (Merity et al. 2017, section 5): around `window`, now and then
+    around half of it, so that the boundaries which gradients do not cross differ from epoch to epoch.
     """
 
     unit = "targets"
@@ -48,13 +47,13 @@ class StreamPlan:
         return StreamPlan(stream, bounds, window, reset=True)
 
     def windows(self, epoch: int) -> Array:
-        """[steps + 1] how far into each stream the steps of an epoch begin, and the last ends."""
+        """[steps + 1] offsets into each stream at which the steps of an epoch begin, and the last ends."""
         if self.seed is not None and epoch != self._epoch:
             generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-            least = min(SHORTEST, self.window)
-            draws = -(-self.longest // least)
-            means = np.where(generator.random(draws) < HALVED, self.window / 2, self.window)
-            ends = np.cumsum(np.maximum(least, generator.normal(means, SPREAD).astype(np.int64)))
+            shortest = min(MIN_WINDOW, self.window)
+            count = -(-self.longest // shortest)
+            means = np.where(generator.random(count) < HALF_PROBABILITY, self.window / 2, self.window)
+            ends = np.cumsum(np.maximum(shortest, generator.normal(means, STANDARD_DEVIATION).astype(np.int64)))
             self._windows = np.concatenate([[0], ends[: np.searchsorted(ends, self.longest) + 1]])
             self._epoch = epoch
         return self._windows
@@ -68,28 +67,28 @@ class StreamPlan:
 
     def share(self, epoch: int, step: int, part: int, parts: int) -> Segments:
         first, last = self.windows(epoch)[step : step + 2]
-        starts, stops = (np.minimum(self.bounds[:-1] + place, self.bounds[1:]) for place in (first, last))
+        starts, stops = (np.minimum(self.bounds[:-1] + offset, self.bounds[1:]) for offset in (first, last))
         running = starts < stops  # a stream that is one target shorter has ended
         begins, ends, owners = cut(starts[running], stops[running], self.opens)
         tokens, segments = int((stops - starts).sum()), len(begins)
 
-        own = self.streams_of(part, parts)
-        numbers = np.flatnonzero(running)[owners]  # the stream of each segment
-        mine = (numbers >= own.start) & (numbers < own.stop)
-        begins, ends, slots = begins[mine], ends[mine], numbers[mine] - own.start
-        goes_on = np.diff(slots, prepend=-1) > 0  # the first segment of its stream's window
-        goes_on &= (first > 0) & ~_among(begins, self.opens)
-        leave = np.full(len(own), -1)
-        leave[slots] = np.arange(len(begins))  # the last one of a stream stays
-        share = float(last - first) / self.window if self.seed is not None else 1.0
-        read = self.stream.read(begins, ends)
-        return Segments(*read, ends - begins, begins, tokens, segments, np.where(goes_on, slots, -1), leave, share)
+        local_streams = self.streams_of(part, parts)
+        streams = np.flatnonzero(running)[owners]  # of each segment
+        local = (streams >= local_streams.start) & (streams < local_streams.stop)
+        begins, ends, streams = begins[local], ends[local], streams[local] - local_streams.start
+        continues = np.diff(streams, prepend=-1) > 0  # the first segment of its stream's window
+        continues &= (first > 0) & ~_among(begins, self.opens)
+        initial_streams = np.where(continues, streams, -1)
+        final_segments = np.full(len(local_streams), -1)
+        final_segments[streams] = np.arange(len(begins))  # of a stream's segments the last is assigned last
+        ids = self.stream.read(begins, ends)
+        return Segments(*ids, ends - begins, begins, tokens, segments, initial_streams, final_segments, int(last - first))
 
 
 def cut(starts: Array, stops: Array, opens: Array) -> tuple[Array, Array, Array]:
-    """Cuts runs [start, stop), ascending and apart, at the `opens` inside them.
+    """Cuts runs [start, stop), ascending and disjoint, at the `opens` inside them.
 
-    Returns where the segments begin and end, and the run that each belongs to.
+    Returns where the segments begin and end, and the index of the run that each belongs to.
     """
     lows, highs = np.searchsorted(opens, starts + 1), np.searchsorted(opens, stops)
     inside = [opens[low:high] for low, high in zip(lows.tolist(), highs.tolist(), strict=True)]
@@ -100,9 +99,9 @@ def cut(starts: Array, stops: Array, opens: Array) -> tuple[Array, Array, Array]
 
 
 def _among(values: Array, opens: Array) -> Array:
-    """Which of `values` are among `opens`, ascending."""
-    places = np.searchsorted(opens, values)
-    found = np.zeros(len(values), bool)
-    inside = places < len(opens)
-    found[inside] = opens[places[inside]] == values[inside]
-    return found
+    """Whether each of `values` is among `opens`, which ascend."""
+    indices = np.searchsorted(opens, values)
+    matches = np.zeros(len(values), bool)
+    inside = indices < len(opens)
+    matches[inside] = opens[indices[inside]] == values[inside]
+    return matches

@@ -70,9 +70,9 @@ class DynamicScorer(Scorer):
             here, own = slice(place, place + length), tuple(part[:, number : number + 1] for part in state)
             one = Segments(
                 segments.inputs[here], segments.targets[here], segments.lengths[number : number + 1], segments.keys[number : number + 1],
-                leave=segments.keys[:1],
+                final_segments=segments.keys[:1],
             )  # fmt: skip
-            if segments.take[number] < 0:
+            if segments.initial_streams[number] < 0:
                 self._forget()
             scores, final = self.model.scores(one.batch(self.device), own)
             assert final is not None

@@ -164,7 +164,8 @@ def sentence_segments(sentences: Sentences, places: Array, batch: Array, batch_t
         if len(batch) == 1:
             lengths = np.minimum(lengths, batch_tokens)
         starts = np.full(len(batch), begin)
-        yield Segments(*sentences.pieces(batch, starts, lengths), lengths, places[batch] + begin, take=carried, leave=carried)
+        ids = sentences.pieces(batch, starts, lengths)
+        yield Segments(*ids, lengths, places[batch] + begin, initial_streams=carried, final_segments=carried)
 
 
 def first_targets(sentences: Sentences) -> Array:

@@ -66,7 +66,7 @@ class LanguageModel(nn.Module):
     def hidden(
         self, ids: Tensor, lengths: np.ndarray, state: State | None = None, return_state: bool = True,
         dropout_hashes: DropoutHashes | None = None,
-    ) -> tuple[Tensor, State | None]:
+    ) -> tuple[Tensor, State | None]:  # fmt: skip
         """Reads segments: ids [P], lengths [B] -> the last layer's rows [P, D], final state of each segment."""
         return self.recurrence(self.embedding, ids, lengths, state, self.layout, return_state, dropout_hashes)
 
@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
         raw, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state, batch.dropout_hashes)
         rows = raw
         if batch.dropout_hashes is not None:
-            rows = dropout(raw, batch.dropout_hashes.rows, self.settings.layers, self.settings.dropped_before(self.settings.layers))
+            rows = dropout(raw, batch.dropout_hashes.rows, self.settings.layers, self.settings.dropout_before(self.settings.layers))
         nll = loss.summed_loss(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes)
         nothing = nll.new_zeros(())
         return BatchSums(

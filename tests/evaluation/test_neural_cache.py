@@ -67,7 +67,8 @@ def test_the_probabilities_sum_to_one_and_the_entropy_is_theirs() -> None:
     targets = IDS[:20]
     inputs, everything, length = np.concatenate([[0], targets[:-1]]), chances(targets, 0), np.array([20])
     cached = CachedScorer(MODEL, SIZE, THETA, SHARE)
-    scores, _ = cached.scores(Segments(inputs, targets, length, np.zeros(1, np.int64), leave=np.zeros(1, np.int64)), cached.zero_state(1))
+    zero = np.zeros(1, np.int64)
+    scores, _ = cached.scores(Segments(inputs, targets, length, zero, final_segments=zero), cached.zero_state(1))
     for mixed, entropy in zip(everything, scores.entropies.tolist(), strict=True):
         assert sum(mixed) == pytest.approx(1)
         assert entropy == pytest.approx(-sum(chance * math.log(chance) for chance in mixed), rel=1e-9)
@@ -78,4 +79,4 @@ def test_a_sentence_by_itself_has_nothing_to_remember(engine: Engine, corpus) ->
 
     settings = config.Evaluate(cache=5, context="sentences")
     with pytest.raises(RequestError, match="--context documents or streams"):
-        measure.measure_text(engine.model, engine.about, engine.encoder, [str(corpus)], settings, ALONE)
+        measure.measure_text(engine.model, engine.info, engine.encoder, [str(corpus)], settings, ALONE)

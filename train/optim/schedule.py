@@ -1,4 +1,4 @@
-"""How the learning rate moves, and when to stop: functions of the step, the epoch and the validations so far."""
+"""The learning rate of each step, and early stopping: functions of the step, the epoch and the validations so far."""
 
 import math
 from typing import Any
@@ -7,12 +7,14 @@ from packlm import config
 
 
 class Schedule:
-    """The learning rate of each step: a linear warm-up, then `train.schedule`.
+    """A linear warm-up, then `train.schedule`.
 
     constant: `lr`. linear and cosine: down to `lr * lr_floor` at the last step, along a line or half a cosine (Loshchilov and Hutter
     2017, without restarts). inverse_sqrt: `lr * sqrt(warmup / step)` (Vaswani et al. 2017). wsd: `lr`, and a line down to `lr * lr_floor`
-    in the last `decay_share` of the steps (warm-up, stable, decay; Hu et al. 2024). plateau: times `lr_factor` for each validation that
-    brought no new best. zaremba: times `lr_factor` for each epoch from the `flat_epochs`-th on (Zaremba et al. 2014).
+    in the last `decay_share` of the steps (warm-up, stable, decay; Hu et al. 2024). plateau: times `lr_factor` for each validation without
+    improvement. zaremba: times `lr_factor` for each epoch from the `flat_epochs`-th on (Zaremba et al. 2014).
+
+    With `window_drawn`, the learning rate of a step is proportional to the length of its window (Merity et al. 2017, section 5).
     """
 
     def __init__(self, settings: config.Train, total_steps: int):
@@ -21,34 +23,45 @@ class Schedule:
         self.reductions = 0
         self.since_best = 0
 
-    def lr(self, step: int, epoch: int) -> float:
-        """The learning rate of the update after `step` others, in an epoch counted from 0."""
+    def lr(self, step: int, epoch: int, window: int = 0) -> float:
+        """The learning rate of the update that follows `step` others.
+
+        Args:
+            epoch: counted from 0.
+            window: length of the step's window of streams (`Segments.window`); 0 for other batches.
+        """
         settings = self.settings
         if step < settings.warmup_steps:
-            return settings.lr * (step + 1) / (settings.warmup_steps + 1)
-        done = min(1.0, (step - settings.warmup_steps) / max(1, self.total_steps - settings.warmup_steps))
+            lr = settings.lr * (step + 1) / (settings.warmup_steps + 1)
+        else:
+            lr = settings.lr * self._factor(step, epoch)
+        return lr * (window / settings.window) if settings.window_drawn and window else lr
+
+    def _factor(self, step: int, epoch: int) -> float:
+        """What `train.schedule` multiplies the learning rate by, after the warm-up."""
+        settings = self.settings
+        progress = min(1.0, (step - settings.warmup_steps) / max(1, self.total_steps - settings.warmup_steps))
         match settings.schedule:
             case "linear":
-                share = self._above_floor(1 - done)
+                return self._above_floor(1 - progress)
             case "cosine":
-                share = self._above_floor(0.5 * (1 + math.cos(math.pi * done)))
+                return self._above_floor(0.5 * (1 + math.cos(math.pi * progress)))
             case "inverse_sqrt":
-                share = math.sqrt(max(1, settings.warmup_steps) / max(1, step))
+                return math.sqrt(max(1, settings.warmup_steps) / max(1, step))
             case "wsd":
-                share = self._above_floor(min(1.0, (1 - done) / settings.decay_share))
+                return self._above_floor(min(1.0, (1 - progress) / settings.decay_share))
             case "plateau":
-                share = settings.lr_factor**self.reductions
+                return settings.lr_factor**self.reductions
             case "zaremba":
-                share = settings.lr_factor ** max(0, epoch + 1 - settings.flat_epochs)
+                return settings.lr_factor ** max(0, epoch + 1 - settings.flat_epochs)
             case _:
-                share = 1.0
-        return settings.lr * share
+                return 1.0
 
     def _above_floor(self, share: float) -> float:
         return self.settings.lr_floor + (1 - self.settings.lr_floor) * share
 
     def validated(self, loss: float) -> bool:
-        """Takes note of a validation; says whether it is the best so far."""
+        """Records a validation; returns whether it is the best so far."""
         if self.best is None or loss < self.best:
             self.best, self.since_best = loss, 0
             return True
@@ -59,13 +72,13 @@ class Schedule:
 
     @property
     def exhausted(self) -> bool:
-        """Whether `patience` validations in a row brought no new best."""
+        """Whether the last `patience` validations brought no improvement."""
         return 0 < self.settings.patience <= self.since_best
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The values to be saved in a checkpoint."""
         return {"best": self.best, "reductions": self.reductions, "since_best": self.since_best}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Restores the values of `state`."""
         self.best, self.reductions, self.since_best = state["best"], state["reductions"], state["since_best"]
