@@ -89,7 +89,7 @@ def test_config_command_prints_what_can_be_read_back(tmp_path: Path) -> None:
     ("words", "part"),
     [
         (["run", "--train.lr", "-1"], "train.lr: "),
-        (["run", "--rebiuld"], "unknown argument '--rebiuld'"),
+        (["run", "--rebiuld"], "unknown option '--rebiuld'"),
         (["config", "--config", "nowhere.toml"], "nowhere.toml: the configuration file cannot be read"),
         (["rnu"], "unknown command 'rnu'"),
     ],

@@ -47,7 +47,7 @@ def test_torchrun_and_python_train_the_same_model(made, tmp_path):
         (["--train.lrr", "1", "--modell.hidden", "2"], "train.lrr: there is no such setting; did you mean train.lr?"),
         (["--train.lr", "fast"], "train.lr: Input should be a valid number"),
         (["--train.clip", "inf"], "train.clip: Input should be a finite number"),
-        (["--rebiuld"], "unknown argument '--rebiuld'"),
+        (["--rebiuld"], "unknown option '--rebiuld'"),
         (["--config", "nowhere.toml"], "nowhere.toml: the configuration file cannot be read"),
         ([], "data/quickstart: no dataset here (no manifest.json); `make preprocess`"),
     ],
