@@ -1,4 +1,4 @@
-"""Configuration: typed settings, one class a section, and where their values come from."""
+"""Configuration: typed settings, one class per section, and how their values are read."""
 
 from packlm.config.corpus import Corpus
 from packlm.config.dataset import Dataset, Tokenizer

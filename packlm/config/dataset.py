@@ -1,4 +1,4 @@
-"""Settings of the sections `tokenizer` and `dataset`: what becomes of the documents."""
+"""Sections `tokenizer` and `dataset`: how documents become tokens and shards."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,26 +11,27 @@ from packlm.config.section import Section
 class Tokenizer(Section):
     kind: Literal["word", "character", "bpe", "file"] = "bpe"
     """word: see `words`. character: Unicode characters. bpe: byte-level byte-pair encoding. All three are trained on the training
-    split. file: a ready one, see `file`."""
+    split. file: a pretrained tokenizer, see `file`."""
     vocab_size: int = Field(10_000, ge=1)
-    """Most entries the vocabulary may have, special tokens included; a ready tokenizer has the size it has."""
+    """Maximum size of the vocabulary, special tokens included; ignored for a pretrained tokenizer."""
     min_count: int = Field(1, ge=1)
-    """word, character: what the training split has less often is unknown."""
+    """word, character: minimum number of occurrences in the training split; rarer ones become `<unk>`."""
     words: Literal["space", "punctuation"] = "space"
-    """What counts as a word: what stands between white space; or runs of letters, digits and underscores, and runs of other marks."""
+    """word: split at whitespace; or at whitespace and punctuation, into runs of letters, digits and underscores and runs of other
+    characters."""
     lowercase: bool = False
-    """The tokenizer turns text into lower case, in training and in use."""
+    """The tokenizer lowercases its input, in training and in use."""
     normal_form: Literal["none", "nfc", "nfd", "nfkc", "nfkd"] = "none"
-    """The Unicode normal form that the tokenizer turns text into, in training and in use."""
+    """Unicode normalization applied by the tokenizer, in training and in use."""
     sample_bytes: int = Field(200_000_000, ge=1)
-    """bpe: learns from about so much text, from documents chosen by a hash of their names; from all where there is no more."""
+    """bpe: size of the text sample that merges are learned from, in bytes; documents are selected by a hash of their names."""
     file: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)] | None = None
-    """With `kind = "file"`: a `tokenizer.json`, a SentencePiece `.model`, or `hub:NAME` for a tokenizer on the Hugging Face hub."""
+    """With `kind = "file"`: a `tokenizer.json`, a SentencePiece `.model`, or `hub:NAME` for a tokenizer on the Hugging Face Hub."""
     eos: str = "<eos>"
-    """With `kind = "file"`: the special token that ends a sentence there (`<|endoftext|>`, `</s>`); it is called `<eos>` from then on."""
+    """With `kind = "file"`: the pretrained tokenizer's end-of-sequence token (`<|endoftext|>`, `</s>`), which is used as `<eos>`."""
 
     @model_validator(mode="after")
-    def _file(self) -> "Tokenizer":
+    def _check_file(self) -> "Tokenizer":
         if (self.kind == "file") != (self.file is not None):
             raise ValueError('kind = "file" and file = "..." go together')
         return self
@@ -38,16 +39,16 @@ class Tokenizer(Section):
 
 class Dataset(Section):
     dir: Path = Path()
-    """The dataset's folder; `data/NAME` unless given."""
+    """Dataset folder. Default: `data/NAME`."""
     rows: Literal["stream", "document"] = "stream"
-    """The fixed view cuts all documents laid end to end (stream), or each document by itself (document)."""
+    """Rows of the fixed view: cut from the concatenated documents (stream), or from each document separately (document)."""
     length: int = Field(64, ge=1)
-    """Targets in a row of the fixed view."""
+    """Targets per row of the fixed view."""
     shards: int = Field(8, ge=1)
-    """Most shards a split is cut into."""
+    """Maximum number of shards per split."""
     executor: Literal["processes", "datatrove", "ray", "slurm"] = "processes"
-    """Who runs the tasks: processes of this machine, or an executor of datatrove (local, Ray, Slurm). Changes nothing in the dataset."""
+    """Where tasks run: local processes, or an executor of datatrove (local, Ray, Slurm). Does not affect the dataset."""
     workers: int | None = Field(None, ge=1)
-    """Tasks that run at a time; as many as there are processors unless given. Changes nothing in the dataset."""
+    """Number of tasks that run in parallel. Default: the number of processors. Does not affect the dataset."""
     slurm: dict[str, str | int] = Field({})
-    """With `executor = "slurm"`: what sbatch is given (`partition`, `time`, `mem_per_cpu_gb`, `qos`, ...)."""
+    """With `executor = "slurm"`: options of sbatch (`partition`, `time`, `mem_per_cpu_gb`, `qos`, ...)."""

@@ -1,4 +1,4 @@
-"""Settings of the section `evaluate`: what is measured, and in which context."""
+"""Section `evaluate`: what is evaluated, and with how much context."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -10,38 +10,36 @@ from packlm.config.section import Section
 
 class Evaluate(Section):
     split: Literal["train", "validation", "test", "all"] = "validation"
-    """The split that `serve evaluate` measures; all: each that the dataset has, one after the other."""
+    """Split to evaluate; all: every split of the dataset."""
     context: Literal["auto", "sentences", "documents", "streams"] = "auto"
-    """What precedes a prediction: its sentence alone, its document, or its stream; auto: what the model was trained with."""
+    """Context of a prediction: its sentence so far, its document so far, or its stream so far; auto: as in training."""
     streams: int = Field(1, ge=1)
-    """In how many streams the split is measured, with context streams."""
+    """With `context = "streams"`: number of parallel streams that the split is cut into."""
     batch_tokens: int = Field(8192, ge=1)
-    """Tokens run at a time; changes nothing in the numbers."""
+    """Tokens per batch. Does not affect the results."""
     baselines: bool = True
-    """Measures on the same tokens, if they are held out, what predicts without a model: all words alike, their frequencies, Kneser-Ney
-    5-grams."""
+    """Evaluates baselines on the same tokens of a held-out split: uniform, unigram and Kneser-Ney 5-gram."""
     cache: int = Field(0, ge=0)
-    """Tokens that a neural cache remembers (Grave et al. 2017): what followed there gets likelier where the text looks alike; 0: none."""
+    """Size of the neural cache in tokens (Grave et al. 2017); 0: no cache."""
     cache_theta: float = Field(0.3, ge=0)
-    """How much more alike places count in the cache than others; 0: all the same."""
+    """Flatness of the cache distribution (theta in the paper): larger values favour similar hidden states; 0: uniform."""
     cache_share: float = Field(0.1, gt=0, lt=1)
-    """The share of the probability that the cache gives out."""
+    """Weight of the cache distribution in the linear interpolation with the model (lambda in the paper)."""
     dynamic_lr: float = Field(0, ge=0)
-    """Learning rate with which the model goes on learning from the text after scoring it (dynamic evaluation, Krause et al. 2018); 0: it
-    does not."""
+    """Learning rate of dynamic evaluation (Krause et al. 2018): weights are updated on text that was already scored; 0: off."""
     dynamic_decay: float = Field(0.02, ge=0)
-    """Dynamic evaluation: how strongly weights are drawn back to the trained ones."""
+    """Dynamic evaluation: decay rate towards the trained weights (lambda in the paper)."""
     dynamic_window: int = Field(5, ge=1)
-    """Dynamic evaluation: tokens between two updates."""
+    """Dynamic evaluation: tokens per update."""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> "Evaluate":
+    def _check_combinations(self) -> "Evaluate":
         if self.cache and self.dynamic_lr:
-            raise ValueError("cache and dynamic_lr: measure one at a time")
+            raise ValueError("cache and dynamic_lr cannot be combined; set one of them to 0")
         if self.dynamic_lr and self.streams > 1:
-            raise ValueError("dynamic_lr: a model learns from one text in order; leave streams at 1")
+            raise ValueError("dynamic_lr updates the weights in text order; set streams to 1")
         return self
 
-    def splits(self, there: Iterable[str]) -> list[str]:
-        """The splits to measure of a dataset that has those given."""
-        return list(there) if self.split == "all" else [self.split]
+    def splits(self, available: Iterable[str]) -> list[str]:
+        """The splits to evaluate, of those that the dataset has."""
+        return list(available) if self.split == "all" else [self.split]

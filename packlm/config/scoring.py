@@ -1,4 +1,4 @@
-"""Settings of the sections `score`, `pairs` and `rescore`: inputs and weights of the scoring commands."""
+"""Sections `score`, `pairs` and `rescore`: inputs and weights of the scoring commands."""
 
 from typing import Annotated, Literal
 
@@ -11,38 +11,38 @@ Weight = float | Literal["tune"]
 
 class Score(Section):
     context: Literal["auto", "sentence", "document"] = "auto"
-    """What precedes a prediction in `serve score`: its sentence alone, or its document; auto: as the model was trained."""
+    """Context of a prediction: its sentence so far, or its document so far; auto: as in training."""
     rows: Literal["word", "token", "sentence"] = "word"
-    """What a row of the TSV is."""
+    """Unit of a row in the TSV output."""
     format: Literal["auto", "text", "tsv", "jsonl"] = "auto"
-    """What the input is; auto: by its name (`.tsv`, `.jsonl`, anything else is text)."""
+    """Input format; auto: from the file name (`.tsv`, `.jsonl`, anything else is text)."""
     text_field: str = "text"
-    """The column or field of the input that holds the sentence."""
+    """Column or field with the sentence."""
 
 
 class Pairs(Section):
     format: Literal["auto", "tsv", "jsonl"] = "auto"
-    """What the input of `serve pairs` is; auto: JSONL where its name ends in `.jsonl`, else TSV."""
+    """Input format; auto: JSONL if the file name ends in `.jsonl`, else TSV."""
     good: str = ""
-    """The column or field with the acceptable sentence; empty: `good`, in JSONL `sentence_good`."""
+    """Column or field with the acceptable sentence. Default: `good`, in JSONL `sentence_good`."""
     bad: str = ""
-    """The one with the other sentence; empty: `bad`, in JSONL `sentence_bad`."""
+    """Column or field with the unacceptable sentence. Default: `bad`, in JSONL `sentence_bad`."""
     group: str = ""
-    """The one by which accuracy is given apart; empty: none."""
+    """Column or field to report accuracy by; empty: no groups."""
 
 
 class Rescore(Section):
     lm_weight: Weight = "tune"
-    """What log P of a hypothesis counts for; tune: what gives the fewest word errors on the references."""
+    """Weight of the log-probability under this model; tune: minimizes word errors on the references."""
     word_bonus: Weight = 0.0
-    """What is added for each word, in nats; tune likewise."""
+    """Word insertion bonus, in nats per word; or tune."""
     old_lm_weight: Weight = 0.0
-    """What the score of the recogniser's own language model counts for, where the lists hold it apart; tune likewise."""
+    """Weight of the recogniser's own language model score, if the lists contain it separately; or tune."""
     context: int = Field(0, ge=0)
-    """Utterances of the same recording that are read before a hypothesis."""
+    """Number of preceding utterances of the same recording used as context."""
     context_from: Literal["best", "reference"] = "best"
-    """What is read of an earlier utterance: the hypothesis that won, or its reference (which flatters)."""
+    """Text of a preceding utterance: its best hypothesis, or its reference (an oracle)."""
     sign: Literal["log-prob", "cost"] = "log-prob"
-    """What a score in JSONL is: higher is better, or lower."""
+    """Meaning of scores in JSONL: log-probabilities (higher is better) or costs (lower is better)."""
     log_base: Annotated[float, Field(gt=1)] | Literal["e"] = "e"
-    """The base of the logarithm that a score in JSONL is."""
+    """Base of the logarithm of scores in JSONL."""

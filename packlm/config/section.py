@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """What all sections share: unknown keys are refused, numbers are finite, values never change."""
+    """Base class of all sections: immutable, unknown keys are errors, numbers are finite."""
 
-    # Built when first needed: the processes that others start get their settings ready made.
+    # Validators are built on first use: worker processes receive validated settings and never need them.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)

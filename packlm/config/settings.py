@@ -1,4 +1,4 @@
-"""All settings of all stages, section by section. `packlm.config.reading` reads them from files, environment and command line."""
+"""All settings of all stages, by section. `packlm.config.reading` reads them from files, the environment and the command line."""
 
 from pathlib import Path
 
@@ -16,24 +16,24 @@ from packlm.config.train import Train
 
 class Run(Section):
     name: str = Field("quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Names the run, its folder, its dataset's folder and its record in MLflow."""
+    """Name of the run; the default of `run.dir`, `dataset.dir` and `tracking.model_name`, and the name of the MLflow run."""
     dir: Path = Path()
-    """Where everything made after the dataset goes; `runs/NAME` unless given."""
+    """Output folder of all stages after preprocessing. Default: `runs/NAME`."""
     seed: int = Field(1, ge=0, lt=2**32)
-    """Seed of the first weights, the order of the batches, dropout and sampling."""
+    """Seed of weight initialization, batch order, dropout and sampling."""
 
 
 class Tracking(Section):
     uri: str = "sqlite:///mlflow.db"
-    """MLflow's store or server; an empty string records nothing."""
+    """MLflow tracking URI (store or server); empty: no tracking."""
     experiment: str = "packlm"
-    """MLflow experiment that the runs belong to."""
+    """MLflow experiment of the runs."""
     model_name: str = ""
-    """Name under which the evaluated model is registered; the run's name unless given."""
+    """Name of the registered model. Default: the name of the run."""
 
 
 class Config(Section):
-    """All settings of all stages. Make one with `resolve` or `load`."""
+    """All settings of all stages. Created by `resolve` or `load`."""
 
     run: Run = Field(default_factory=Run)
     corpus: Corpus = Field(default_factory=Corpus)
@@ -50,5 +50,5 @@ class Config(Section):
 
 
 PRECISIONS = ("full", "bf16", "int8")
-"""What a model's weights can be used in: full, as they are stored; the others as in `packlm.model.quantized`. Known without torch, so
-that a wrong one is refused before it is imported."""
+"""Precisions of a loaded model: full, as stored, or quantized by `packlm.model.quantized`. Listed here, without torch, so that a wrong
+value is an error before torch is imported."""

@@ -1,4 +1,4 @@
-"""Settings of the section `train`: batches, optimizer, schedule and length of a training."""
+"""Section `train`: batches, optimizer, schedule and length of a training."""
 
 from typing import Literal
 
@@ -9,34 +9,35 @@ from packlm.config.section import Section
 
 class Train(Section):
     segments: Literal["sentences", "rows", "streams"] = "sentences"
-    """What the state flows through: sentences and rows start from zero, streams carry their state from batch to batch."""
+    """Training sequences: sentences and rows start from a zero state, streams carry their state from batch to batch (stateful truncated
+    BPTT)."""
     layout: Literal["auto", "steps", "packed", "rectangle"] = "auto"
-    """How a batch of segments runs: through our own recurrence, as a PackedSequence, or as dense rectangles. All give the same numbers;
-    auto takes the fastest for each batch."""
+    """Kernels and memory layout of a batch: packlm's own time-step kernels, torch's on a PackedSequence, or torch's on dense rectangles.
+    All give the same results; auto selects the fastest for each batch."""
     reset: Literal["document", "none"] = "document"
-    """Streams: state is zeroed where a document begins, or never within an epoch (as is usual on Penn Treebank)."""
+    """Streams: the state is reset at every document boundary, or only at the start of an epoch (usual on Penn Treebank)."""
     streams: int = Field(20, ge=1)
-    """Streams: how many run side by side, over all processes."""
+    """Streams: number of parallel streams over all processes (the batch size of stateful training)."""
     window: int = Field(35, ge=1)
-    """Streams: time steps between two updates (truncated back-propagation through time)."""
+    """Streams: time steps per update (truncated backpropagation through time)."""
     window_drawn: bool = False
-    """Streams: windows are drawn around `window`, now and then around half of it, and the learning rate goes with their length (Merity et
-    al. 2017)."""
+    """Streams: samples the length of each window around `window`, sometimes around half of it, and scales the learning rate with it (Merity
+    et al. 2017)."""
     global_batch_tokens: int = Field(2048, ge=1)
-    """Sentences and rows: tokens in a batch, over all processes, to within a segment."""
+    """Sentences and rows: tokens per update over all processes, up to one segment."""
     on_overlong: Literal["error", "cut"] = "error"
-    """Sentences: what to do with those longer than `global_batch_tokens`: stop before the first step, or cut them into pieces that start
-    from zero; counted."""
+    """Sentences longer than `global_batch_tokens`: stop before the first step, or cut into pieces, each from a zero state (counted in the
+    log)."""
     accumulate: int = Field(1, ge=1)
-    """Passes that each process makes for an update, one after the other; a batch may be so many times larger than fits in memory."""
+    """Gradient accumulation: forward and backward passes per update in each process."""
     bitwise: int = Field(0, ge=0)
-    """Fixed parts of each batch whose gradients are added up in order, so that any number of processes that divides it trains the same to
-    the last bit, each on one thread of a processor; slower. 0: the same to rounding."""
+    """Bitwise reproducibility over numbers of processes: each batch runs in this many fixed parts, whose gradients are added in order; any
+    number of processes that divides it gives the same bits. Slower; one CPU thread per process. 0: equal up to rounding."""
     init: str = ""
-    """Model folder or registry address (`models:/NAME@champion`) whose weights to start from; from random ones unless given."""
+    """Model folder or registry address (`models:/NAME@champion`) to take initial weights from. Default: random initialization."""
     optimizer: Literal["sgd", "nt-asgd", "adamw", "rmsprop", "muon"] = "adamw"
-    """Stochastic gradient descent; the same, averaged from when validation stops improving (Merity et al. 2017); Adam with decoupled weight
-    decay; RMSprop; or Muon for the layers' matrices and Adam for everything else (Jordan et al. 2024)."""
+    """SGD; non-monotonically triggered averaged SGD (Merity et al. 2017); AdamW; RMSprop; or Muon (Jordan et al. 2024) for the weight
+    matrices of the layers with AdamW for all other parameters."""
     lr: float = Field(2e-3, gt=0)
     """Learning rate."""
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -44,64 +45,65 @@ class Train(Section):
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay."""
     nt_interval: int = Field(5, ge=1)
-    """nt-asgd: averaging begins at a validation worse than the best of all but the so many before it (the paper's n)."""
+    """nt-asgd: averaging starts at a validation worse than the best of all but the last `nt_interval` before it (n in the paper)."""
     ema: float = Field(0.0, ge=0, lt=1)
-    """Validates and keeps an exponential moving average of the weights with this decay; 0 keeps the weights themselves."""
+    """Decay of an exponential moving average of the weights, which is validated and exported; 0: no averaging."""
     clip: float = Field(0.25, ge=0)
-    """Largest norm of the gradient, scaled down to it where it is larger; 0 never scales."""
+    """Maximum gradient norm (clipping); 0: no clipping."""
     ar: float = Field(0.0, ge=0)
-    """Activation regularization: weight of the mean square of what the softmax gets (Merity et al. 2017; AWD-LSTM's alpha, 2 there)."""
+    """Activation regularization: weight of the mean square of the softmax input after dropout (Merity et al. 2017; AWD-LSTM's alpha,
+    2 there)."""
     tar: float = Field(0.0, ge=0)
-    """Temporal activation regularization: weight of the mean square of the last layer's change from one time step to the next (Merity
-    et al. 2017; AWD-LSTM's beta, 1 there)."""
+    """Temporal activation regularization: weight of the mean squared difference between consecutive outputs of the last layer (Merity et
+    al. 2017; AWD-LSTM's beta, 1 there)."""
     logits_mb: int = Field(30, ge=1)
-    """Memory (MiB) that the logits of a batch may take up at a time."""
+    """Memory limit of the logits, in MiB: the softmax runs over chunks of rows."""
     schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd", "plateau", "zaremba"] = "cosine"
-    """Learning rate over time, after the warm-up: constant; a line or half a cosine down to `lr_floor`; as 1 over the root of the steps;
-    stable until the last `decay_share`, then a line down to `lr_floor`; times `lr_factor` after every validation that brought nothing
-    better; or times `lr_factor` after every epoch from `flat_epochs` on (Zaremba et al. 2014)."""
+    """Learning-rate schedule after the warm-up. linear, cosine: decay to `lr_floor`. inverse_sqrt: 1 / sqrt(step). wsd: constant, then
+    linear decay to `lr_floor` in the last `decay_share` of the steps. plateau: times `lr_factor` after every validation without
+    improvement. zaremba: times `lr_factor` after every epoch from `flat_epochs` on (Zaremba et al. 2014)."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps in which the learning rate rises from 0, before the schedule begins."""
+    """Steps of linear warm-up from 0."""
     lr_floor: float = Field(0.01, ge=0, le=1)
-    """linear, cosine, wsd: the share of `lr` at which they end."""
+    """linear, cosine, wsd: final learning rate as a fraction of `lr`."""
     lr_factor: float = Field(0.25, gt=0, lt=1)
-    """plateau, zaremba: what the learning rate is multiplied by."""
+    """plateau, zaremba: decay factor of the learning rate."""
     flat_epochs: int = Field(4, ge=0)
-    """zaremba: epochs before the learning rate falls."""
+    """zaremba: epochs with constant learning rate before the decay."""
     decay_share: float = Field(0.2, gt=0, le=1)
-    """wsd: share of all steps in which the learning rate falls."""
+    """wsd: fraction of all steps in the decay phase."""
     patience: int = Field(0, ge=0)
-    """Stops after so many validations without a new best (early stopping); 0 never does."""
+    """Early stopping: number of validations without improvement before training stops; 0: never."""
     epochs: int = Field(1, ge=1)
-    """Passes over the training split."""
+    """Number of passes over the training split."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many updates, if that comes before the last epoch ends."""
+    """Maximum number of updates."""
     validate_every: int | None = Field(None, ge=1)
-    """Updates between two validations; at the end of every epoch unless given."""
+    """Updates between validations. Default: once per epoch."""
     checkpoint_every: int | None = Field(None, ge=1)
-    """Updates between two checkpoints, besides the one at every validation."""
+    """Updates between checkpoints, in addition to the one at every validation."""
     keep: int = Field(2, ge=1)
-    """Checkpoints kept, the latest ones, besides the best."""
+    """Number of latest checkpoints to keep, in addition to the best."""
     samples: int = Field(3, ge=0)
-    """Texts generated at every validation, from nothing, with the same random numbers each time."""
+    """Texts sampled at every validation, without a prompt and with the same random numbers each time."""
     log_every: int = Field(20, ge=1)
-    """Updates between two lines of metrics."""
+    """Updates between lines of metrics."""
     precision: Literal["float32", "float64", "medium", "bf16", "fp16"] = "float32"
-    """Arithmetic. medium: float32 tensors whose matrix products may round to bfloat16 (TF32 on GPUs). bf16, fp16: products in that
-    type, all else in float32; fp16 leaves out the updates that overflow, and counts them."""
+    """Arithmetic. medium: float32 with matrix products that may round to bfloat16 (TF32 on GPUs). bf16, fp16: autocast, with weights and
+    sums in float32; fp16 uses loss scaling, skips updates that overflow, and counts them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes GPUs where there are enough for all processes."""
+    """Training device; auto: GPUs if there is one for every process, else the CPU."""
     processes: int = Field(1, ge=1)
-    """Processes that `python -m pipeline run` and `make train` start with torchrun."""
+    """Number of processes that the pipeline starts with torchrun."""
     timeout_seconds: float = Field(600, gt=0)
-    """A process that does not answer the others for so long is given up, and the training stops."""
+    """Timeout of communication between processes; the training stops with an error that names the process."""
 
     @model_validator(mode="after")
-    def _go_together(self) -> "Train":
+    def _check_combinations(self) -> "Train":
         if self.ema and self.optimizer == "nt-asgd":
             raise ValueError("ema and optimizer = nt-asgd both average the weights; choose one")
         if self.bitwise and self.accumulate > 1:
-            raise ValueError("bitwise runs a batch in parts already; leave accumulate at 1")
+            raise ValueError("bitwise already runs each batch in parts; set accumulate to 1")
         if self.schedule == "inverse_sqrt" and not self.warmup_steps:
-            raise ValueError("schedule = inverse_sqrt falls from the end of the warm-up: give warmup_steps")
+            raise ValueError("schedule = inverse_sqrt decays from the end of the warm-up; set warmup_steps")
         return self

@@ -158,7 +158,7 @@ class RecurrentLayers(nn.Module):
         finals = []
         for number, (layer, start) in enumerate(zip(self.layers, state, strict=True)):
             if dropout_hashes is not None:
-                rows = dropout(rows, row_hashes, number, settings.dropped_before(number))
+                rows = dropout(rows, row_hashes, number, settings.dropout_before(number))
             rows, final = self._run_layer(layer, rows, start, packing, layout, dropout_hashes, number)
             finals.append(final)
         return packing.unpack(rows, finals if return_state else None)

@@ -1,4 +1,4 @@
-"""What may not come next, and what ends a generation, beside the list of all sequences."""
+"""Logits processors and stopping criteria, compared with the list of all sequences."""
 
 import re
 from functools import cache
@@ -44,7 +44,7 @@ def test_fewest_tokens() -> None:
 @pytest.mark.parametrize(("size", "stop_at_eos"), [(1, True), (2, True), (3, True), (2, False)])
 def test_no_sequence_of_tokens_comes_twice(size: int, stop_at_eos: bool) -> None:
     def may(ids: Sequence) -> bool:
-        grams = [ids[place : place + size] for place in range(len(ids) - size + 1)]
+        grams = [ids[start : start + size] for start in range(len(ids) - size + 1)]
         return len(set(grams)) == len(grams)
 
     stops = (lambda ids: ids[-1] == EOS) if stop_at_eos else (lambda ids: False)
@@ -71,7 +71,7 @@ def contains(text: str, word: str) -> bool:
 @pytest.mark.parametrize("prompt", [(EOS,), (EOS, 1)])
 @pytest.mark.parametrize("words", [["a"], ["ab"], ["a b"], ["aab", "b"], ["."], ["b."]])
 def test_no_text_contains_a_banned_word(words: list[str], prompt: Sequence) -> None:
-    """Of all sequences just those are left whose text, after the prompt's, contains none; log P is what it is without them."""
+    """Exactly the sequences remain whose text, after the prompt's, contains none; their ln P is unchanged."""
     before = text(prompt[1:])
     truth = {ids: total for ids, total in expected(prompt).items() if not any(contains(before + text(ids), word) for word in words)}
     found = all_possible(prompt, banned=words)
@@ -90,10 +90,10 @@ def test_characters_of_several_tokens() -> None:
     """The first part of a letter may turn out to be anything, and may not follow a word; a word can be spelled in parts."""
     spellings = [b"\n", b"a", b"\xc3", b"\xa9", b"\xc3\xa9", b" "]  # é in two parts, and whole
     banned = BannedWords(["a"], spellings, torch.device("cpu"))
-    after_a = banned.after(banned.after(0, 0), 1)
+    after_a = banned.next_state(banned.next_state(0, 0), 1)
     assert banned.forbidden(after_a, last=False).tolist() == [True, False, True, True, False, True]
     accented = BannedWords(["é"], spellings, torch.device("cpu"))
-    assert accented.forbidden(accented.after(0, 2), last=True).tolist() == [False, False, False, True, True, False]
+    assert accented.forbidden(accented.next_state(0, 2), last=True).tolist() == [False, False, False, True, True, False]
 
 
 def test_a_stop_string_ends_a_generation_where_the_text_contains_it() -> None:
@@ -118,7 +118,7 @@ def test_it_does_not_before_the_fewest_tokens() -> None:
     [
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens = 9 is more than max_tokens = 8"),
         ({"stop": ["a", ""]}, "an empty string"),
-        ({"banned": [" a"]}, "white space around it"),
+        ({"banned": [" a"]}, "whitespace around it"),
         ({"typical_p": 0}, "typical_p"),
         ({"min_p": 1.5}, "min_p"),
         ({"length_penalty": -1}, "length_penalty"),

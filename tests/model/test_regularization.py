@@ -86,7 +86,7 @@ def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell
     batch, state = random_batch(3, LENGTHS, V, dropout_hashes=noise), model.recurrence.zero_state(len(LENGTHS))
     ones = [torch.ones(sum(LENGTHS), width).double() for width in (4, 5, 7)]
     by_hand = Masks(
-        [dropout(one, noise.rows, place, settings.dropped_before(place)) for place, one in enumerate(ones)],
+        [dropout(one, noise.rows, place, settings.dropout_before(place)) for place, one in enumerate(ones)],
         drop_words(torch.ones(sum(LENGTHS), 1).double(), noise.words, 0.25),
         [drop_weights(torch.ones_like(layer.weight_hh_l0), noise, number, 0.5) for number, layer in enumerate(model.recurrence.layers)],
     )
@@ -108,7 +108,7 @@ def test_each_measure_acts_in_training_and_not_in_use(name, layout):
         model.embedding.weight.data.mul_(10)
     batch = random_batch(3, LENGTHS, V)
     noisy = random_batch(3, LENGTHS, V, dropout_hashes=noise_of(LENGTHS, batch.inputs.numpy()))
-    assert dropping.settings.noisy and not plain.settings.noisy
+    assert dropping.settings.has_dropout and not plain.settings.has_dropout
     assert abs(plain(batch)[0].nll - dropping(noisy)[0].nll) > 1e-4
     assert plain(batch)[0].nll == dropping(batch)[0].nll == plain(noisy)[0].nll
 
