@@ -1,6 +1,6 @@
-"""Text in any encoding becomes UTF-8 as it is read, so that everything after looks at UTF-8 alone.
+"""Transcoding to UTF-8 while text is read, so that everything after handles UTF-8 alone.
 
-What is not in the encoding becomes the byte FF, which no UTF-8 has: the rules for bad text then meet it in its document.
+What is not in the source's encoding becomes the byte FF, which never occurs in UTF-8: cleaning then finds it in its document.
 """
 
 import codecs
@@ -11,38 +11,39 @@ from packlm.base.errors import PacklmError
 
 BAD = b"\xff"
 _MARK = "packlm.mark"
-# No state, ASCII for what ASCII has, and no sequence, good or bad, that takes in a line feed. (The decoders of EUC-JP, EUC-KR and
-# GB 18030 take one in where a sequence is cut short by it.)
-_PLAIN = re.compile(r"utf-8|ascii|iso8859-\d+|cp125\d|koi8-[rtu]|gbk|gb2312|big5|big5hkscs|shift_jis|cp932|cp949|cp950")
+# Stateless supersets of ASCII in which no sequence, valid or not, swallows a line feed. (The decoders of EUC-JP, EUC-KR and GB 18030
+# swallow one that cuts a sequence short.)
+_LINE_SAFE = re.compile(r"utf-8|ascii|iso8859-\d+|cp125\d|koi8-[rtu]|gbk|gb2312|big5|big5hkscs|shift_jis|cp932|cp949|cp950")
 
 
 def codec(name: str) -> str:
-    """What Python's codec of an encoding is called; UTF-8 with a byte order mark is UTF-8, whose marks are dropped anyway."""
-    found = codecs.lookup(name).name
-    return "utf-8" if found == "utf-8-sig" else found
+    """The canonical name of an encoding in Python; utf-8-sig is utf-8, since byte order marks are dropped anyway."""
+    canonical = codecs.lookup(name).name
+    return "utf-8" if canonical == "utf-8-sig" else canonical
 
 
 def label(encoding: str) -> str:
-    """What messages call an encoding."""
+    """The name of an encoding in messages."""
     return "UTF-8" if encoding == "utf-8" else encoding
 
 
 def cuts_at_line_feeds(encoding: str) -> bool:
-    """Whether a file can be cut after any byte 0A, and its parts decoded by themselves."""
-    return bool(_PLAIN.fullmatch(encoding))
+    """Whether a file can be cut after any byte 0A and its parts decoded separately."""
+    return bool(_LINE_SAFE.fullmatch(encoding))
 
 
 def as_text(data: bytes, encoding: str) -> str:
-    """The text of some lines, with U+FFFD for what is bad, as it is after `to_utf8`."""
+    """Decodes whole lines as `to_utf8` does, with U+FFFD for invalid bytes."""
     return data.decode(errors="replace") if encoding == "utf-8" else _marked(data.decode(encoding, _mark())).decode(errors="replace")
 
 
 def to_utf8(blocks: Iterable[bytes], encoding: str, strict: bool, where: str, offset: int, line: int, remedy: str) -> Iterator[bytes]:
-    """The same text as UTF-8.
+    """Transcodes blocks of bytes to UTF-8.
 
     Args:
-        strict: raise `PacklmError` at what is not in the encoding, rather than mark it.
-        where, offset, line: what the file is called, and where in it the text begins.
+        strict: raise `PacklmError` for bytes that are not in the encoding, instead of marking them.
+        where, offset, line: name of the file in messages; byte and line at which the text begins.
+        remedy: end of the message.
     """
     decoder = codecs.getincrementaldecoder(encoding)("strict" if strict else _mark())
     for block, last in _with_last(blocks):
@@ -54,9 +55,9 @@ def to_utf8(blocks: Iterable[bytes], encoding: str, strict: bool, where: str, of
             decoder.reset()
             decoder.setstate(state)
             line += decoder.decode(block[: max(error.start - pending, 0)]).count("\n")
-            place = f"{where}: not {label(encoding)} at byte offset {offset - pending + error.start}, line {line}"
-            bad = error.object[error.start : error.end].hex(" ")
-            raise PacklmError(f"{place} (byte {bad}); {remedy}") from None
+            position = f"byte offset {offset - pending + error.start}, line {line}"
+            invalid = error.object[error.start : error.end].hex(" ")
+            raise PacklmError(f"{where}: not {label(encoding)} at {position} (byte {invalid}); {remedy}") from None
         except UnicodeError as error:
             raise PacklmError(f"{where}: not {label(encoding)} after byte offset {offset}, line {line} ({error}); {remedy}") from None
         offset += len(block)
@@ -69,7 +70,7 @@ def _marked(text: str) -> bytes:
 
 
 def _mark() -> str:
-    """The name of an error handler that puts a mark in the place of what cannot be decoded, and then encodes the mark as `BAD`."""
+    """Registers an error handler that decodes invalid bytes to a mark and encodes the mark as `BAD`; returns its name."""
 
     def handle(error: UnicodeError) -> tuple[str | bytes, int]:
         if isinstance(error, UnicodeDecodeError):

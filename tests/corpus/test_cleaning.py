@@ -1,4 +1,4 @@
-"""What becomes of a document: block by block it is what the simplest function says of each document by itself."""
+"""Cleaning a block gives what the simplest function gives for each document by itself."""
 
 import re
 from collections import Counter
@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
-from packlm.corpus import documents
-from packlm.corpus.cleaning import RawDocuments, blank, clean
-from packlm.corpus.sources import Source, whole
+from packlm.corpus import documents, streams
+from packlm.corpus.cleaning import clean
+from packlm.corpus.formats import whole
+from packlm.corpus.raw_documents import RawDocuments
+from packlm.corpus.sources import Source
+from packlm.corpus.transcoding import codec
+from packlm.text.whitespace import blank
 
 EOS = re.compile(r"(?<!\S)<eos>(?!\S)")
 
@@ -21,7 +25,7 @@ def texts(data, spelled_eos="", **rules):
     """({name: text}, counts that are not zero) of a text file of these bytes, called `f`."""
     rules = Corpus(**rules)
     counts = Counter()
-    part = whole(Source("f", data=data, encoding=documents.sources.codec(rules.encoding)), rules)
+    part = whole(Source("f", data=data, encoding=codec(rules.encoding)), rules)
     blocks = list(documents.read(part, rules, spelled_eos, counts))
     return {name: text for block in blocks for name, text in block}, dict(+counts)
 
@@ -45,14 +49,14 @@ def simplest(data, rules, spelled_eos, counts):
         text = data.decode(errors="replace")
         counts["bad byte sequences replaced by U+FFFD"] += text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
     control = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
-    if found := len(control.findall(text)):
+    if count := len(control.findall(text)):
         if rules.on_control == "error":
             raise Stop
         if rules.on_control == "skip":
             counts["documents skipped that have control characters"] += 1
             return None
         if rules.on_control == "remove":
-            counts["control characters removed"] += found
+            counts["control characters removed"] += count
             text = control.sub("", text)
     if rules.line_ends == "lf":
         counts["CR LF line ends turned into LF"] += text.count("\r\n")
@@ -72,19 +76,19 @@ def simplest(data, rules, spelled_eos, counts):
             raise Stop
         counts["empty documents skipped"] += 1
         return None
-    if spelled_eos and (found := len(EOS.findall(text))):
+    if spelled_eos and (count := len(EOS.findall(text))):
         if rules.on_bad_text == "error":
             raise Stop
         if rules.on_bad_text == "skip":
             counts["documents skipped that have a word spelled <eos>"] += 1
             return None
-        counts["words spelled <eos> replaced by <unk>"] += found
+        counts["words spelled <eos> replaced by <unk>"] += count
         text = EOS.sub("<unk>", text)
     return text
 
 
 class Stop(Exception):
-    pass
+    """The rules say to stop."""
 
 
 PIECES = [b"a", b"bc ", b"\n", b"\r\n", b"\r", b" ", b"\xff", b"\xc3\xa9", b"\xe2\x80", b"\xa8", b"\xe2\x80\xa8", b"\xc2", b"\xa0", b"\x00"]
@@ -108,7 +112,7 @@ def test_blocks_are_cleaned_as_documents_are(found, rules, spelled_eos):
     ends = np.cumsum([len(document) for document in found], dtype=np.int64)
     data = np.frombuffer(b"".join(found), np.uint8)
     numbers = np.arange(1, len(found) + 1)
-    block = RawDocuments(Source("f"), data, ends, numbers, np.array([0, *ends], np.int64)[: len(found)])
+    block = RawDocuments(Source("f"), data, ends, numbers, np.array([0, *ends], np.int64)[: len(found)], is_text=True)
     counts, expected = Counter(), Counter()
     try:
         each = [(f"f:{number}", simplest(document, rules, spelled_eos, expected)) for number, document in enumerate(found, 1)]
@@ -128,7 +132,7 @@ def test_blank_is_what_str_says(found):
     assert blank(np.frombuffer(b"".join(encoded), np.uint8), starts, ends).tolist() == [not text.strip() for text in found]
 
 
-def test_every_white_space_character_is_blank_and_no_other_is():
+def test_every_whitespace_character_is_blank_and_no_other_is():
     found = [chr(code) for code in [*range(0xD800), *range(0xE000, 0x10000)]] + [" " * 40, " " * 40 + "x"]
     encoded = [text.encode() for text in found]
     ends = np.cumsum([len(text) for text in encoded])
@@ -167,7 +171,7 @@ def test_byte_order_marks():
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1251", "utf-16", "utf-16-le", "utf-32", "gb18030", "shift_jis", "utf-7", "iso2022_jp"])
 def test_encodings(encoding, monkeypatch):
-    monkeypatch.setattr(documents.streams, "BLOCK", 3)
+    monkeypatch.setattr(streams, "BLOCK", 3)
     text = {"latin-1": "Bär\n\x85\nété", "cp1251": "Да.\nНет"}.get(encoding, "日本\n\nテスト。\nabc")
     assert texts(text.encode(encoding), encoding=encoding) == ({"f": text}, {})
     lines = {f"f:{number}": line for number, line in enumerate(text.splitlines(keepends=True), 1) if line.strip()}
@@ -176,7 +180,7 @@ def test_encodings(encoding, monkeypatch):
 
 
 def test_bytes_that_are_not_in_the_encoding(monkeypatch):
-    monkeypatch.setattr(documents.streams, "BLOCK", 3)
+    monkeypatch.setattr(streams, "BLOCK", 3)
     data = "ab\ncde\n".encode("utf-16-le") + b"\x00\xd8g\x00\n\x00h\x00"  # half a surrogate pair in the third line
     refused(data, r"f: not utf-16-le at byte offset 14, line 3 \(byte 00 d8\)", encoding="utf-16-le")
     rules = {"encoding": "utf-16-le", "document": "line"}
@@ -196,7 +200,7 @@ def test_bytes_that_are_not_in_the_encoding(monkeypatch):
 
 def test_control_characters():
     data = b"one\ntw\x00o\n\x7fthree\tfour\x0c"
-    refused(data, r"f: control character U\+0000 at byte offset 6, line 2; change it, or go on with --corpus.on_control")
+    refused(data, r"f: control character U\+0000 at byte offset 6, line 2; remove it, or use --corpus.on_control")
     refused(data, r"offset 6, line 2;", document="line")
     refused(b"\xff\n" + data, r"offset 8, line 3;", on_bad_text="replace")
     refused(b"\xff\n" + data, r"offset 8, line 3;", on_bad_text="skip", document="line")
@@ -214,7 +218,7 @@ def test_what_a_file_looks_like():
     assert "--corpus.encoding utf-16-be" in refused("Hello there.\n".encode("utf-16-be"), r"U\+0000 at byte offset 0")
     assert "--corpus.encoding utf-16-le" in refused("Hello there.\n".encode("utf-16-le"), r"U\+0000 at byte offset 1")
     png = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256))
-    assert "looks like a binary file (leave it out)" in refused(png, "not UTF-8 at byte offset 0")
+    assert "looks like a binary file (remove it from the corpus)" in refused(png, "not UTF-8 at byte offset 0")
     assert "binary" in refused(b"\x7fELF\x02\x01\x01\x00" + b"\x00" * 20, r"control character U\+007F at byte offset 0")
     assert "looks" not in refused(b"A line of text with one \x00 in it, and more to come.", r"U\+0000")
 
@@ -223,7 +227,7 @@ def test_line_ends():
     data = b"a\r\nb\rc\n\r\n"
     assert texts(data) == ({"f": "a\r\nb\rc\n\r\n"}, {})
     assert texts(data, line_ends="lf") == ({"f": "a\nb\rc\n\n"}, {"CR LF line ends turned into LF": 2})
-    apart = RawDocuments(Source("f"), np.frombuffer(b"a\r\nb\r\n", np.uint8), np.array([5, 6]), np.array([1, 2]))
+    apart = RawDocuments(Source("f"), np.frombuffer(b"a\r\nb\r\n", np.uint8), np.array([5, 6]), np.array([1, 2]), is_text=True)
     assert list(clean(apart, Corpus(line_ends="lf", on_empty="skip"), False, Counter())) == [("f:1", "a\nb\r")]
     assert texts(data, line_ends="lf", document="line")[0] == {"f:1": "a\n", "f:2": "b\rc\n"}
 
@@ -240,11 +244,11 @@ def test_dropped_lines():
 
 def test_empty_documents():
     assert texts(b"") == ({}, {"empty documents skipped": 1}) and texts(b"", document="line") == ({}, {})
-    refused(b"", "f: byte offset 0, line 1: a document of nothing but white space; .*on_empty skip", on_empty="error")
+    refused(b"", "f: byte offset 0, line 1: a document of nothing but whitespace; .*on_empty skip", on_empty="error")
     refused(b"a\n\nb", "f: byte offset 2, line 2: a document of nothing", on_empty="error", document="line")
 
 
-def test_a_spelled_eos():
+def test_a_word_spelled_eos():
     data = b"a\nb <eos>\n<eos> x<eos>"
     assert texts(data)[0] == {"f": "a\nb <eos>\n<eos> x<eos>"}
     for by in ("file", "line"):

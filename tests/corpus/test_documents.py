@@ -1,4 +1,4 @@
-"""The documents of any file, whatever it is cut into; and every file that is damaged ends in an error that names it."""
+"""Documents do not depend on how a file is cut into parts, and every damaged file ends in an error that names it."""
 
 import csv
 import gzip
@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
-from packlm.corpus import documents, records, sources, streams
+from packlm.corpus import discovery, documents, formats, streams
+from packlm.corpus.formats import parquet
 from packlm.corpus.sources import Source
+from packlm.corpus.transcoding import codec
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = settings(deadline=None, max_examples=80)
@@ -28,20 +30,20 @@ MANY = settings(deadline=None, max_examples=80)
 def read(source, part_bytes=1 << 25, **rules):
     """({name: text}, counts that are not zero) of a source cut into parts."""
     rules, counts = Corpus(**rules), Counter()
-    *parts, _ = sources.survey(source, rules, part_bytes)
-    pairs = [pair for texts in documents.read_all(parts, rules, False, counts) for pair in texts]
+    parts, _ = formats.scan(source, rules, part_bytes)
+    pairs = [pair for block in documents.read_all(parts, rules, "", counts) for pair in block]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs), dict(+counts)
 
 
 def text(data, part_bytes=1 << 25, **rules):
-    return read(Source("f", data=data, encoding=sources.codec(rules.get("encoding", "utf-8"))), part_bytes, **rules)
+    return read(Source("f", data=data, encoding=codec(rules.get("encoding", "utf-8"))), part_bytes, **rules)
 
 
 def written(tmp_path, name, data, **rules):
     """What is read of a file of that name with these bytes."""
     (tmp_path / name).write_bytes(data)
-    (source,) = sources.find([str(tmp_path / name)], Corpus(**rules), "train", tmp_path)
+    (source,) = discovery.find([str(tmp_path / name)], Corpus(**rules), "train", tmp_path)
     return read(source, **rules)
 
 
@@ -137,7 +139,7 @@ def one_record(line):
 @MANY
 @given(lines=RECORDS, part_bytes=st.integers(1, 60), block=st.integers(1, 99))
 def test_jsonl(lines, part_bytes, block):
-    source = Source("f", data=b"\n".join(lines), kind="jsonl")
+    source = Source("f", data=b"\n".join(lines), format="jsonl")
     rules = {"on_bad_text": "replace", "on_control": "keep"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "BLOCK", block)
@@ -184,10 +186,9 @@ def test_csv(rows, block, tab):
     stream = io.StringIO(newline="")
     csv.writer(stream, delimiter="\t" if tab else ",").writerows([("n", "text"), *rows])
     data = stream.getvalue().encode()
-    source = Source("f.tsv" if tab else "f.csv", data=data, kind="csv")
+    source = Source("f.tsv" if tab else "f.csv", data=data, format="csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "BLOCK", block)
-        patch.setattr(records, "BLOCK", block)
         found, counts = read(source, on_control="keep")
     assert found == {f"{source.name}:{number}": value for number, (_, value) in enumerate(rows, 1) if value.strip()}
     assert (found, counts) == read(source, on_control="keep")
@@ -221,15 +222,15 @@ def test_parquet(tmp_path_factory, values, group, part_bytes, large):
     column = pa.array(values, pa.large_string() if large else pa.string())
     pq.write_table(pa.table({"n": range(len(values)), "text": column}), path, row_group_size=group)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_BATCH_ROWS", 3)
-        patch.setattr(records, "BLOCK", 20)
-        found, counts = read(Source("f", path, kind="parquet"), part_bytes, on_bad_text="skip", on_control="keep")
+        patch.setattr(parquet, "_BATCH_ROWS", 3)
+        patch.setattr(streams, "BLOCK", 20)
+        found, counts = read(Source("f", path, format="parquet"), part_bytes, on_bad_text="skip", on_control="keep")
     assert found == {f"f:{number}": value for number, value in enumerate(values, 1) if value and value.strip()}
     assert counts.get("records skipped that could not be read", 0) == values.count(None)
 
 
 def test_bad_rows_of_parquet_are_named(tmp_path):
-    path, source = tmp_path / "p.parquet", Source("p", tmp_path / "p.parquet", kind="parquet")
+    path, source = tmp_path / "p.parquet", Source("p", tmp_path / "p.parquet", format="parquet")
     pq.write_table(pa.table({"text": ["a", None, "b"]}), path)
     with pytest.raises(PacklmError, match=r"p\.parquet: row 2: null in column 'text'"):
         read(source)
@@ -281,35 +282,35 @@ def test_damaged_compressed_files(tmp_path, suffix):
     whole = PACKED[suffix](b"".join(b"%d is a line\n" % number for number in range(300)))
     for kept in [*range(40), len(whole) // 2, *range(len(whole) - 9, len(whole))]:
         refused(
-            tmp_path, f"d.{suffix}", whole[:kept], rf"d\.{suffix}: damaged or cut short: .*bytes of text could be read", document="line"
+            tmp_path, f"d.{suffix}", whole[:kept], rf"d\.{suffix}: damaged or truncated: .*bytes of text could be read", document="line"
         )
         if kept:
-            refused(tmp_path, f"d.{suffix}", whole + whole[:kept], rf"d\.{suffix}: damaged or cut short", document="line")
+            refused(tmp_path, f"d.{suffix}", whole + whole[:kept], rf"d\.{suffix}: damaged or truncated", document="line")
     for name, bad in {
         "garbage": whole + b"more",
         "plain": b"text that nobody compressed",
     }.items():
-        refused(tmp_path, f"{name}.{suffix}", bad, rf"{name}\.{suffix}: damaged or cut short", document="line")
+        refused(tmp_path, f"{name}.{suffix}", bad, rf"{name}\.{suffix}: damaged or truncated", document="line")
 
 
 def test_a_checksum_that_is_wrong(tmp_path):
     data = bytearray(gzip.compress(b"text"))
     data[-8] ^= 1
-    refused(tmp_path, "c.gz", bytes(data), r"c\.gz: damaged or cut short: CRC check failed")
+    refused(tmp_path, "c.gz", bytes(data), r"c\.gz: damaged or truncated: CRC check failed")
     xxhash = pytest.importorskip("xxhash")
     # A frame of one raw block with a checksum, as RFC 8878 has it; pyarrow itself writes none.
     frame = b"\x28\xb5\x2f\xfd\x24\x04" + (4 << 3 | 1).to_bytes(3, "little") + b"text" + xxhash.xxh64(b"text").digest()[:-5:-1]
     assert written(tmp_path, "c.zst", frame)[0] == {"c.zst": "text"}
-    refused(tmp_path, "c.zst", frame.replace(b"text", b"next"), r"c\.zst: damaged or cut short")
+    refused(tmp_path, "c.zst", frame.replace(b"text", b"next"), r"c\.zst: damaged or truncated")
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     (tmp_path / "s.txt").write_bytes(b"a\nb\n")
     rules, source = Corpus(document="line"), Source("s", tmp_path / "s.txt")
-    part, _ = sources.survey(source, rules)
+    (part,), _ = formats.scan(source, rules)
     (tmp_path / "s.txt").write_bytes(b"a\n")
     with pytest.raises(PacklmError, match=r"s\.txt: ends after 2 bytes and had 4"):
-        list(documents.read(part, rules, False, Counter()))
+        list(documents.read(part, rules, "", Counter()))
 
 
 @pytest.mark.parametrize(
@@ -332,13 +333,13 @@ def test_documents_that_are_too_long(tmp_path, monkeypatch, name, data, rules, p
     )
 
 
-def test_texts_of_places(tmp_path):
+def test_locations_of_several_formats_are_read(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text(f"Text {number}.")
     (tmp_path / "r.jsonl").write_text('{"text": "A record."}')
     pq.write_table(pa.table({"text": ["A row."]}), tmp_path / "t.parquet")
     counts = Counter()
-    (block,) = documents.texts([str(tmp_path)], Corpus(), False, counts)
+    (block,) = documents.read_locations([str(tmp_path)], Corpus(), "", counts)
     texts = ["Text 0.", "Text 1.", "Text 2.", "A record.", "A row."]
     named = [f"{tmp_path.name}/{name}" for name in ("0.txt", "1.txt", "2.txt", "r.jsonl:1", "t.parquet:1")]
     assert list(block) == list(zip(named, texts, strict=True)) and not counts
@@ -347,8 +348,8 @@ def test_texts_of_places(tmp_path):
 def test_blocks_hold_whole_documents_and_not_much_more(monkeypatch):
     monkeypatch.setattr(streams, "BLOCK", 100)
     rules, counts = Corpus(document="line"), Counter()
-    part = sources.whole(Source("f", data=b"0123456789\n" * 1000), rules)
-    sizes = [len(texts.data) for texts in documents.read(part, rules, False, counts)]
+    part = formats.whole(Source("f", data=b"0123456789\n" * 1000), rules)
+    sizes = [len(block.data) for block in documents.read(part, rules, "", counts)]
     assert sum(sizes) == 11_000 and max(sizes) <= 200 and len(sizes) >= 55
 
 
@@ -357,16 +358,16 @@ import json, resource, sys
 from collections import Counter
 from packlm.config import Corpus
 from packlm.base.errors import PacklmError
-from packlm.corpus import documents, sources
+from packlm.corpus import discovery, documents, formats
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-list(documents.texts(["README.md"], Corpus(), False, Counter()))
+list(documents.read_locations(["README.md"], Corpus(), "", Counter()))
 for path, rules in json.loads(sys.argv[1]):
     rules, before, end, count = Corpus(**rules), peak(), "", 0
-    (source,) = sources.find([path], rules, "train", None)
+    (source,) = discovery.find([path], rules, "train", None)
     try:
-        for part in list(sources.survey(source, rules))[:-1]:
-            for texts in documents.read(part, rules, False, Counter()):
-                count += len(texts)
+        for part in formats.scan(source, rules)[0]:
+            for block in documents.read(part, rules, "", Counter()):
+                count += len(block)
     except PacklmError as error:
         end = str(error)
     print(json.dumps([peak() - before, count, end]))

@@ -1,0 +1,88 @@
+"""Documents as a format reads them, before cleaning. Shapes: D documents, B bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from packlm.corpus.sources import Source
+from packlm.text.document_block import DocumentBlock, Verbatim
+
+
+@dataclass(frozen=True)
+class RawDocuments:
+    """Some documents of one source, end to end."""
+
+    source: Source
+    data: np.ndarray
+    """[B] uint8: their bytes; UTF-8 where they are valid."""
+    ends: np.ndarray
+    """[D] int64: index in `data` after each document."""
+    numbers: np.ndarray
+    """[D] int64, ascending: number of the line or row at which each begins, from 1."""
+    offsets: np.ndarray | None = None
+    """[D] int64: byte of the source at which each begins; None if unknown."""
+    unit: Literal["line", "row"] = "line"
+    """What `numbers` count."""
+    is_text: bool = False
+    """Whether documents are runs of the source's lines, rather than fields of records."""
+    numbered: bool = True
+    """Whether names of documents end in their numbers."""
+    untouched: bool = True
+    """Whether the bytes of each document are still those of the source."""
+
+    @property
+    def starts(self) -> np.ndarray:
+        """[D] int64: index in `data` of each document's first byte."""
+        return np.concatenate([np.zeros(1, np.int64), self.ends])[: len(self.ends)]
+
+    def document(self, index: int) -> bytes:
+        """The bytes of one document."""
+        start = int(self.ends[index - 1]) if index else 0
+        return self.data[start : self.ends[index]].tobytes()
+
+    def position(self, index: int, byte: int) -> str:
+        """Where byte `byte` of a document is in the source, for messages: `row 7`, `line 3`, `byte offset 20, line 3`."""
+        number = int(self.numbers[index])
+        if self.is_text:
+            number += self.document(index)[:byte].count(b"\n")
+        return f"{self.unit} {number}" if self.offsets is None else f"byte offset {int(self.offsets[index]) + byte}, line {number}"
+
+    def select(self, mask: np.ndarray) -> "RawDocuments":
+        """The documents at which `mask` [D] is true."""
+        if mask.all():
+            return self
+        lengths = np.diff(self.ends, prepend=0)
+        offsets = None if self.offsets is None else self.offsets[mask]
+        data = self.data[np.repeat(mask, lengths)]
+        return replace(self, data=data, ends=np.cumsum(lengths[mask]), numbers=self.numbers[mask], offsets=offsets)
+
+    def delete_bytes(self, indices: np.ndarray) -> "RawDocuments":
+        """The documents without the bytes of `data` at `indices`, which ascend."""
+        return replace(self, data=np.delete(self.data, indices), ends=self.ends - np.searchsorted(indices, self.ends), untouched=False)
+
+    def replace_documents(self, changes: Mapping[int, bytes]) -> "RawDocuments":
+        """The documents with some of them, by ascending index, replaced."""
+        pieces: list[Any] = []
+        copied = 0
+        lengths, starts = np.diff(self.ends, prepend=0), self.starts
+        for index, document in changes.items():
+            pieces += [self.data[copied : starts[index]].data, document]
+            copied = int(self.ends[index])
+            lengths[index] = len(document)
+        data = b"".join([*pieces, self.data[copied:].data])
+        return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths), untouched=False)
+
+    def named(self) -> DocumentBlock:
+        """The documents under their names."""
+        if self.numbered:
+            names = pc.binary_join_element_wise(self.source.name, pa.array(self.numbers).cast(pa.string()), ":")
+        else:
+            names = pa.array([self.source.name] * len(self.ends), pa.string())
+        source = self.source
+        if self.is_text and self.untouched and source.path is not None and source.compression is None and self.offsets is not None:
+            return DocumentBlock(names, self.data, self.ends, Verbatim(source.path.absolute(), self.offsets))
+        return DocumentBlock(names, self.data, self.ends)
