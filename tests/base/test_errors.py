@@ -1,4 +1,4 @@
-"""What a command says and returns when it fails."""
+"""Messages and exit statuses of commands that fail."""
 
 import logging
 
@@ -22,12 +22,12 @@ def too_large_for_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("main", [too_large_for_numpy, too_large_for_torch, too_large_for_a_gpu])
-def test_a_lack_of_memory_is_told_with_its_remedy(main, caplog):
+def test_a_lack_of_memory_is_reported_with_its_remedy(main, caplog):
     with caplog.at_level(logging.INFO, "packlm"), pytest.raises(SystemExit) as ended:
         errors.run(main, less_memory="do with less")
     assert ended.value.code == 1
     (record,) = caplog.records
-    assert record.levelno == logging.CRITICAL  # ranks other than the first are silent about the rest
+    assert record.levelno == logging.CRITICAL  # the only level that all ranks show
     text = record.getMessage()
     assert text.startswith("out of memory; ") and "allocate" in text and text.endswith("; do with less") and len(text) < 250
 
