@@ -45,7 +45,7 @@ def open_run(word: str, store: Tracking) -> ComparedRun:
 def of_folder(folder: Path) -> ComparedRun:
     """The run of a folder, from what training and evaluation left there."""
     names = ("train/settings.json", "model/config.json", "train/summary.json")
-    recipe, about, summary = (files.read_json_if_there(folder / name) for name in names)
+    recipe, about, summary = (files.read_json_if_exists(folder / name) for name in names)
     recipe = {"corpus": about.get("text", {}), "model": about.get("model", {})} | recipe
     settings = {f"{section}.{key}": value for section, values in recipe.items() for key, value in values.items()}
     numbers: dict[str, float] = {key: summary[key] for key in ("epochs", "steps", "tokens", "seconds") if key in summary}

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, digests, and a lock that names its holder."""
+"""Atomic writes, digests, and a lock file that names its holder."""
 
 import errno
 import fcntl
@@ -17,10 +17,12 @@ from packlm.base.errors import PacklmError
 
 @contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Opens a temporary neighbour of `path` and renames it onto `path` once the block has ended well.
+    """Opens a temporary file beside `path` and renames it to `path` if the block succeeds.
 
-    Whatever the block writes is on the disk (fsync of file and folder) before the name changes; after an exception or a
-    crash `path` is as it was. A full disk raises `PacklmError` with the path and the bytes that are free.
+    File and folder are synced to disk first; after an exception or a crash `path` is unchanged.
+
+    Raises:
+        PacklmError: the file cannot be written, or the disk is full; names the path and the free space.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -35,11 +37,11 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):  # as where its folder is a file
+        with suppress(OSError):  # the folder may be a file
             temporary.unlink(missing_ok=True)
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(path.parent).free
-            raise PacklmError(f"{path}: the disk is full ({free:,} bytes free); make room and run it again") from error
+            raise PacklmError(f"{path}: the disk is full ({free:,} bytes free); free some space and run the same command again") from error
         raise PacklmError(f"{path}: cannot be written: {error.strerror or error}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -53,27 +55,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` atomically, as indented JSON with its keys in the order given."""
+    """Writes `value` to `path` atomically, as indented JSON in the order of its keys."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; raises `PacklmError` naming the file and the place where it is not JSON."""
+    """Reads a JSON file; raises `PacklmError` with file and position if it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise PacklmError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise PacklmError(f"{path}: not JSON ({error}); it was damaged or written by something else") from error
+        raise PacklmError(f"{path}: not valid JSON ({error}); the file is damaged or was written by another program") from error
 
 
-def read_json_if_there(path: Path) -> dict[str, Any]:
-    """`read_json` of a file that holds an object; an empty one where there is no file."""
+def read_json_if_exists(path: Path) -> dict[str, Any]:
+    """`read_json` of a JSON object; an empty one if the file does not exist."""
     return read_json(path) if path.exists() else {}
 
 
 def fsync_folder(folder: Path) -> None:
-    """Puts a folder's entries (names just made or replaced) on the disk."""
+    """Syncs a folder's entries (created or renamed files) to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -82,19 +84,19 @@ def fsync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a JSON value, whatever the order of its keys."""
+    """The SHA-256 of a JSON value, independent of the order of its keys."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Puts folder `new` in the place of `old`, in whole. After a crash between the two renames, `recover_folder` brings `old` back."""
+    """Replaces folder `old` by `new`. After a crash between the two renames, `recover_folder` restores `old`."""
     aside = _aside(old)
     shutil.rmtree(aside, ignore_errors=True)
     if old.exists():
@@ -105,7 +107,7 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Undoes a `replace_folder` that a crash left between its two renames."""
+    """Undoes a `replace_folder` that crashed between its two renames."""
     if _aside(folder).exists() and not folder.exists():
         os.rename(_aside(folder), folder)
 
@@ -116,11 +118,14 @@ def _aside(folder: Path) -> Path:
 
 @contextmanager
 def lock(path: Path, what: Path | None = None) -> Iterator[None]:
-    """Holds the lock file `path` for the block; raises `PacklmError` naming the process that holds it otherwise.
+    """Holds the lock file `path` during the block. The kernel releases it when its holder dies, so a stale file blocks nobody.
 
-    `what` is what the message says to be in use; the folder of the lock file unless given.
+    Args:
+        path: the lock file.
+        what: the path named in the error message. Default: the folder of the lock file.
 
-    The kernel lets go of the lock when its holder dies, so a stale file left by a crash stops nobody.
+    Raises:
+        PacklmError: another process holds the lock; names that process.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +135,7 @@ def lock(path: Path, what: Path | None = None) -> Iterator[None]:
         except BlockingIOError:
             stream.seek(0)
             holder = stream.read().strip() or "an unnamed process"
-            raise PacklmError(f"{what or path.parent}: in use by {holder}; wait for it, or stop it") from None
+            raise PacklmError(f"{what or path.parent}: in use by {holder}; wait for it to end, or stop it") from None
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()

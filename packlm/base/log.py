@@ -1,4 +1,4 @@
-"""Logging and progress: standard error, quiet by default, one voice among many ranks."""
+"""Logging and progress bars on standard error; under torchrun, those of rank 0."""
 
 import logging
 import os
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def rank() -> int:
-    """This process's rank under torchrun, 0 anywhere else."""
+    """The rank of this process under torchrun, else 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def setup() -> None:
-    """Sends our log to standard error: rank 0 from INFO, the others from CRITICAL, each line saying its rank among several.
+    """Sends the log to standard error: rank 0 from INFO, other ranks from CRITICAL with their rank in front.
 
-    Other ranks fail for the reason rank 0 names, so one message is enough.
+    An error is usually raised on all ranks, so one message is enough.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     prefix = f"[rank {rank()}] " if several and rank() else ""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain(prefix))
-    # What weight drop makes of a layer's weights never lies in one piece; cuDNN would say so at every step.
+    # Weight drop creates new weights at every step, which are never one contiguous chunk; cuDNN would warn each time.
     warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
     logger = logging.getLogger("packlm")
     logger.handlers[:] = [handler]
@@ -34,7 +34,7 @@ def setup() -> None:
 
 
 class _Plain(logging.Formatter):
-    """The message alone for information; the level in front of anything worse."""
+    """Formats information as the message alone, anything more severe with its level in front."""
 
     def __init__(self, prefix: str):
         super().__init__("%(message)s")
@@ -46,8 +46,8 @@ class _Plain(logging.Formatter):
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
-    """A tqdm bar on standard error, silent where nobody watches: not a terminal, or not rank 0."""
+    """A tqdm progress bar on standard error; disabled unless it is a terminal and this is rank 0."""
     from tqdm import tqdm
 
-    watched = sys.stderr.isatty() and rank() == 0
-    return tqdm(items, disable=not watched, dynamic_ncols=True, leave=False, **options)
+    visible = sys.stderr.isatty() and rank() == 0
+    return tqdm(items, disable=not visible, dynamic_ncols=True, leave=False, **options)

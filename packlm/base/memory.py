@@ -1,7 +1,6 @@
-"""Keeping freed memory.
+"""glibc's allocator: keeping freed memory instead of returning it to the system.
 
-Work that asks again and again for large arrays of like sizes loses much of its time where the C library gives each back to the system
-and gets it anew, page by page, zeroed.
+Code that repeatedly allocates large arrays of similar size otherwise spends much of its time on page faults.
 """
 
 import ctypes
@@ -10,7 +9,7 @@ _ALL = (1 << 31) - 1
 
 
 def keep_freed() -> None:
-    """From now on this process keeps the memory it has freed; nothing where the C library is not glibc."""
+    """Makes this process keep freed memory from now on; does nothing where the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
