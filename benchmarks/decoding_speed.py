@@ -27,8 +27,8 @@ from packlm import config
 from packlm.base import errors
 from packlm.config import Generate
 from packlm.generation import decoding
+from packlm.generation.prompt_batch import Detokenizer
 from packlm.generation.stepper import Stepper
-from packlm.generation.task import TextInfo
 from packlm.model import language_model as models
 from packlm.model.language_model import LanguageModel
 
@@ -90,7 +90,7 @@ def make_side(given: argparse.Namespace, count: int, settings: dict[str, object]
         return lambda: plain(model, prompts, given.tokens)[0].numel()
     stepper = Stepper(model)
     spellings = [f" {number}".encode() for number in range(given.vocab)]
-    text = TextInfo(spellings, lambda prompt, ids: b"".join(spellings[id] for id in ids).decode())
+    text = Detokenizer(spellings, lambda prompt, ids: b"".join(spellings[id] for id in ids).decode())
     wanted = Generate.model_validate(settings | {"max_tokens": given.tokens, "stop_at_eos": False})
 
     def run() -> int:

@@ -1,7 +1,9 @@
-"""packlm: train, measure and sample recurrent language models on your own text.
+"""packlm: train, evaluate and sample recurrent language models on your own text.
 
     import packlm
     model = packlm.load("runs/quickstart/model")       # or "models:/quickstart@champion"
+    score = model.score(["The cat sees a dog."])[0]
+    score.words, score.word_surprisals                 # bits
 
 On the command line: `packlm --help`.
 """
@@ -16,7 +18,7 @@ __all__ = ["load"]
 
 
 def load(path: str | Path, precision: str = "full") -> "Engine":
-    """Opens a model folder or a registry address (`models:/NAME@ALIAS`). From then on torch rounds no product of float32 in this process.
+    """Opens a model folder or a registry address (`models:/NAME@ALIAS`). From then on, this process computes float32 products unrounded.
 
     Args:
         precision: of the weights: full (as stored), or on a CPU bf16 or int8, which take less memory and are faster in wide models

@@ -1,4 +1,4 @@
-"""Text in, text out: a trained model with its tokenizer. `packlm.load(path)` gives an `Engine`."""
+"""Text in, text out: a trained model with its tokenizer. `packlm.load(path)` returns an `Engine`."""
 
 import logging
 from collections.abc import Sequence
@@ -12,15 +12,13 @@ import torch
 
 from packlm import config as configuration
 from packlm import tracking
-from packlm.base import files
 from packlm.base.errors import RequestError
 from packlm.config import Generate
 from packlm.distributed import Ranks
 from packlm.evaluation import measure
 from packlm.generation import decoding
-from packlm.generation.prompt_batches import batches_of
+from packlm.generation.prompt_batch import Detokenizer
 from packlm.generation.stepper import Stepper
-from packlm.generation.task import TextInfo
 from packlm.model import folder as model_folder
 from packlm.model import quantized
 from packlm.model.folder import ModelInfo
@@ -38,114 +36,115 @@ BATCH_TOKENS = configuration.Evaluate().batch_tokens
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model made of a prompt."""
+    """A continuation of a prompt."""
 
     text: str
-    """What follows the prompt, white space before it included: the prompt and this make up the whole text."""
+    """The generated text, with the whitespace between prompt and continuation: prompt + text is the whole text."""
     log_prob: float
-    """log P(continuation | prompt) under the model, in nats; without a prompt log P of the text."""
+    """ln P(continuation | prompt) under the model, in nats; with an empty prompt ln P(text)."""
     tokens: int
-    """How many tokens were generated, the `<eos>` that ended them included."""
+    """Number of generated tokens, a final `<eos>` included."""
     finished: bool
-    """Whether it ended with its sentence or a stop string; false where it was cut, at `max_tokens` or where nothing was left to choose."""
+    """Whether it ended with `<eos>` or a stop string; false if it was cut at `max_tokens`, or because every next token was forbidden."""
 
 
 class Engine:
-    """A trained model in use. Nothing it answers depends on what it was asked before."""
+    """A trained model ready for inference. Results do not depend on earlier calls."""
 
-    def __init__(self, model: LanguageModel, about: ModelInfo, encoder: Encoder, generation: dict[str, Any]):
-        self.model, self.about, self.encoder = model, about, encoder
-        self.generation = generation
-        """How the model's folder says that text is drawn from it (`generate.*` settings)."""
-        self.rules = measure.rules_of(about)
+    def __init__(self, model: LanguageModel, info: ModelInfo, encoder: Encoder, generation_config: dict[str, Any]):
+        """`generation_config`: the decoding settings (`generate.*`) that the model folder recommends."""
+        self.model, self.info, self.encoder, self.generation_config = model, info, encoder, generation_config
 
     @classmethod
     def load(
         cls, address: str | Path, device: torch.device | None = None, store: configuration.Tracking | None = None, precision: str = "full"
     ) -> "Engine":
-        """Opens a model folder, or a registry address (`models:/NAME@ALIAS`, `models:/NAME/3`). From then on no product of float32 is
-        rounded in this process, on GPUs neither.
+        """Opens a model folder, or a registry address (`models:/NAME@ALIAS`, `models:/NAME/3`). From then on, this process computes
+        float32 products without TF32 or bfloat16 rounding, on GPUs too.
 
         Args:
-            device: where to run; a GPU where there is one, unless given.
+            device: where to run; by default a GPU if there is one.
             precision: full, or for CPUs bf16 or int8 (`packlm.model.quantized`).
-            store: the registry's; that of the environment unless given.
+            store: the registry; by default that of the environment.
 
         Raises:
             RequestError: no such model, or one of another version.
-            PacklmError: a file of it is damaged.
+            PacklmError: one of its files is damaged.
         """
         folder = tracking.folder_of(address, store)
-        model, about = model_folder.load(folder)
+        model, info = model_folder.load(folder)
         encoder = Encoder.load(folder)
-        if encoder.vocab_size > about.vocab_size:
-            raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {about.vocab_size:,}")
-        generation = files.read_json(folder / "generation_config.json")
+        if encoder.vocab_size > info.vocab_size:
+            raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {info.vocab_size:,}")
         round_products(False)
         if precision != "full":
             if device is not None and device.type != "cpu":
                 raise RequestError(f"precision {precision} is for CPUs; use full here, or --train.device cpu")
-            return cls(quantized.quantize(model, precision), about, encoder, generation)
-        return cls(model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu")), about, encoder, generation)
+            model = quantized.quantize(model, precision)
+        else:
+            model = model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model, info, encoder, model_folder.read_generation_config(folder))
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return self.model.embedding.weight.device
 
     def score(self, texts: Sequence[str], document: bool = False) -> list[scoring.SentenceScore]:
-        """log P(E) of each text, taken as one sentence, and surprisal and entropy of each of its tokens and words.
+        """Scores each text as one sentence: its log-probability (nats), and for each word and token surprisal and entropy (bits).
 
         Args:
-            document: whether the texts are the sentences of one document, each read after those before it; otherwise each is alone.
+            document: whether the texts are consecutive sentences of one document, each read with those before it as context; by
+                default every text is read by itself.
         """
-        found = (scoring.Sentence(text, opens=not (document and number)) for number, text in enumerate(texts))
-        return list(scoring.score(self.model, self.encoder, found, BATCH_TOKENS, document))
+        items = (scoring.Sentence(text, opens=not (document and number)) for number, text in enumerate(texts))
+        return list(scoring.score(self.model, self.encoder, items, BATCH_TOKENS, document))
 
     def perplexity(self, texts: Sequence[str]) -> float:
-        """Perplexity per token of texts, each a document, cut into sentences and measured with the context the model was trained with."""
+        """Perplexity per token (`<eos>` included) of all texts together, each a document that is split into sentences as the training
+        text was, with the context that the model was trained with."""
         ranks = Ranks(0, 1, self.device)
         documents = DocumentBlock.of((f"text {number}", text) for number, text in enumerate(texts))
-        result, *_ = measure.measure_documents(self.model, self.about, self.encoder, [documents], configuration.Evaluate(), ranks)
+        result, *_ = measure.measure_documents(self.model, self.info, self.encoder, [documents], configuration.Evaluate(), ranks)
         return result.perplexity
 
     def next(self, prompt: str, top: int = 10) -> list[tuple[str, float]]:
-        """The likeliest next tokens after a prompt, and the probability of each."""
-        ids, _ = self.prompt(prompt)
+        """The `top` most likely next tokens after a prompt, most likely first, each with its probability (0 to 1)."""
+        ids, _ = self.encode_prompt(prompt)
         with torch.inference_mode():
             log_probs, _ = self.stepper.read([ids])
-        best, tokens = log_probs[0].double().exp().topk(min(top, self.encoder.vocab_size))
-        return [(self.encoder.token(token), probability) for token, probability in zip(tokens.tolist(), best.tolist(), strict=True)]
+        probabilities, tokens = log_probs[0].double().exp().topk(min(top, self.encoder.vocab_size))
+        return [(self.encoder.token(token), value) for token, value in zip(tokens.tolist(), probabilities.tolist(), strict=True)]
 
     def generate(self, prompts: Sequence[str], seed: int = 1, **settings: Any) -> list[list[Continuation]]:
-        """Continues each prompt; the likeliest continuations first. An empty prompt gives text from nothing.
+        """Continues each prompt; the most likely continuation first. An empty prompt generates a text from its beginning.
 
         Args:
-            settings: those of `generate` (docs/generation.md): `strategy`, `samples`, `temperature`, `max_tokens`, ...; what is not
-                given is as in the model's `generation_config.json`.
+            settings: of the section `generate` (docs/generation.md): `strategy`, `samples`, `temperature`, `max_tokens`, ...; by
+                default those of the model's `generation_config.json`.
         """
-        chosen = configuration.resolve({"generate": self.generation | settings}).generate
-        for key, why in chosen.ignored.items():
+        resolved = configuration.resolve({"generate": self.generation_config | settings}).generate
+        for key, reason in resolved.ignored.items():
             if key in settings:
-                log.warning("%s", why)
-        read = [self.prompt(prompt) for prompt in prompts]
-        different = list({pair[0].tobytes(): pair for pair in read}.values())  # equal prompts are continued once
-        found: dict[bytes, list[Continuation]] = {}
-        for batch in batches_of([ids for ids, _ in different], chosen):
-            continued = self.continue_([different[number] for number in batch], chosen, seed)
-            found |= {different[number][0].tobytes(): items for number, items in zip(batch, continued, strict=True)}
-        return [found[ids.tobytes()] for ids, _ in read]
+                log.warning("%s", reason)
+        encoded = [self.encode_prompt(prompt) for prompt in prompts]
+        distinct = {ids.tobytes(): (ids, unfinished) for ids, unfinished in encoded}  # equal prompts are continued once
+        items = list(distinct.values())
+        continuations: dict[bytes, list[Continuation]] = {}
+        for batch in decoding.prompt_batches([ids for ids, _ in items], resolved):
+            results = self.continue_batch([items[index] for index in batch], resolved, seed)
+            continuations |= {items[index][0].tobytes(): result for index, result in zip(batch, results, strict=True)}
+        return [continuations[ids.tobytes()] for ids, _ in encoded]
 
-    def prompt(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the model reads of a prompt: `<eos>`, then its ids; the white space around it is no part of it.
+    def encode_prompt(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes a prompt as the model reads it: `<eos>`, then the ids of the text without whitespace around it.
 
-        A model trained on single sentences takes the prompt for the beginning of one. Any other model reads it as it read its training
-        text: cut into sentences, each but the last closed with `<eos>`.
+        A model trained on single sentences reads the prompt as the beginning of one. Any other model reads it like its training text:
+        split into sentences, each but the last closed with `<eos>`.
 
-        Returns (all ids to read, those of the sentence that is left open).
+        Returns (all ids to read, those of the last sentence, which is left open).
 
         Raises:
-            RequestError: the prompt is not text (surrogates without a partner).
+            RequestError: the prompt is not text (it holds an unpaired surrogate).
         """
         try:
             text.encode()
@@ -156,47 +155,50 @@ class Engine:
         unfinished = self.encoder.encode_open(last)
         return np.concatenate([[self.encoder.eos], before, unfinished]), unfinished
 
-    def continue_(self, prompts: Sequence[tuple[np.ndarray, np.ndarray]], settings: Generate, seed: int) -> list[list[Continuation]]:
-        """Continues one batch of prompts, each as `prompt` returns it."""
-        read = [ids for ids, _ in prompts]
-        generations = decoding.generate(self.stepper, read, settings, seed, self.encoder.eos, self.text)
+    def continue_batch(self, prompts: Sequence[tuple[np.ndarray, np.ndarray]], settings: Generate, seed: int) -> list[list[Continuation]]:
+        """Continues one batch of prompts, each as `encode_prompt` returns it."""
+        ids = [ids for ids, _ in prompts]
+        generations = decoding.generate(self.stepper, ids, settings, seed, self.encoder.eos, self.detokenizer)
         return [
-            [Continuation(self._text(unfinished, item.ids), item.log_prob, len(item.ids), item.finished) for item in items]
+            [Continuation(self._decode(unfinished, item.ids), item.log_prob, len(item.ids), item.finished) for item in items]
             for (_, unfinished), items in zip(prompts, generations, strict=True)
         ]
 
     @cached_property
     def stepper(self) -> Stepper:
-        """The model, ready to read one token at a time."""
-        return Stepper(self.model, self.encoder.eos if self.sentences_alone else None)
+        """The model laid out for reading one token at a time."""
+        return Stepper(self.model, self.encoder.eos if self.isolated_sentences else None)
 
     @cached_property
-    def text(self) -> TextInfo:
-        """What decoding has to know of text."""
+    def detokenizer(self) -> Detokenizer:
+        """Ids to text, for stop strings and banned words."""
         spellings = self.encoder.spellings
-        return TextInfo([*spellings, *[b""] * (self.about.vocab_size - len(spellings))], self._text_after)
+        padding = [b""] * (self.info.vocab_size - len(spellings))
+
+        def decode(prompt: np.ndarray, ids: np.ndarray) -> str:
+            return self._decode(prompt[np.flatnonzero(prompt == self.encoder.eos)[-1] + 1 :], ids)
+
+        return Detokenizer([*spellings, *padding], decode)
 
     @property
-    def sentences_alone(self) -> bool:
-        """Whether every sentence started from a zero state in training: as one, or as a document that is one line and one sentence."""
-        single = self.rules.document == "line" and self.rules.sentences != "sentencex"
-        return self.about.context == "sentences" or (self.about.context == "documents" and single)
+    def isolated_sentences(self) -> bool:
+        """Whether every sentence started from a zero state in training: with `segments = sentences`, or as a document of one sentence."""
+        rules = self.info.text
+        one_sentence = rules.document == "line" and rules.sentences != "sentencex"
+        return self.info.context == "sentences" or (self.info.context == "documents" and one_sentence)
 
     def _sentences(self, text: str) -> list[str]:
-        if self.about.context == "sentences":
+        rules = self.info.text
+        if self.info.context == "sentences":
             return [text.strip()]
         documents = [text]
-        if self.rules.document == "line":
+        if rules.document == "line":
             lines = text.strip().split("\n")
-            documents = lines if self.about.context == "streams" else lines[-1:]
-        cut = [sentences.split(document, self.rules.sentences, self.rules.language)[1] for document in documents]
-        return [sentence for found in cut for sentence, _ in found]
+            documents = lines if self.info.context == "streams" else lines[-1:]
+        split = [sentences.split(document, rules.sentences, rules.language)[1] for document in documents]
+        return [sentence for document in split for sentence, _ in document]
 
-    def _text_after(self, prompt: np.ndarray, ids: np.ndarray) -> str:
-        """`_text` of ids after all those of a prompt."""
-        return self._text(prompt[np.flatnonzero(prompt == self.encoder.eos)[-1] + 1 :], ids)
-
-    def _text(self, before: np.ndarray, ids: np.ndarray) -> str:
-        """The text of generated ids; decoded with the ids before them, which decide on the white space between."""
+    def _decode(self, before: np.ndarray, ids: np.ndarray) -> str:
+        """The text of generated ids, decoded together with the ids before them, which determine the whitespace between."""
         prefix, whole = self.encoder.decode(before), self.encoder.decode(np.concatenate([before, ids]))
         return whole.removeprefix(prefix)

@@ -51,7 +51,7 @@ class PacklmLM(LM):
     @property
     def tokenizer_name(self) -> str:
         """What tells the harness' own cache of requests one tokenizer from another."""
-        return self.engine.about.tokenizer
+        return self.engine.info.tokenizer
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """(log P(continuation | context) in nats, whether each of its tokens was the likeliest) of each request (context, continuation).
@@ -61,7 +61,7 @@ class PacklmLM(LM):
         """
         read, begins = [], []
         for context, continuation in (request.args for request in requests):
-            before, whole = self.engine.prompt(context)[0], self.engine.prompt(context + continuation)[0]
+            before, whole = self.engine.encode_prompt(context)[0], self.engine.encode_prompt(context + continuation)[0]
             shared = min(len(before), len(whole))
             differ = np.flatnonzero(before[:shared] != whole[:shared])
             read.append(whole[1:])
@@ -74,9 +74,9 @@ class PacklmLM(LM):
         """log P in nats of each request (text,), a document by itself, measured with the context that the model was trained with."""
         ids, cuts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [0]
         for (text,) in (request.args for request in requests):
-            encoded = encode_documents(DocumentBlock.of([("text", text)]), self.engine.rules, self.engine.encoder)
+            encoded = encode_documents(DocumentBlock.of([("text", text)]), self.engine.info.text, self.engine.encoder)
             ids.append(encoded.ids)
-            cuts.append(ends[-1] + (encoded.ends if self.engine.about.context == "sentences" else encoded.ends[-1:]))
+            cuts.append(ends[-1] + (encoded.ends if self.engine.info.context == "sentences" else encoded.ends[-1:]))
             ends.append(ends[-1] + len(encoded.ids))
         found, _ = segment_scores(self.engine.model, Sentences.from_arrays(np.concatenate(ids), np.concatenate(cuts)), BATCH_TOKENS)
         return [-float(found.losses[start:end].sum()) for start, end in itertools.pairwise(ends)]
@@ -102,7 +102,7 @@ class PacklmLM(LM):
         settings: dict[str, Any] = {"max_tokens": given.get("max_gen_toks") or GENERATED_TOKENS, "samples": 1, "strategy": "greedy"}
         if given.get("do_sample") and given.get("temperature") != 0:
             settings |= {"strategy": "sample"} | {name: given[name] for name in ("temperature", "top_k", "top_p") if name in given}
-        return self.engine.generate(contexts, self.seed, stop_at_eos=self.engine.sentences_alone, **settings)
+        return self.engine.generate(contexts, self.seed, stop_at_eos=self.engine.isolated_sentences, **settings)
 
     def _scores(self, read: Sequence[np.ndarray]) -> tuple[TokenScores, np.ndarray]:
         """(what the model says of some ids, each run of them read after `<eos>` and closed with it; the place after each run)."""

@@ -1,7 +1,6 @@
 """A small corpus, datasets made of it, and model folders with random weights that belong to them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,5 +105,6 @@ def word_engine(made: Callable[[str], Config]) -> Engine:
 
 def trained_on(engine: Engine, segments: str, reset: str = "document", **rules: str) -> Engine:
     """The same model, as if it had been trained on other segments or text rules."""
-    about = replace(engine.about, segments=segments, reset=reset, text=engine.about.text | rules)
-    return Engine(engine.model, about, engine.encoder, engine.generation)
+    text = engine.info.text.model_copy(update=rules)
+    info = engine.info.model_copy(update={"segments": segments, "reset": reset, "text": text})
+    return Engine(engine.model, info, engine.encoder, engine.generation_config)

@@ -1,4 +1,4 @@
-"""Settings of the section `generate`: prompts, decoding strategy and its options."""
+"""Section `generate`: prompts, decoding strategy and its options."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,55 +12,55 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: ((value,) if 
 
 class Generate(Section):
     prompts: tuple[str, ...] | Path = ()
-    """Prompts of the generation stage: a list of them, or a file with one a line (or JSONL with `prompt`); none: text from nothing."""
+    """Prompts: a list, or a file with one per line (or JSONL with the field `prompt`); empty: unconditional generation."""
     strategy: Literal["greedy", "sample", "beam"] = "sample"
-    """Always the likeliest token; random; or the likeliest sequences that a beam search finds."""
+    """Decoding strategy: greedy search, sampling, or beam search."""
     samples: int = Field(1, ge=1)
-    """Continuations of each prompt; the likeliest come first. Greedy has one, beam at most `beams`."""
+    """Number of continuations per prompt, most likely first. Greedy search has one, beam search at most `beams`."""
     temperature: float = Field(1.0, gt=0)
-    """sample: divides the logits; below 1 the likely gets likelier."""
+    """sample: softmax temperature; values below 1 sharpen the distribution."""
     top_k: int = Field(0, ge=0)
-    """sample: draws from the so many likeliest tokens; 0 from all."""
+    """sample: samples from the k most likely tokens; 0: from all."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """sample: draws from the fewest tokens that together have this probability (Holtzman et al. 2020)."""
+    """sample: nucleus sampling, from the smallest set of tokens with this total probability (Holtzman et al. 2020)."""
     min_p: float = Field(0.0, ge=0, le=1)
-    """sample: draws from the tokens at least so many times as likely as the likeliest (Nguyen et al. 2024)."""
+    """sample: samples from tokens with at least this fraction of the highest probability (Nguyen et al. 2024)."""
     typical_p: float = Field(1.0, gt=0, le=1)
-    """sample: draws from the fewest tokens that together have this probability, those first whose surprisal is nearest the entropy
-    (Meister et al. 2023)."""
+    """sample: locally typical sampling, from the smallest set of tokens with this total probability whose surprisal is closest to the
+    entropy (Meister et al. 2023)."""
     replacement: bool = True
-    """sample: the samples of a prompt are independent; false: they are all different, drawn without replacement (Kool et al. 2019)."""
+    """sample: independent samples; false: distinct samples, without replacement (stochastic beam search, Kool et al. 2019)."""
     beams: int = Field(5, ge=1)
-    """beam: hypotheses kept at each step."""
+    """beam: beam size."""
     length_penalty: float = Field(0.0, ge=0)
-    """beam: ranks by log P / tokens^length_penalty; 0 by log P, 1 by the mean of a token. More favours longer ones."""
+    """beam: ranks hypotheses by log P / tokens^length_penalty; 0: by log P, 1: by mean log P per token; larger values favour length."""
     no_repeat_ngram: int = Field(0, ge=0)
-    """No sequence of so many tokens occurs twice in a generation; 0 allows it."""
+    """n-grams of this size occur at most once in a generation; 0: no limit."""
     banned: Strings = ()
-    """Words that no generation contains as a word, however they are spelled in tokens."""
+    """Words that must not occur in a generation as whole words, in any tokenization."""
     min_tokens: int = Field(0, ge=0)
-    """Fewest tokens generated before one may end, `<eos>` included."""
+    """Minimum number of generated tokens, `<eos>` included."""
     max_tokens: int = Field(60, ge=1)
-    """Most tokens generated after a prompt."""
+    """Maximum number of generated tokens, `<eos>` included."""
     stop: Strings = ()
-    """A generation ends with the token that makes its text contain one of these; its text keeps them."""
+    """Stop strings: a generation ends with the token that completes one of them; the text includes it."""
     stop_at_eos: bool = True
-    """A generation ends with its sentence; false: it goes on into the next ones, until `max_tokens` or a string of `stop`."""
+    """Ends a generation at `<eos>`; false: continues with the next sentence, until `max_tokens` or a stop string."""
     batch_tokens: int = Field(8192, ge=1)
-    """Tokens of prompts and continuations, over all samples or beams, that are held at a time; changes nothing in the text."""
+    """Tokens of prompts and continuations per batch, over all samples or beams. Does not affect the results."""
 
     @field_validator("banned", "stop")
     @classmethod
     def _spelled(cls, strings: tuple[str, ...]) -> tuple[str, ...]:
         if "" in strings:
-            raise ValueError("an empty string is in every text; leave it out")
+            raise ValueError("an empty string matches every text; remove it")
         return strings
 
     @field_validator("banned")
     @classmethod
     def _words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [word for word in words if word != word.strip()]:
-            raise ValueError(f"{wrong[0]!r} has white space around it; give the word alone")
+            raise ValueError(f"{wrong[0]!r} has whitespace around it; remove it")
         return words
 
     @model_validator(mode="after")
@@ -70,21 +70,26 @@ class Generate(Section):
         return self
 
     @property
+    def num_rows(self) -> int:
+        """Hypotheses or samples of each prompt that the strategy keeps at a time; also the most that it returns."""
+        return {"greedy": 1, "sample": self.samples, "beam": self.beams}[self.strategy]
+
+    @property
     def ignored(self) -> dict[str, str]:
-        """The settings that the strategy, or another setting, leaves without effect: why, for each."""
-        given = self.model_dump(exclude_defaults=True)
-        why: dict[str, str] = {}
-        own = {"sample": ("temperature", "top_k", "top_p", "min_p", "typical_p", "replacement"), "beam": ("beams", "length_penalty")}
-        for strategy, keys in own.items():
-            if self.strategy != strategy:
-                why |= {key: f"generate.{key} is for strategy = {strategy}, not {self.strategy}" for key in keys if key in given}
-        possible = {"greedy": 1, "beam": self.beams, "sample": self.samples}[self.strategy]
-        if self.samples > possible:
-            why["samples"] = f"generate.samples = {self.samples}: {self.strategy} gives at most {possible} of each prompt"
+        """The settings without effect, because of the strategy or another setting, each with the reason."""
+        changed = self.model_dump(exclude_defaults=True)
+        reasons = {
+            key: f"generate.{key} is for strategy = {strategy}, not {self.strategy}"
+            for strategy, keys in _STRATEGY_SETTINGS.items() if strategy != self.strategy for key in keys if key in changed
+        }  # fmt: skip
+        if self.samples > self.num_rows:
+            reasons["samples"] = f"generate.samples = {self.samples}: {self.strategy} gives at most {self.num_rows} of each prompt"
         if self.min_tokens and not (self.stop_at_eos or self.stop):
-            why["min_tokens"] = "generate.min_tokens: nothing ends a generation before max_tokens"
-        return why
+            reasons["min_tokens"] = "generate.min_tokens: nothing ends a generation before max_tokens"
+        return reasons
 
 
-DRAWING = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
-"""The settings of `generate` that shape a text: what a model's folder recommends, and what a prompt may have for itself."""
+_STRATEGY_SETTINGS = {"sample": ("temperature", "top_k", "top_p", "min_p", "typical_p", "replacement"), "beam": ("beams", "length_penalty")}
+"""The settings that only one strategy reads."""
+DECODING_SETTINGS = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
+"""The settings of `generate` that a model folder recommends, and that a prompt may override."""

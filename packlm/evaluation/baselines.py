@@ -10,7 +10,7 @@ from packlm.evaluation.ngrams import KneserNey
 from packlm.evaluation.reports import perplexity
 
 ORDER = 5
-TOKENS = 20_000_000
+MAX_TOKENS = 20_000_000
 """Most training tokens that n-grams are counted in, the first ones: they take some 200 bytes of memory each. Of larger splits than this
 nothing is measured without a model."""
 
@@ -37,7 +37,7 @@ def baselines(training: Sentences, measured: Sentences, vocab_size: int) -> Base
     uniform: every id alike. unigram: (count + 1) / (tokens + V) in the training split. kneser_ney_5: `ngrams.KneserNey`, of order 5.
     """
     ends = np.cumsum(training.lengths, dtype=np.int64)
-    used = max(1, int(np.searchsorted(ends, TOKENS, side="right")))
+    used = max(1, int(np.searchsorted(ends, MAX_TOKENS, side="right")))
     known, (ids, lengths) = training.read(np.arange(used))[1], (measured.read(np.arange(len(measured)))[1], measured.lengths)
     seen = np.bincount(known, minlength=vocab_size) + 1
     ngrams = KneserNey(known, ends[:used], vocab_size, ORDER)

@@ -11,7 +11,6 @@ from typing import Any
 
 from packlm.base.errors import PacklmError
 from packlm.evaluation.evaluate import Result
-from packlm.tracking import run_note
 
 FORMAT = 3
 
@@ -72,11 +71,6 @@ def perplexity(loss: float) -> float:
 def table(values: dict[str, Any]) -> str:
     """A report for reading."""
     return "\n".join(f"{name:<16}{value}" for name, value in rows(values))
-
-
-def in_a_line(values: dict[str, Any]) -> str:
-    """`validation: perplexity 93.20 per token, 141.00 per word, 1.3210 bits per byte; 70,390 tokens, context documents`."""
-    return f"{run_note.in_a_line(values)}; {values['tokens']:,} tokens, context {values['context']}"
 
 
 def rows(values: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,46 +1,52 @@
-"""Continuing prompts: the entry to all strategies over ids.
+"""Continuing prompts, given as ids: batches of prompts, and the entry to all decoding strategies.
 
-What comes of a prompt depends on the prompt, the seed and the settings alone, to the bit on one device: not on the prompts beside it, their
-order, or the size of the batch (`stepper` says how). `log_prob` is always the model's own log P(generated tokens | prompt).
+The continuation of a prompt depends on the prompt, the seed and the settings alone, bit for bit on one device: not on the other prompts of
+the batch, their order or number (see `stepper`). `log_prob` is always the model's own ln P(generated tokens | prompt).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import numpy as np
 import torch
 
 from packlm.config import Generate
-from packlm.generation.beam_search import beam
-from packlm.generation.sampling import greedy, sample
+from packlm.generation.prompt_batch import Detokenizer, Generation, PromptBatch
 from packlm.generation.stepper import Stepper
-from packlm.generation.task import Generation, Task, TextInfo
-from packlm.generation.without_replacement import sample_without_replacement
 
 
 def generate(
-    stepper: Stepper, prompts: Sequence[np.ndarray], settings: Generate, seed: int, eos: int, text: TextInfo | None = None
+    stepper: Stepper, prompts: Sequence[np.ndarray], settings: Generate, seed: int, eos: int, detokenizer: Detokenizer | None = None
 ) -> list[list[Generation]]:  # fmt: skip
     """Continues prompts.
 
     Args:
         prompts: ids to read before the first prediction, each at least the `<eos>` that every text starts after.
-        settings: strategy and its parameters; `prompts` and `batch_tokens` are not looked at.
-        eos: ends a generation, where `settings.stop_at_eos`.
-        text: what is to be known of text; needed for `settings.banned` and `settings.stop`.
+        settings: strategy and its parameters; `prompts` and `batch_tokens` are not read.
+        eos: the id that ends a generation if `settings.stop_at_eos`.
+        detokenizer: required for `settings.banned` and `settings.stop`.
 
     Returns:
-        For each prompt `settings.samples` generations (one with greedy, at most `settings.beams` with beam search, and fewer where
-        there are no more), the likeliest first; with beam search in the order of `packlm.generation.beam_search.score`.
+        For each prompt at most `settings.num_rows` generations, the most likely first; with beam search the one with the best score.
 
     Raises:
-        PacklmError: a probability is not a number.
+        PacklmError: a probability is NaN or infinite.
     """
-    task = Task(stepper, prompts, settings, seed, eos, text)
+    strategy: Callable[[PromptBatch], list[list[Generation]]] = import_module(f"packlm.generation.strategies.{settings.strategy}").generate
     with torch.inference_mode():
-        if settings.strategy == "beam":
-            return beam(task)
-        if settings.strategy == "greedy":
-            found = greedy(task)
+        return strategy(PromptBatch(stepper, prompts, settings, seed, eos, detokenizer))
+
+
+def prompt_batches(prompts: Sequence[np.ndarray], settings: Generate) -> list[list[int]]:
+    """Batches of prompts (ids of each), shortest first, as lists of indices; a function of prompts and settings alone.
+
+    A batch holds at most `settings.batch_tokens`: rows times the longest prompt with its continuation; at least one prompt.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index])):
+        tokens = settings.num_rows * (len(prompts[index]) + settings.max_tokens)
+        if batches and (len(batches[-1]) + 1) * tokens <= settings.batch_tokens:
+            batches[-1].append(index)
         else:
-            found = sample(task) if settings.replacement else sample_without_replacement(task)
-    return [sorted(generations, key=lambda generation: -generation.log_prob) for generations in found]
+            batches.append([index])
+    return batches

@@ -1,83 +1,80 @@
-"""Generations token by token: the likeliest one, or independent random ones.
+"""Sampling of token ids: temperature, filters (logits warpers of Hugging Face transformers), and the sample itself.
 
-Shapes: B prompts, n generations of each, R = B * n rows, V vocabulary.
+Shapes: R rows, V vocabulary.
 """
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from packlm.generation.constraints import Constraints, allowed
-from packlm.generation.draw import draw
-from packlm.generation.stepper import advance, expand
-from packlm.generation.task import Generation, Task, check
-from packlm.model import hashed_dropout
+from packlm.config import Generate
 
-COMPACT_EVERY = 8
-"""Steps between two looks at which rows are finished; each look makes the processor wait for the device."""
+PARTIAL_SORT = 1024
+"""Ids that are sorted first in search of the smallest set with some probability; all are sorted only where these do not suffice."""
+UNFILTERED = Generate()
 
 
-def greedy(task: Task) -> list[list[Generation]]:
-    """Takes the likeliest token at every step; one generation a prompt."""
-    return _draw(task, 1, lambda log_probs, which, time: log_probs.argmax(-1))
+def sample_ids(log_probs: Tensor, uniform: Tensor, settings: Generate = UNFILTERED) -> Tensor:
+    """Samples an id for each row from the filtered distribution, by inverting its cumulative distribution function.
 
+    Args:
+        log_probs: [R, V] ln P of each id.
+        uniform: [R] float64 random numbers in (0, 1).
+        settings: temperature and filters; by default none.
 
-def sample(task: Task) -> list[list[Generation]]:
-    """Draws each token from the distribution that constraints and filters leave (`packlm.generation.draw.filtered`); `samples` a prompt.
-
-    The random number of a draw is a hash of the seed, the prompt's ids, the number of the sample and the time.
+    Returns [R] ids.
     """
-    settings, count = task.settings, task.settings.samples
-    keys, numbers = np.repeat(task.keys, count), np.tile(np.arange(count), len(task.prompts))
-
-    def choose(log_probs: Tensor, which: np.ndarray, time: int) -> Tensor:
-        uniform = torch.from_numpy(hashed_dropout.uniform(task.seed, keys[which], numbers[which], time)).to(log_probs.device)
-        filters = (settings.temperature, settings.top_k, settings.top_p, settings.min_p, settings.typical_p)
-        return draw(log_probs, uniform, *filters)
-
-    return _draw(task, count, choose)
+    probabilities, ids = filtered(log_probs, settings)
+    cumulative = probabilities.cumsum(-1)
+    # Slightly below the total even for the largest uniform number, so that the index found has a probability above zero.
+    target = uniform[:, None] * cumulative[:, -1:] * (1 - 2**-52)
+    indices = torch.searchsorted(cumulative, target, right=True)
+    indices = indices.clamp(max=cumulative.shape[-1] - 1)  # beyond the end only if a probability is NaN: noticed later
+    return (indices if ids is None else ids.gather(-1, indices)).squeeze(-1)
 
 
-def _draw(task: Task, count: int, choose: Callable[[Tensor, np.ndarray, int], Tensor]) -> list[list[Generation]]:
-    """Continues each prompt `count` times: `choose(log P [R, V], -inf for what may not come, which rows [R], time)` -> [R] ids."""
-    constraints, limit = Constraints(task), task.settings.max_tokens
-    log_probs, state = task.stepper.read(task.prompts)
-    check(log_probs.logsumexp(-1))
-    log_probs, state = log_probs.repeat_interleave(count, 0), expand(state, count)
-    states = constraints.starts.repeat_interleave(count)
-    rows = torch.arange(len(log_probs), device=log_probs.device)
-    which = np.arange(len(rows))  # the same where the processor can read it without waiting
-    ids = torch.zeros(len(rows), limit, dtype=torch.long, device=rows.device)
-    totals = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-    lengths = torch.zeros_like(rows)
-    running = torch.ones_like(rows, dtype=torch.bool)
-    finished = torch.zeros_like(running)
-    for time in range(limit):
-        forbidden = constraints.forbidden(ids[rows, :time], states)
-        if forbidden is not None:
-            running[rows] &= ~forbidden.all(1)
-        tokens = choose(allowed(log_probs, forbidden), which, time)
-        chosen = log_probs.gather(1, tokens[:, None]).squeeze(1).double()
-        going = running[rows]
-        totals.index_add_(0, rows, torch.where(going, chosen, 0.0))
-        lengths.index_add_(0, rows, going.long())
-        ids[rows, time] = tokens
-        ended = going & task.ended((which // count).tolist(), ids[rows, : time + 1], tokens)
-        finished[rows] |= ended
-        running[rows] = going & ~ended
-        if time + 1 == limit:
+def filtered(log_probs: Tensor, settings: Generate) -> tuple[Tensor, Tensor | None]:
+    """Applies temperature and filters to ln P [R, V] (-inf: forbidden). The filters act in this order, each on the renormalized output of
+    the one before.
+
+    temperature: divides the logits.
+    top_k: keeps the k most likely ids; 0 keeps all.
+    top_p: keeps the smallest set of most likely ids with at least this total probability (nucleus sampling, Holtzman et al. 2020).
+    min_p: keeps ids at least min_p times as likely as the most likely one (Nguyen et al. 2024).
+    typical_p: keeps the smallest set of ids with at least this total probability, in the order of the distance of their surprisal from the
+        entropy (locally typical sampling, Meister et al. 2023).
+
+    Returns ([R, K] float64 probabilities, unnormalized; [R, K] their ids, None if they are all ids in order).
+    """
+    scaled, ids = log_probs.double() / settings.temperature, None
+    if 0 < settings.top_k < scaled.shape[1]:
+        scaled, ids = scaled.topk(settings.top_k, dim=-1)
+    probabilities = scaled.softmax(-1)
+    if settings.top_p < 1:
+        probabilities = _smallest_set(probabilities, -probabilities, settings.top_p)
+    if settings.min_p > 0:
+        probabilities = probabilities.masked_fill(probabilities < settings.min_p * probabilities.amax(-1, keepdim=True), 0.0)
+    if settings.typical_p < 1:
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+        entropies = torch.special.entr(probabilities).sum(-1, keepdim=True)
+        probabilities = _smallest_set(probabilities, (probabilities.log() + entropies).abs(), settings.typical_p)
+    return probabilities, ids
+
+
+def _smallest_set(probabilities: Tensor, keys: Tensor, mass: float) -> Tensor:
+    """Sets probabilities [R, K] to 0 except for the smallest set with at least this mass, taken in ascending order of keys [R, K].
+
+    Sorting a whole vocabulary takes longer than the model does, so the `PARTIAL_SORT` smallest keys of a row are tried first.
+    """
+    kept, rows = torch.zeros_like(probabilities), torch.arange(len(probabilities), device=probabilities.device)
+    count = probabilities.shape[1]
+    for width in (min(PARTIAL_SORT, count), count):
+        order = keys[rows].topk(width, dim=-1, largest=False).indices
+        values = probabilities[rows].gather(-1, order)
+        total = values.cumsum(-1)
+        done = (total[:, -1] >= mass) | (width == count)
+        values = values.masked_fill(total - values >= mass, 0.0)
+        kept[rows[done]] = kept[rows[done]].scatter(-1, order[done], values[done])
+        rows = rows[~done]
+        if not len(rows):
             break
-        states = constraints.after(states, tokens)
-        if (time + 1) % COMPACT_EVERY == 0:
-            places = running[rows].nonzero().squeeze(1)
-            if not len(places):
-                break
-            rows, tokens, states, state = rows[places], tokens[places], states[places], advance(state, places)
-            which = rows.cpu().numpy()
-        log_probs, state = task.stepper.step(tokens, state)
-    check(totals)
-    drawn = zip(ids.cpu().numpy(), lengths.tolist(), totals.tolist(), finished.tolist(), strict=True)
-    generations = [Generation(row[:length].copy(), total, ended) for row, length, total, ended in drawn]
-    return [generations[start : start + count] for start in range(0, len(generations), count)]
+    return kept

@@ -1,63 +1,80 @@
 """The model folder: all that is needed to use a trained model, and nothing that is executed on opening.
 
-config.json               shape, how text becomes ids, what context it was trained with, where it comes from, its numbers
+config.json               shape, how text becomes ids, context of the training, provenance, results
 model.safetensors         the weights that were validated
 tokenizer.json, tokenizer_config.json
-generation_config.json    how `serve generate` draws from it unless told otherwise
-README.md                 card
+generation_config.json    recommended decoding settings
+README.md                 model card
 """
 
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from packlm import config
-from packlm.base import files
+from packlm.base import files, json_models
 from packlm.base.errors import PacklmError, RequestError
-from packlm.config.generate import DRAWING
+from packlm.config.generate import DECODING_SETTINGS
 from packlm.model.language_model import LanguageModel
 from packlm.model.recurrence import Layout
 
 FORMAT = 1
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
-"""Endings of files in which others keep weights as a pickle."""
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
+"""Suffixes of files in which other libraries keep weights as a pickle."""
+DATASET_ONLY = frozenset({"format", "train", "validation", "test", "validation_fraction", "test_fraction", "split_seed", "duplicates"})
+"""The `corpus.*` settings that choose the documents of a dataset. All others say how a document is read, and are kept with the model."""
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model folder says of its model, as `config.json`."""
+def _reading_rules(values: Any) -> Any:
+    return {key: value for key, value in values.items() if key not in DATASET_ONLY} if isinstance(values, dict) else values
+
+
+class TrainingNumbers(BaseModel):
+    """Results of the training; further entries are kept as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    steps: int
+    tokens: int
+    validation: dict[str, dict[str, int | float] | None] = {}
+    """`best` and `last` validation: loss, perplexity, tokens, step."""
+    data: dict[str, dict[str, int]] = {}
+    """Split -> documents, sentences, tokens, words, unknown of the dataset."""
+
+
+class ModelInfo(BaseModel):
+    """The content of `config.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
     name: str
     """The run that trained it."""
-    model: dict[str, Any]
-    """The `model.*` settings."""
+    model: config.Model
     vocab_size: int
-    text: dict[str, Any]
-    """The `corpus.*` rules by which text becomes sentences."""
+    text: Annotated[config.Corpus, BeforeValidator(_reading_rules)]
+    """The `corpus.*` rules by which text becomes sentences, without those of `DATASET_ONLY`."""
     segments: str
     """`train.segments`: sentences, rows or streams."""
     reset: str
-    """`train.reset`: where the state was zeroed, with streams."""
+    """`train.reset`: where the state is zeroed, with streams."""
     lossless: bool
-    """Whether decoding gives every text back to the letter."""
+    """Whether decoding gives back every text exactly."""
     dataset: dict[str, str]
-    """Digests of the dataset it learned from."""
+    """Digests of the dataset it was trained on."""
     weights: str
     """SHA-256 of `model.safetensors`."""
     tokenizer: str
     """SHA-256 of `tokenizer.json`."""
-    numbers: dict[str, Any]
-    """Steps, tokens and validation results of the training; how much its dataset held, by split."""
-    format: int = FORMAT
+    numbers: TrainingNumbers
+    format: int
 
     @property
     def context(self) -> str:
@@ -66,16 +83,20 @@ class ModelInfo:
 
 
 def trained_context(segments: str, reset: str) -> str:
-    """What precedes a prediction in training on such `train.segments` with such a `train.reset`."""
+    """What precedes a prediction in training with these `train.segments` and `train.reset`, as `evaluate.context` calls it."""
     if segments == "sentences":
         return "sentences"
     return "streams" if segments == "streams" and reset == "none" else "documents"
 
 
-def save(
-    folder: Path, weights: dict[str, Tensor], about: dict[str, Any], generation: config.Generate, tokenizer_from: Path
-) -> ModelInfo:  # fmt: skip
-    """Writes a model folder, in whole or not at all. `about` holds the entries of `ModelInfo` but for the digests."""
+def save(folder: Path, weights: dict[str, Tensor], about: dict[str, Any], generation: config.Generate, tokenizer_from: Path) -> None:
+    """Writes a model folder atomically.
+
+    Args:
+        about: the entries of `config.json` as JSON values, without format and digests of files.
+        generation: the decoding settings that the folder recommends.
+        tokenizer_from: the folder that holds `TOKENIZER_FILES`.
+    """
     work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -83,60 +104,68 @@ def save(
         stream.write(serialize(weights))
     for name in TOKENIZER_FILES:
         files.write_text(work / name, (tokenizer_from / name).read_text(encoding="utf-8"))
-    about |= {"weights": files.sha256(work / "model.safetensors"), "tokenizer": files.sha256(work / "tokenizer.json")}
-    complete = ModelInfo(**about)
-    files.write_json(work / "config.json", asdict(complete))
-    files.write_json(work / "generation_config.json", generation.model_dump(mode="json", include=set(DRAWING)))
-    files.write_text(work / "README.md", card(complete))
+    digests = {"weights": files.sha256(work / "model.safetensors"), "tokenizer": files.sha256(work / "tokenizer.json")}
+    entries = about | digests | {"format": FORMAT}
+    info = json_models.parse(entries, ModelInfo, folder / "config.json")
+    files.write_json(work / "config.json", {key: entries[key] for key in ModelInfo.model_fields})
+    files.write_json(work / "generation_config.json", generation.model_dump(mode="json", include=set(DECODING_SETTINGS)))
+    files.write_text(work / "README.md", card(info))
     files.recover_folder(folder)
     files.replace_folder(work, folder)
-    return complete
 
 
 def read(folder: Path) -> ModelInfo:
-    """Reads a model folder's `config.json`; `RequestError` where there is none or of another format."""
+    """Reads a model folder's `config.json`.
+
+    Raises:
+        RequestError: there is none, or it has another format.
+        PacklmError: an entry is missing, unknown or of a wrong type.
+    """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise RequestError(f"{folder}: no model here (no config.json); `make train` or `torchrun --nproc-per-node N train` makes one")
     values = files.read_json(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else values
-        raise RequestError(f"{path}: model format {found!r}, this program reads {FORMAT}")
-    differing = {item.name for item in fields(ModelInfo)} ^ set(values)
-    if differing:
-        raise RequestError(f"{path}: missing or unknown entries: {', '.join(sorted(differing))}")
-    return ModelInfo(**values)
+    version = values.get("format") if isinstance(values, dict) else values
+    if version != FORMAT:
+        raise RequestError(f"{path}: model format {version!r}, this program reads {FORMAT}")
+    return json_models.parse(values, ModelInfo, path)
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """Reads the decoding settings that a model folder recommends, as JSON values; those that it leaves out are not there.
+
+    Raises:
+        PacklmError: the file is missing, or a setting is unknown or has a wrong value.
+    """
+    settings = json_models.read(Path(folder) / "generation_config.json", config.Generate)
+    return settings.model_dump(mode="json", exclude_unset=True)
 
 
 def load(folder: Path, layout: Layout = "auto") -> tuple[LanguageModel, ModelInfo]:
-    """Opens a model folder for use (evaluation mode, CPU).
+    """Opens a model folder for inference (evaluation mode, CPU).
 
     Raises:
         RequestError: a file is missing, or belongs to another version or model.
-        PacklmError: a file's digest is not the one in `config.json`.
+        PacklmError: a file's digest is not the one in `config.json`, or an entry there is wrong.
     """
     folder = Path(folder)
-    about = read(folder)
-    for name, expected in (("model.safetensors", about.weights), ("tokenizer.json", about.tokenizer)):
+    info = read(folder)
+    for name, expected in (("model.safetensors", info.weights), ("tokenizer.json", info.tokenizer)):
         path = folder / name
         if not path.is_file():
-            pickles = [other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLES]
+            pickles = [other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLE_SUFFIXES]
             instead = f"; {pickles[0]} may be a pickle, which can run any code and is never opened" if pickles else ""
             raise RequestError(f"{path}: missing; a model folder holds it beside config.json{instead}")
-        found = files.sha256(path)
-        if found != expected:
-            raise PacklmError(f"{path}: damaged or exchanged: expected sha256 {expected}, got {found}")
-    try:
-        settings = config.Model.model_validate(about.model)
-    except ValidationError as error:
-        raise RequestError(f"{folder / 'config.json'}: model: {error.errors()[0]['msg']}") from None
+        digest = files.sha256(path)
+        if digest != expected:
+            raise PacklmError(f"{path}: damaged or exchanged: expected sha256 {expected}, got {digest}")
     try:
         weights = load_file(folder / "model.safetensors")
     except SafetensorError as error:
         raise PacklmError(f"{folder / 'model.safetensors'}: not a safetensors file: {error}") from None
-    model = LanguageModel(settings, about.vocab_size, layout).to(next(iter(weights.values())).dtype)
+    model = LanguageModel(info.model, info.vocab_size, layout).to(next(iter(weights.values())).dtype)
     restore_weights(model, weights, folder / "model.safetensors")
-    return model.eval(), about
+    return model.eval(), info
 
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:
@@ -148,53 +177,48 @@ def weights_of(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def restore_weights(model: LanguageModel, weights: dict[str, Tensor], source: Path) -> None:
-    """Puts weights into the model; `RequestError` naming the first that is missing, unknown or of another shape."""
-    own = weights_of(model)
-    for name in sorted({*own, *weights}):
-        found, wanted = (tuple(known[name].shape) if name in known else None for known in (weights, own))
-        if found != wanted:
-            raise RequestError(f"{source}: {name}: expected shape {wanted}, found {found}; the weights belong to another model")
+    """Loads weights into the model; `RequestError` naming the first that is missing, unknown or of another shape."""
+    current = weights_of(model)
+    for name in sorted({*current, *weights}):
+        actual, expected = (tuple(tensors[name].shape) if name in tensors else None for tensors in (weights, current))
+        if actual != expected:
+            raise RequestError(f"{source}: {name}: expected shape {expected}, found {actual}; the weights belong to another model")
     model.load_state_dict(weights | ({"projection.weight": weights["embedding.weight"]} if model.settings.tied else {}))
 
 
-def card(about: ModelInfo) -> str:
-    """The model card: what it is, what it learned from, what was measured, what it cannot do."""
-    shape = about.model
-    validation = about.numbers.get("validation") or {}
-    best = validation.get("best")
+def card(info: ModelInfo) -> str:
+    """The model card: shape, data, training, limits, use."""
+    shape, rules = info.model.model_dump(mode="json"), info.text
     measured = "It was not validated: the dataset has no validation split."
-    if best:
+    if best := info.numbers.validation.get("best"):
         measured = (
-            f"Validation: perplexity {best['perplexity']:.2f} per token over {best['tokens']:,} tokens (context: {about.context}), "
+            f"Validation: perplexity {best['perplexity']:.2f} per token over {best['tokens']:,} tokens (context: {info.context}), "
             f"after {best['step']:,} steps."
         )
-    rules = config.Corpus.model_validate({name: about.text[name] for name in ("document", "sentences", "language") if name in about.text})
     cut = {"none": "not cut into sentences", "line": "a sentence a line"}.get(rules.sentences, f"sentences by sentencex ({rules.language})")
-    kind = "keeps every text to the letter" if about.lossless else "does not keep every text to the letter"
+    kind = "keeps every text to the letter" if info.lossless else "does not keep every text to the letter"
     return (
-        f"---\nlibrary_name: packlm\ntags: [language-model, rnn]\n---\n\n# {about.name}\n\n"
+        f"---\nlibrary_name: packlm\ntags: [language-model, rnn]\n---\n\n# {info.name}\n\n"
         f"A recurrent language model: {shape['layers']} {shape['cell'].upper()} layer(s), hidden {shape['hidden']}, "
-        f"{about.vocab_size:,} tokens{', tied softmax' if shape['tied'] else ''}.\n\n"
-        f"## Data\n\nDataset {about.dataset['content'][:16]}: documents by {rules.document}, {cut}; its tokenizer {kind}.\n\n"
-        f"{_data(about.numbers.get('data') or {})}"
-        f"## Training\n\nOn {about.segments}, for {about.numbers['steps']:,} steps ({about.numbers['tokens']:,} tokens). {measured}\n\n"
+        f"{info.vocab_size:,} tokens{', tied softmax' if shape['tied'] else ''}.\n\n"
+        f"## Data\n\nDataset {info.dataset['content'][:16]}: documents by {rules.document}, {cut}; its tokenizer {kind}.\n\n"
+        f"{_data_table(info.numbers.data)}"
+        f"## Training\n\nOn {info.segments}, for {info.numbers.steps:,} steps ({info.numbers.tokens:,} tokens). {measured}\n\n"
         "## Limits\n\nPerplexities per token compare models of the same tokenizer only. The model knows the text it was trained on and no "
         "other;\nit repeats the biases of that text and states nothing reliably. "
-        f"{CONTEXT_LIMITS[about.context]}\n\n"
+        f"{_CONTEXT_LIMITS[info.context]}\n\n"
         "## Use\n\n`python -m serve generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS_FOLDER)`.\n"
     )
 
 
-CONTEXT_LIMITS = {
+_CONTEXT_LIMITS = {
     "sentences": "It has read single sentences: what precedes a sentence means nothing to it.",
     "documents": "It has read documents from their beginning, so a sentence out of its context is unusual to it.",
     "streams": "It has read text without an end: its first predictions, with nothing before them, are its worst.",
 }
-"""What a model cannot do that was trained with such a context, for the card."""
 
 
-def _data(splits: dict[str, dict[str, int]]) -> str:
-    """A table of how much there was."""
+def _data_table(splits: dict[str, dict[str, int]]) -> str:
     if not splits:
         return ""
     lines = [

@@ -49,7 +49,7 @@ def run(model: str | Path, asked: Namespace, config: Config, ranks: Ranks) -> No
     tune_on = _ids(asked.tune_on) if asked.tune_on else None
     check(utterances, settings, tune_on)
     engine = Engine.load(model, ranks.device, config.tracking, asked.precision)
-    if settings.context and engine.sentences_alone:
+    if settings.context and engine.isolated_sentences:
         log.warning("the model was trained on single sentences: what precedes one is foreign to it, and --context may well harm")
 
     def score(texts: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +57,7 @@ def run(model: str | Path, asked: Namespace, config: Config, ranks: Ranks) -> No
 
     scored, weights = rescore.rescore(utterances, score, settings, tune_on)
     scored.sort(key=lambda one: one.utterance.number)
-    made = {"model": engine.about.name, "weights_digest": engine.about.weights, "lists": str(asked.nbest)}
+    made = {"model": engine.info.name, "weights_digest": engine.info.weights, "lists": str(asked.nbest)}
     made |= summary(lists, scored, weights, settings, tune_on)
     write(lists, scored, weights, asked.out)
     if asked.summary:

@@ -103,9 +103,9 @@ def test_the_statistics_are_mean_squared_gradients(monkeypatch: pytest.MonkeyPat
 def test_a_dataset_is_measured_and_a_text_refused(made: Callable[[str], Config], corpus) -> None:
     made_of = made("bpe")
     engine, settings = Engine.load(made_of.run.dir / "model"), config.Evaluate(dynamic_lr=0.001, context="documents")
-    report = measure.measure_dataset(engine.model, engine.about, made_of.dataset.dir, settings, ALONE)
+    report = measure.measure_dataset(engine.model, engine.info, made_of.dataset.dir, settings, ALONE)
     plain = settings.model_copy(update={"dynamic_lr": 0.0})
     assert report["adapted"] == "dynamic evaluation, lr 0.001, decay 0.02, window 5"
-    assert report["nll"] != measure.measure_dataset(engine.model, engine.about, made_of.dataset.dir, plain, ALONE)["nll"]
+    assert report["nll"] != measure.measure_dataset(engine.model, engine.info, made_of.dataset.dir, plain, ALONE)["nll"]
     with pytest.raises(RequestError, match="has a training split"):
-        measure.measure_text(engine.model, engine.about, engine.encoder, [str(corpus)], settings, ALONE)
+        measure.measure_text(engine.model, engine.info, engine.encoder, [str(corpus)], settings, ALONE)

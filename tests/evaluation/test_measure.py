@@ -28,8 +28,8 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 def test_text_and_dataset_give_the_same_numbers(made: Callable[[str], Config], corpus: Path, kind: str, context: str) -> None:
     config = made(kind)
     engine, settings = Engine.load(config.run.dir / "model"), Evaluate.model_validate({"context": context, "streams": 2})
-    from_dataset = measure.measure_dataset(engine.model, engine.about, config.dataset.dir, settings, ALONE)
-    from_text, counts = measure.measure_text(engine.model, engine.about, engine.encoder, [str(corpus / "validation")], settings, ALONE)
+    from_dataset = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, settings, ALONE)
+    from_text, counts = measure.measure_text(engine.model, engine.info, engine.encoder, [str(corpus / "validation")], settings, ALONE)
     different = {"data", "split", "data_digest", "baselines", "by_sentence_length", "by_token", "by_document", "interval"}
     for name in from_dataset.keys() - different:
         expected = from_dataset[name]
@@ -50,7 +50,7 @@ def test_text_and_dataset_give_the_same_numbers(made: Callable[[str], Config], c
 def test_the_numbers_are_what_they_are_called(made: Callable[[str], Config], corpus: Path) -> None:
     config = made("bpe")
     engine = Engine.load(config.run.dir / "model")
-    report = measure.measure_dataset(engine.model, engine.about, config.dataset.dir, config.evaluate, ALONE)
+    report = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, config.evaluate, ALONE)
     texts = [path.read_text(encoding="utf-8").removeprefix(".START\n") for path in sorted((corpus / "validation").iterdir())]
     sentences = [line for text in texts for line in text.split("\n") if line.strip()]
     scores = engine.score(sentences)
@@ -67,7 +67,7 @@ def test_the_numbers_are_what_they_are_called(made: Callable[[str], Config], cor
 def test_what_predicts_without_a_model_stands_beside_it(made: Callable[[str], Config]) -> None:
     config = made("word")
     engine, manifest = Engine.load(config.run.dir / "model"), dataset.read_manifest(config.dataset.dir)
-    report = measure.measure_dataset(engine.model, engine.about, config.dataset.dir, config.evaluate, ALONE)
+    report = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, config.evaluate, ALONE)
     training, measured = (Sentences.open(config.dataset.dir, manifest, split) for split in ("train", "validation"))
     known, ids = (np.concatenate([view.targets(index) for index in range(len(view))]).tolist() for view in (training, measured))
     frequencies = [(known.count(id) + 1) / (len(known) + manifest.vocab_size) for id in ids]
@@ -79,25 +79,25 @@ def test_what_predicts_without_a_model_stands_beside_it(made: Callable[[str], Co
     assert beside["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean())
     assert f"{beside['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)
     quiet = config.evaluate.model_copy(update={"baselines": False})
-    without = measure.measure_dataset(engine.model, engine.about, config.dataset.dir, quiet, ALONE)
+    without = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, quiet, ALONE)
     assert "baselines" not in without and without["nll"] == report["nll"]
 
 
 def test_a_dataset_of_another_tokenizer_is_refused(made: Callable[[str], Config]) -> None:
     engine, other = Engine.load(made("bpe").run.dir / "model"), made("word").dataset.dir
     theirs = dataset.read_manifest(other).digests["tokenizer"]
-    with pytest.raises(RequestError, match=f"{theirs[:16]}.*{engine.about.tokenizer[:16]}"):
-        measure.measure_dataset(engine.model, engine.about, other, Evaluate(), ALONE)
+    with pytest.raises(RequestError, match=f"{theirs[:16]}.*{engine.info.tokenizer[:16]}"):
+        measure.measure_dataset(engine.model, engine.info, other, Evaluate(), ALONE)
 
 
 def test_a_missing_split_and_a_missing_text_are_named(made: Callable[[str], Config], tmp_path: Path) -> None:
     config = made("bpe")
     engine = Engine.load(config.run.dir / "model")
     with pytest.raises(RequestError, match="no split 'test'"):
-        measure.measure_dataset(engine.model, engine.about, config.dataset.dir, Evaluate(split="test"), ALONE)
+        measure.measure_dataset(engine.model, engine.info, config.dataset.dir, Evaluate(split="test"), ALONE)
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(RequestError, match="no text"):
-        measure.measure_text(engine.model, engine.about, engine.encoder, [str(tmp_path)], Evaluate(), ALONE)
+        measure.measure_text(engine.model, engine.info, engine.encoder, [str(tmp_path)], Evaluate(), ALONE)
 
 
 def test_a_report_of_other_tokens_than_counted_is_an_error() -> None:

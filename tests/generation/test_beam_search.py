@@ -1,10 +1,10 @@
-"""Beam search beside enumeration, and beside beam search as one writes it down."""
+"""Beam search compared with enumeration, and with a plain implementation."""
 
 from functools import cache
 
 import pytest
 
-from packlm.generation.beam_search import score
+from packlm.generation.strategies.beam import length_normalized
 from packlm.model.language_model import LanguageModel
 from tests.generation.enumeration import EOS, VOCABULARY, Sequence, as_pairs, chain, enumerate_all, run, tiny
 
@@ -22,13 +22,14 @@ def test_a_beam_as_wide_as_the_space_ranks_every_sequence(cell: str) -> None:
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5])
 def test_the_best_of_a_beam_as_wide_as_the_space_are_the_best_of_all(penalty: float) -> None:
-    """However early it stops: with normalisation by length, what is worse now may be better in the end."""
+    """Also with early stopping: with length normalization, the worse hypothesis now may be the better one in the end."""
     width, prompts = 3**4, [(EOS,), (EOS, 2, 1)]
     for seed in range(3):
         model = tiny(seed=seed, vocabulary=3)
         found = run(model, prompts, strategy="beam", beams=width, samples=5, max_tokens=5, length_penalty=penalty)
         for prompt, generations in zip(prompts, found, strict=True):
-            expected = sorted(enumerate_all(model, prompt, 5).items(), key=lambda item: -score(item[1], len(item[0]), penalty))[:5]
+            sequences = enumerate_all(model, prompt, 5).items()
+            expected = sorted(sequences, key=lambda item: -length_normalized(item[1], len(item[0]), penalty))[:5]
             assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
             assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)
 
@@ -39,16 +40,16 @@ def following(model: LanguageModel, ids: Sequence) -> list[float]:
 
 
 def plain_beam(model: LanguageModel, prompt: Sequence, width: int, limit: int, penalty: float) -> list[tuple[Sequence, float]]:
-    """Beam search as one writes it down, to the end: all extensions of all hypotheses, sorted; what ends is put aside."""
+    """Beam search without early stopping: all extensions of all hypotheses, sorted; hypotheses that end are complete."""
     beam: list[tuple[Sequence, float]] = [((), 0.0)]
     ended: list[tuple[Sequence, float]] = []
     for _ in range(limit):
         candidates = []
         for ids, total in beam:
             candidates += [((*ids, value), total + log_prob) for value, log_prob in enumerate(following(model, prompt + ids))]
-        kept = sorted(candidates, key=lambda item: -item[1])[:width]
-        ended += [item for item in kept if item[0][-1] == EOS]
-        beam = [item for item in kept if item[0][-1] != EOS]
+        best = sorted(candidates, key=lambda item: -item[1])[:width]
+        ended += [item for item in best if item[0][-1] == EOS]
+        beam = [item for item in best if item[0][-1] != EOS]
     return sorted([*ended, *beam], key=lambda item: -item[1] / len(item[0]) ** penalty)
 
 

@@ -1,4 +1,4 @@
-"""What holds of every strategy of decoding, on tiny models."""
+"""What holds for every decoding strategy, on tiny models."""
 
 import math
 
@@ -9,8 +9,8 @@ import torch
 from packlm import config
 from packlm.base.errors import PacklmError
 from packlm.dataset.views import Sentences
-from packlm.generation.prompt_batches import batches_of
-from packlm.generation.task import Generation
+from packlm.generation.decoding import prompt_batches
+from packlm.generation.prompt_batch import Generation
 from packlm.model import language_model as models
 from packlm.model.language_model import LanguageModel
 from packlm.scoring.sentences import segment_scores
@@ -79,7 +79,7 @@ def test_log_prob_is_what_scoring_says(settings: dict[str, object]) -> None:
             _, losses = sentence_losses(model, Sentences.from_arrays(whole, np.array([len(whole)])), 64)[0]
             scored = -losses[len(prompt) - 1 : len(prompt) - 1 + len(item.ids)].sum()
             assert item.log_prob == pytest.approx(scored, abs=1e-9)
-            stopped = "stop" in settings and "dd" in WORDS.of(np.array(prompt), item.ids)
+            stopped = "stop" in settings and "dd" in WORDS.decode(np.array(prompt), item.ids)
             assert item.finished == (item.ids[-1] == EOS or stopped)
             assert EOS not in item.ids[:-1]
 
@@ -124,5 +124,5 @@ def test_so_are_those_that_show_on_the_way_only(settings: dict[str, object]) -> 
 def test_batches_hold_every_prompt_once_shortest_first_within_their_tokens() -> None:
     prompts = [np.zeros(length, np.int64) for length in (3, 1, 3, 9, 2, 1)]
     settings = config.Generate(strategy="beam", beams=2, max_tokens=4, batch_tokens=30)
-    assert batches_of(prompts, settings) == [[1, 5], [4, 0], [2], [3]]  # 2 * (1 + 4) each, then 12, 14, 14, 26
-    assert batches_of([], settings) == []
+    assert prompt_batches(prompts, settings) == [[1, 5], [4, 0], [2], [3]]  # 2 * (1 + 4) each, then 12, 14, 14, 26
+    assert prompt_batches([], settings) == []

@@ -23,7 +23,7 @@ def split_at_eos(engine: Engine, ids: np.ndarray) -> list[str]:
 
 
 def test_a_model_of_sentences_reads_a_prompt_as_the_beginning_of_one(engine: Engine) -> None:
-    ids, unfinished = engine.prompt("  the cat\na dog \n")
+    ids, unfinished = engine.encode_prompt("  the cat\na dog \n")
     assert ids[0] == engine.encoder.eos and ids[1:].tolist() == unfinished.tolist()
     assert split_at_eos(engine, ids) == ["the cat\na dog"]
 
@@ -37,7 +37,7 @@ def test_other_models_read_a_prompt_as_their_training_text(engine: Engine) -> No
         (trained_on(engine, "rows", **lines), ["a dog"]),  # nothing flows from one document to the next
         (trained_on(engine, "streams", reset="none", **lines), ["the cat.", "a dog"]),
     ):
-        ids, unfinished = trained.prompt(text)
+        ids, unfinished = trained.encode_prompt(text)
         assert split_at_eos(engine, ids) == expected
         assert unfinished.tolist() == engine.encoder.encode_open("a dog").tolist()
 
@@ -45,7 +45,7 @@ def test_other_models_read_a_prompt_as_their_training_text(engine: Engine) -> No
 @pytest.mark.parametrize("prompt", ["", " \n"])
 def test_an_empty_prompt_reads_eos_alone(engine: Engine, prompt: str) -> None:
     for one in (engine, trained_on(engine, "streams")):
-        ids, unfinished = one.prompt(prompt)
+        ids, unfinished = one.encode_prompt(prompt)
         assert ids.tolist() == [engine.encoder.eos] and len(unfinished) == 0
 
 
@@ -144,24 +144,24 @@ def test_a_generation_that_goes_on_tells_sentences_apart(word_engine: Engine) ->
 
 def test_the_state_is_zeroed_after_a_sentence_as_in_training(engine: Engine) -> None:
     lines = {"document": "line", "sentences": "none"}
-    assert engine.sentences_alone and trained_on(engine, "rows", **lines).sentences_alone
-    assert not trained_on(engine, "rows").sentences_alone
-    assert not trained_on(engine, "streams", reset="none", **lines).sentences_alone
+    assert engine.isolated_sentences and trained_on(engine, "rows", **lines).isolated_sentences
+    assert not trained_on(engine, "rows").isolated_sentences
+    assert not trained_on(engine, "streams", reset="none", **lines).isolated_sentences
 
 
 def test_settings_come_from_the_folder_unless_given(engine: Engine) -> None:
     (items,) = engine.generate(["the"], strategy="sample", samples=2, temperature=3.0)
-    assert max(item.tokens for item in items) <= engine.generation["max_tokens"] == 12
+    assert max(item.tokens for item in items) <= engine.generation_config["max_tokens"] == 12
     with pytest.raises(RequestError, match=r"generate\.sampels.*did you mean generate\.samples"):
         engine.generate(["the"], sampels=2)
 
 
 def test_next_gives_the_distribution_after_a_prompt(engine: Engine) -> None:
-    found = engine.next("the cat", top=engine.about.vocab_size + 5)
+    found = engine.next("the cat", top=engine.info.vocab_size + 5)
     probabilities = [probability for _, probability in found]
     assert sum(probabilities) == pytest.approx(1, abs=1e-5) and probabilities == sorted(probabilities, reverse=True)
     assert len(engine.next("the cat", 3)) == 3
-    ids, _ = engine.prompt("the cat")
+    ids, _ = engine.encode_prompt("the cat")
     with torch.inference_mode():
         log_probs, _ = engine.model.read(torch.from_numpy(ids), np.array([len(ids)]))
     assert found[0] == (engine.encoder.token(int(log_probs.argmax())), pytest.approx(float(log_probs.max().exp()), rel=1e-5))

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def tiny(engine: Engine) -> Engine:
     tokenizer = Tokenizer(WordLevel({"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     model = wild(models.build(config.Model(hidden=5, layers=1), 4, seed=5), 3.0).double()
-    return Engine(model, replace(engine.about, vocab_size=4), Encoder(tokenizer, ""), {})
+    return Engine(model, engine.info.model_copy(update={"vocab_size": 4}), Encoder(tokenizer, ""), {})
 
 
 @pytest.fixture(scope="module")

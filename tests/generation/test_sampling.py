@@ -1,4 +1,4 @@
-"""Drawing tokens: the distribution, and what the random numbers are a function of."""
+"""Sampling tokens: the distribution, and what the random numbers are a function of."""
 
 from collections import Counter
 from typing import Any
@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from packlm.generation import draw as drawing
-from packlm.generation.draw import draw
+from packlm.config import Generate
+from packlm.generation import sampling
+from packlm.generation.sampling import sample_ids
 from packlm.model.language_model import LanguageModel
 from tests.generation.enumeration import EOS, Sequence, as_pairs, chain, chi_square_is_usual, filtered, run, tiny
 
 
-def test_greedy_takes_the_likeliest_token() -> None:
+def test_greedy_takes_the_most_likely_token() -> None:
     model = tiny(vocabulary=9)
     (generation,) = run(model, [(EOS, 4, 2)], strategy="greedy", max_tokens=12)[0]
     read: Sequence = (EOS, 4, 2)
@@ -35,43 +36,42 @@ SAMPLED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("filters", SAMPLED, ids=str)
 def test_samples_follow_the_filtered_distribution(filters: dict[str, Any]) -> None:
-    model, draws = tiny(seed=5, vocabulary=6), 4000
-    counts = Counter(ids for ids, _ in as_pairs(run(model, [(EOS, 1)], samples=draws, max_tokens=2, **filters)[0]))
-    assert chi_square_is_usual(counts, chances(model, filters))
+    model, samples = tiny(seed=5, vocabulary=6), 4000
+    counts = Counter(ids for ids, _ in as_pairs(run(model, [(EOS, 1)], samples=samples, max_tokens=2, **filters)[0]))
+    assert chi_square_is_usual(counts, distribution(model, filters))
 
 
-def chances(model: LanguageModel, filters: dict[str, Any]) -> dict[Sequence, float]:
-    """The chance of every continuation of at most two tokens."""
-    rules = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0} | filters
-    found: dict[Sequence, float] = {}
-    for first, chance in enumerate(filtered(chain(model, (EOS, 1))[0].exp().numpy(), **rules)):
+def distribution(model: LanguageModel, filters: dict[str, Any]) -> dict[Sequence, float]:
+    """The probability of every continuation of at most two tokens."""
+    probabilities: dict[Sequence, float] = {}
+    for first, chance in enumerate(filtered(chain(model, (EOS, 1))[0].exp().numpy(), **filters)):
         if first == EOS:
-            found[(first,)] = chance
+            probabilities[(first,)] = chance
         else:
-            second = filtered(chain(model, (EOS, 1, first))[0].exp().numpy(), **rules)
-            found |= {(first, value): chance * other for value, other in enumerate(second)}
-    return found
+            second = filtered(chain(model, (EOS, 1, first))[0].exp().numpy(), **filters)
+            probabilities |= {(first, value): chance * other for value, other in enumerate(second)}
+    return probabilities
 
 
-def test_few_candidates_or_all_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search for the fewest ids that have some probability tries a few first."""
+def test_sorting_a_part_or_all_ids_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for the smallest set of ids with some probability sorts a few first."""
     log_probs = torch.randn(40, 50, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * torch.arange(1, 41)[:, None] / 8
     log_probs = log_probs.log_softmax(-1)
-    for filters in ((1.0, 0, 0.8, 0.0, 1.0), (1.0, 0, 1.0, 0.0, 0.7), (1.0, 0, 0.9, 0.01, 0.8)):
-        expected = np.stack([filtered(row, *filters) for row in log_probs.exp().numpy()])
-        for few in (1, 5, 1024):
-            monkeypatch.setattr(drawing, "FEW", few)
-            found, _ = drawing.filtered(log_probs, *filters)
-            assert (found / found.sum(-1, keepdim=True)).numpy() == pytest.approx(expected, abs=1e-12)
+    for filters in ({"top_p": 0.8}, {"typical_p": 0.7}, {"top_p": 0.9, "min_p": 0.01, "typical_p": 0.8}):
+        expected = np.stack([filtered(row, **filters) for row in log_probs.exp().numpy()])
+        for width in (1, 5, 1024):
+            monkeypatch.setattr(sampling, "PARTIAL_SORT", width)
+            probabilities, _ = sampling.filtered(log_probs, Generate.model_validate(filters))
+            assert (probabilities / probabilities.sum(-1, keepdim=True)).numpy() == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_largest_random_number_draws_a_possible_token() -> None:
+def test_the_largest_random_number_samples_a_possible_token() -> None:
     log_probs = torch.tensor([[0.5, 0.25, 0.25, 0.0]], dtype=torch.float64).log()
     for uniform, top_p, expected in ((1.0, 1.0, 2), (1 - 2**-53, 0.5, 0), (2**-54, 1.0, 0), (0.6, 1.0, 1)):
-        assert draw(log_probs, torch.tensor([uniform]), top_p=top_p).tolist() == [expected]
+        assert sample_ids(log_probs, torch.tensor([uniform]), Generate(top_p=top_p)).tolist() == [expected]
 
 
-def test_samples_come_likeliest_first_and_depend_on_the_seed() -> None:
+def test_samples_come_most_likely_first_and_depend_on_the_seed() -> None:
     model = tiny(vocabulary=9)
     settings: dict[str, object] = {"strategy": "sample", "temperature": 2.0, "max_tokens": 10}
     (five,), (again,), (other,) = (run(model, [(EOS, 3)], seed, samples=5, **settings) for seed in (1, 1, 2))

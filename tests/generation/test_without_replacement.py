@@ -10,40 +10,39 @@ import pytest
 import torch
 
 from packlm.config import Generate
-from packlm.generation.task import Task
-from packlm.generation.without_replacement import sample_without_replacement
+from packlm.generation.prompt_batch import PromptBatch
+from packlm.generation.strategies.without_replacement import sample_without_replacement
 from tests.generation.enumeration import EOS, arrays, as_pairs, chain, chi_square_is_usual, enumerate_all, filtered, run, stepper_of, tiny
 
 
 @dataclass(frozen=True)
-class ManyTimes(Task):
+class ManyTimes(PromptBatch):
     """The same prompt over and over, each time with random numbers of its own."""
 
     @property
-    def keys(self) -> np.ndarray:
+    def hash_keys(self) -> np.ndarray:
         return np.arange(len(self.prompts)).astype(np.uint64)
 
 
 @pytest.mark.parametrize("filters", [{"temperature": 3.0}, {"temperature": 2.0, "top_k": 2}, {"temperature": 4.0, "top_p": 0.9}], ids=str)
 def test_ordered_samples_are_as_likely_as_they_should_be(filters: dict[str, Any]) -> None:
-    """P(first a, then b, then c) = P(a) P(b) / (1 - P(a)) P(c) / (1 - P(a) - P(b)), where P is what sampling one by one draws from."""
+    """P(first a, then b, then c) = P(a) P(b) / (1 - P(a)) P(c) / (1 - P(a) - P(b)), where P is the distribution of independent samples."""
     model, prompt, draws = tiny(seed=3, vocabulary=3), (EOS, 1), 4000
-    rules = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0} | filters
 
-    def chance(ids: tuple[int, ...]) -> float:
-        steps = [filtered(chain(model, prompt + ids[:place])[0].exp().numpy(), **rules)[value] for place, value in enumerate(ids)]
+    def probability(ids: tuple[int, ...]) -> float:
+        steps = [filtered(chain(model, prompt + ids[:length])[0].exp().numpy(), **filters)[value] for length, value in enumerate(ids)]
         return float(np.prod(steps))
 
-    chances = {ids: chance(ids) for ids in enumerate_all(model, prompt, 2)}
-    assert sum(chances.values()) == pytest.approx(1)
+    p = {ids: probability(ids) for ids in enumerate_all(model, prompt, 2)}
+    assert sum(p.values()) == pytest.approx(1)
     expected = {
-        (a, b, c): chances[a] * chances[b] / (1 - chances[a]) * chances[c] / (1 - chances[a] - chances[b])
-        for a, b, c in permutations((ids for ids, own in chances.items() if own > 0), 3)
+        (a, b, c): p[a] * p[b] / (1 - p[a]) * p[c] / (1 - p[a] - p[b])
+        for a, b, c in permutations((ids for ids, value in p.items() if value > 0), 3)
     }
-    settings = Generate.model_validate({"samples": 3, "max_tokens": 2, "replacement": False} | filters)
-    task = ManyTimes(stepper_of(model, False), arrays([prompt] * draws), settings, 1, EOS, None)
+    generate = Generate.model_validate({"samples": 3, "max_tokens": 2, "replacement": False} | filters)
+    batch = ManyTimes(stepper_of(model, False), arrays([prompt] * draws), generate, 1, EOS, None)
     with torch.inference_mode():
-        found = sample_without_replacement(task)
+        found = sample_without_replacement(batch)
     counts = Counter(tuple(tuple(item.ids.tolist()) for item in generations) for generations in found)
     assert chi_square_is_usual(counts, expected)
 

@@ -1,7 +1,6 @@
 """Scores of sentences: independent of what is scored beside them, and equal to reading token by token."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,7 +86,7 @@ def test_white_space_around_a_line_and_its_end_do_not_count(engine: Engine) -> N
 
 
 def test_a_score_that_is_no_number_is_an_error(engine: Engine) -> None:
-    broken = Engine(engine.model, replace(engine.about), engine.encoder, {})
+    broken = Engine(engine.model, engine.info, engine.encoder, {})
     bias = broken.model.projection.bias
     kept = bias.detach().clone()
     try:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from packlm import dataset, tracking
+from packlm.base import files
 from packlm.base.errors import PacklmError
 from packlm.config import Config
 from packlm.engine import Engine
@@ -46,17 +47,17 @@ def best(made: Callable[[str], Config], tmp_path: Path) -> Path:
 
 
 def saved(config: Config, folder: Path, scale: float) -> Path:
-    model, about = model_folder.load(config.run.dir / "model")
+    model, _ = model_folder.load(config.run.dir / "model")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)
-    values = {name: value for name, value in vars(about).items() if name not in ("weights", "tokenizer", "format")}
+    values = files.read_json(config.run.dir / "model" / "config.json")
     model_folder.save(folder, model_folder.weights_of(model), values, config.generate, config.run.dir / "model")
     return folder
 
 
 def champions_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(tracking.reading, "_downloaded", lambda address, store: folder)
+    monkeypatch.setattr(tracking.models, "_download", lambda address, store: folder)
 
 
 def test_the_better_one_becomes_champion_and_the_worse_does_not(
@@ -132,7 +133,7 @@ def test_a_registry_that_does_not_answer_decides_nothing(
         raise PacklmError("the store did not hand it out")
 
     assert champion.contest(made("bpe"), engine, "2", {}, Registry(None)) is None
-    monkeypatch.setattr(tracking.reading, "_downloaded", down)
+    monkeypatch.setattr(tracking.models, "_download", down)
     assert champion.contest(made("bpe"), engine, "2", {}, Registry("1")) is None
     registry = Registry("")
     registry.answers = False

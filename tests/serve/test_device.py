@@ -60,7 +60,7 @@ def test_a_split_measures_the_same(both, made, evaluate):
     settings, folder = configuration.resolve({"evaluate": {**evaluate, "split": "validation"}}).evaluate, made("word").dataset.dir
 
     def measured(engine):
-        return measure.measure_dataset(engine.model, engine.about, folder, settings, Ranks(0, 1, engine.device))
+        return measure.measure_dataset(engine.model, engine.info, folder, settings, Ranks(0, 1, engine.device))
 
     expected = measured(both[0])
     with elsewhere():

@@ -75,18 +75,18 @@ def test_a_whole_text_is_measured_as_evaluate_measures_it(model: Any) -> None:
     found = model.loglikelihood_rolling([asked(text) for text in texts])
     for text, value in zip(texts, found, strict=True):
         lines = [line for line in text.split("\n") if line.strip()]
-        scores = model.engine.score(lines, document=model.engine.about.context != "sentences")
+        scores = model.engine.score(lines, document=model.engine.info.context != "sentences")
         assert value == pytest.approx(sum(score.log_prob for score in scores), abs=1e-3)
         if lines:
             tokens = sum(len(score.tokens) for score in scores)
-            expected = model.engine.perplexity([text]) if model.engine.about.context != "streams" else np.exp(-value / tokens)
+            expected = model.engine.perplexity([text]) if model.engine.info.context != "streams" else np.exp(-value / tokens)
             assert np.exp(-value / tokens) == pytest.approx(expected, rel=1e-5)
 
 
 def test_generations_end_where_they_are_told_to(model: Any) -> None:
     engine: Engine = model.engine
     for prompt in ("the cat", ""):
-        text = engine.generate([prompt], strategy="greedy", max_tokens=20, stop_at_eos=engine.sentences_alone)[0][0].text
+        text = engine.generate([prompt], strategy="greedy", max_tokens=20, stop_at_eos=engine.isolated_sentences)[0][0].text
         stop = text[len(text) // 2 : len(text) // 2 + 2]
         wholly, cut, never = model.generate_until([
             asked(prompt, {"until": [], "max_gen_toks": 20}), asked(prompt, {"until": ["@", stop], "max_gen_toks": 20}),
@@ -97,7 +97,7 @@ def test_generations_end_where_they_are_told_to(model: Any) -> None:
     on, ended = (engine.generate(["the"], 1, stop_at_eos=stop, **drawn)[0][0].text for stop in (False, True))
     assert ended != on
     asks = {"max_gen_toks": 400, "do_sample": True, "temperature": 2.0, "top_k": 200}
-    assert model.generate_until([asked("the", asks)]) == [ended if engine.sentences_alone else on]
+    assert model.generate_until([asked("the", asks)]) == [ended if engine.isolated_sentences else on]
 
 
 def test_a_task_defined_here_gives_what_the_engine_says(harness: Any, made: Callable[[str], Config], tmp_path: Path) -> None:

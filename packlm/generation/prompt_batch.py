@@ -1,6 +1,6 @@
-"""What every strategy of decoding works with: its task, what it may know of text, and the generations it returns.
+"""The input and output of every decoding strategy: a batch of prompts, and the generations that continue them.
 
-Shapes: B prompts, R rows (generations under way), T tokens generated, V vocabulary.
+Shapes: B prompts, R rows (hypotheses or samples), T tokens generated, V vocabulary.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,66 +22,65 @@ class Generation:
     """One continuation of a prompt."""
 
     ids: np.ndarray
-    """The generated ids, with the `<eos>` that ended them."""
+    """The generated ids, a final `<eos>` included."""
     log_prob: float
-    """log P(ids | prompt) under the model, in nats: constraints, temperature and filters decide what is chosen, never what this says."""
+    """ln P(ids | prompt) under the model, in nats. Logits processors, temperature and filters change what is chosen, never this number."""
     finished: bool
-    """Whether it ended with `<eos>` or a stop string; false where it was cut: at the most tokens allowed, or where nothing was left that
-    may come next."""
+    """Whether it ended with `<eos>` or a stop string; false if it was cut at `max_tokens`, or because every next token was forbidden."""
 
 
 @dataclass(frozen=True)
-class TextInfo:
-    """What decoding, which knows ids, has to know of text."""
+class Detokenizer:
+    """Ids to text, which decoding needs for stop strings and banned words only."""
 
     spellings: Sequence[bytes]
     """[V] what each id adds to the text before it."""
-    of: Callable[[np.ndarray, np.ndarray], str]
-    """The text that ids generated after a prompt's ids add to it."""
+    decode: Callable[[np.ndarray, np.ndarray], str]
+    """(ids of the prompt, generated ids) -> the text that the generated ids add to the prompt."""
     _banned: dict[tuple[tuple[str, ...], torch.device], BannedWords] = field(default_factory=dict, init=False, repr=False)
 
-    def banned(self, words: tuple[str, ...], device: torch.device) -> BannedWords:
-        """Banned words, with all that was found about them before."""
+    def banned_words(self, words: tuple[str, ...], device: torch.device) -> BannedWords:
+        """The automaton of some banned words; cached, because its states are expensive to compute."""
         if (words, device) not in self._banned:
             self._banned[words, device] = BannedWords(words, self.spellings, device)
         return self._banned[words, device]
 
 
 @dataclass(frozen=True)
-class Task:
-    """Prompts to continue, and how."""
+class PromptBatch:
+    """Prompts to continue together, and the settings they are continued with."""
 
     stepper: Stepper
     prompts: Sequence[np.ndarray]
     settings: Generate
     seed: int
     eos: int
-    text: TextInfo | None
+    detokenizer: Detokenizer | None
 
     @property
-    def keys(self) -> np.ndarray:
-        """[B] uint64: the number of each prompt in the hashes of random numbers, a digest of its ids."""
+    def hash_keys(self) -> np.ndarray:
+        """[B] uint64 digest of each prompt's ids, its key in the hashes that serve as random numbers."""
         return np.array([int(dataset.ids_digest(ids)[:16], 16) for ids in self.prompts], np.uint64)
 
-    def ended(self, prompts: Iterable[int], ids: Tensor, tokens: Tensor) -> Tensor:
-        """[R] bool: which rows end with their last token.
+    def stopping_criteria(self, prompts: Iterable[int], ids: Tensor, tokens: Tensor) -> Tensor:
+        """[R] bool: the rows that end with their last token, by `<eos>` or a stop string.
 
         Args:
-            prompts: the number of each row's prompt.
+            prompts: index of each row's prompt.
             ids: [R, T] generated so far.
             tokens: [R] the last of them.
         """
         settings = self.settings
         ended = tokens == self.eos if settings.stop_at_eos else torch.zeros_like(tokens, dtype=torch.bool)
         if settings.stop and ids.shape[1] >= settings.min_tokens:
-            assert self.text is not None
-            texts = [self.text.of(self.prompts[prompt], row) for prompt, row in zip(prompts, ids.cpu().numpy(), strict=True)]
+            assert self.detokenizer is not None
+            texts = [self.detokenizer.decode(self.prompts[prompt], row) for prompt, row in zip(prompts, ids.cpu().numpy(), strict=True)]
             stopped = [any(string in text for string in settings.stop) for text in texts]
             ended = ended | torch.tensor(stopped, device=ids.device)
         return ended
 
 
-def check(log_probs: Tensor) -> None:
-    """`PacklmError` where log P of something is infinite or not a number."""
+def check_finite(log_probs: Tensor) -> None:
+    """Raises `PacklmError` if a log-probability is infinite or NaN."""
     if not bool(log_probs.isfinite().all()):
         raise PacklmError("the model gives probabilities that are not numbers: its weights are damaged, or its training diverged")
