@@ -103,7 +103,7 @@ def test_imports_run_along_the_arrows(module: str, path: Path) -> None:
     [
         ("packlm.text.encoder", "import torch"),
         ("train.trainer", "def f():\n    import preprocess.build"),
-        ("packlm.engine", "import preprocess.executors.crew"),
+        ("packlm.engine", "import preprocess.executors.runner"),
         ("train.trainer", "import mlflow.pyfunc"),
         ("pipeline.stages", "import train.trainer"),
         ("preprocess.build.plan", "from ...pipeline import stages"),

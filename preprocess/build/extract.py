@@ -19,7 +19,7 @@ from packlm.corpus.sources import Part
 from packlm.dataset import SPLITS
 from packlm.text.document_block import DocumentBlock
 
-from . import extracted
+from . import extracted, scan
 from .task_output import ArrowTask
 
 HASH_BYTES = 16
@@ -47,7 +47,7 @@ class ExtractTask(ArrowTask):
 
     def reads(self) -> str:
         """A digest of what is read: parts of files as these are now."""
-        return files.digest([[self.given, part.start, part.stop, part.number, *part.source.marks()] for part in self.parts])
+        return files.digest([[self.given, part.start, part.stop, part.number, *part.source.fingerprint()] for part in self.parts])
 
     def finished(self) -> bool:
         """Whether that was done before, of the same parts, and both the collected file and what it was collected from are as they were."""
@@ -57,6 +57,19 @@ class ExtractTask(ArrowTask):
     def hashes(self) -> Path:
         """[D, 16] a hash of each document's text, where duplicates are looked for."""
         return self.folder / f"{self.name}.hashes.npy"
+
+
+def tasks(scanned: scan.Scan, corpus: Corpus, spelled_eos: str, folder: Path) -> list[ExtractTask]:
+    """One task for consecutive parts of a listed split of about `scan.PART_BYTES` together, at least one part each."""
+    groups: list[tuple[str, list[Part]]] = []
+    size = 0
+    for split, part in scanned.parts:
+        if not groups or split != groups[-1][0] or size + part.size > scan.PART_BYTES:
+            groups.append((split, []))
+            size = 0
+        groups[-1][1].append(part)
+        size += part.size
+    return [ExtractTask(index, split, tuple(parts), corpus, spelled_eos, folder) for index, (split, parts) in enumerate(groups)]
 
 
 def make(job: ExtractTask) -> None:

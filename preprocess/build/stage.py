@@ -1,13 +1,12 @@
 """The stage: makes the dataset beside its place, going on where an interrupted run stopped, and puts it there in whole.
 
-    .NAME.building/spool/          what came through standard input or from the hub
-    .NAME.building/KEY/texts/      what was collected; KEY is a digest of settings and library versions
-    .NAME.building/KEY/corpus.json digest of the corpus that was collected
+    .NAME.building/downloads/      what came through standard input or from the hub
+    .NAME.building/KEY/texts/      what was collected; KEY is a digest of settings, library versions and corpus
     .NAME.building/KEY/counts/     words or characters of the training split
     .NAME.building/KEY/dataset/    the dataset in the making
     .NAME.building/KEY/done/       what finished shards left
 
-Steps, each of tasks that may run anywhere: collect -> plan -> learn the tokenizer -> shards -> report, manifest.
+Steps, each of tasks that may run anywhere: scan -> extract -> plan -> learn the tokenizer -> shards -> report, manifest.
 """
 
 import logging
@@ -31,7 +30,7 @@ from packlm.text import pretrained, tokenizer
 from packlm.text.encoder import Encoder
 
 from .. import report
-from ..executors.crew import TaskRunner
+from ..executors.runner import TaskRunner
 from . import extract, learn, plan, scan, shards
 from .provenance import Provenance, difference, settings_of
 
@@ -62,7 +61,7 @@ def build(settings: Config, rebuild: bool = False) -> Built:
         there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         if there and not (folder / "manifest.json").exists():
             raise RequestError(f"{folder}: there is something here that is no dataset, and stays as it is; give another --dataset.dir")
-        making = _Build(settings, crew, likely=rebuild or not there)
+        making = _Build(settings, crew)
         if there and not rebuild:
             manifest = dataset.read_manifest(folder)
             _refuse_difference(folder, manifest, making.origin)
@@ -87,7 +86,7 @@ def repair(settings: Config, folder: Path) -> list[str]:
         if not damaged:
             return []
         if "tokenizer.json" in damaged or any(name.endswith(".parquet") for name in damaged):
-            making = _Build(settings, crew, likely=True)
+            making = _Build(settings, crew)
             _refuse_difference(folder, manifest, making.origin)
             making.again(damaged, manifest)
         if "tokenizer_config.json" in damaged:
@@ -102,29 +101,21 @@ def repair(settings: Config, folder: Path) -> list[str]:
 
 
 class _Build:
-    """The steps that make a dataset, in its work folder. The corpus is being read from the moment this is there."""
+    """The steps that make a dataset, in its work folder. Scans the corpus when created."""
 
-    def __init__(self, settings: Config, crew: TaskRunner, likely: bool):
-        """`likely`: whether there will be something to make, once the corpus is surveyed."""
+    def __init__(self, settings: Config, crew: TaskRunner):
         self.settings, self.crew = settings, crew
-        self.survey = scan.Scan(scan.find(settings, _building(settings.dataset.dir) / "spool"), settings.corpus)
-        if likely:
-            crew.expect(extract.make, self.survey.num_tasks)
         self.ready = pretrained.load_pretrained(settings.tokenizer)
-        self.counted = settings_of(settings, self.ready)
+        self.scan = scan.scan_corpus(settings, _building(settings.dataset.dir) / "downloads")
+        self.origin = Provenance(settings_of(settings, self.ready), self.scan.digests)
         self.counts: Counter[str] = Counter()
 
     @cached_property
-    def origin(self) -> Provenance:
-        """What the dataset is made from; waits until the corpus is read."""
-        self.survey.wait()
-        return Provenance(self.counted, self.survey.corpus)
-
-    @cached_property
     def work(self) -> Path:
-        """The work folder of what is made with these settings."""
+        """The work folder for this corpus and these settings."""
         versions = [dataset.VERSION, version("tokenizers"), version("pyarrow"), version("sentencex"), version("matplotlib")]
-        return _work_folder(self.settings.dataset.dir, files.digest([self.counted, versions]))
+        inputs = [self.origin.settings, dataset.corpus_digest(self.origin.corpus), versions]
+        return _work_folder(self.settings.dataset.dir, files.digest(inputs))
 
     @property
     def making(self) -> Path:
@@ -193,20 +184,12 @@ class _Build:
 
     def collect(self) -> tuple[list[plan.ExtractedFile], list[plan.ShardPlan]]:
         """Collects the text, counting what was cleaned, and plans the shards."""
-        rules, begun = self.settings.corpus, (self.work / "texts").exists()
-        if begun:
-            self._forget_other_corpus()
-        spelled_eos, folder = learn.spelled_eos(self.settings.tokenizer, self.ready), self._folder("texts")
-        arriving = scan.jobs(self.survey, self.settings, spelled_eos, folder)
-        if self.crew.parallel(self.survey.num_tasks) and not begun:
-            self.crew.run_arriving(extract.make, arriving, "collecting text", self.survey.size)
-        else:
-            self.survey.wait()
-            self._run(extract.make, list(arriving), extract.ExtractTask.finished, "collecting text")
-        if changed := self.survey.changed():
+        rules = self.settings.corpus
+        spelled_eos = learn.spelled_eos(self.settings.tokenizer, self.ready)
+        jobs = extract.tasks(self.scan, rules, spelled_eos, self._folder("texts"))
+        self._run(extract.make, jobs, extract.ExtractTask.finished, "extracting text")
+        if changed := self.scan.changed():
             raise PacklmError(f"{changed[0].path}: changed while it was being read ({len(changed)} files did); run the same command again")
-        files.write_json(self.work / "corpus.json", dataset.corpus_digest(self.origin.corpus))
-        jobs = list(scan.jobs(self.survey, self.settings, spelled_eos, folder))
         for job in jobs:
             self.counts.update(extract.result(job)["counts"])
         found = plan.found(jobs)
@@ -217,7 +200,7 @@ class _Build:
         planned = plan.tasks(found, self.settings.dataset.shards)
         if "train" not in _splits(planned):
             what = "; ".join(f"{reason}: {count:,}" for reason, count in self.counts.items()) or "nothing skipped"
-            raise RequestError(f"corpus.train: no text to train on in {len(self.survey.states):,} sources ({what})")
+            raise RequestError(f"corpus.train: no text to train on in {len(self.scan.states):,} sources ({what})")
         return found, planned
 
     def learn(self, found: Sequence[plan.ExtractedFile]) -> None:
@@ -244,15 +227,6 @@ class _Build:
         jobs = [job for job in jobs if wanted(job)]
         self._run(shards.make, jobs, shards.finished, "making shards", report.prepare)
         return jobs
-
-    def _forget_other_corpus(self) -> None:
-        """Throws away what an interrupted run has made, if it was of other text than there is now."""
-        marker = self.work / "corpus.json"
-        if marker.exists() and files.read_json(marker) != dataset.corpus_digest(self.origin.corpus):
-            other = self.work.rename(self.work.with_suffix(".other"))  # gone as a whole, or there as a whole
-            files.fsync_folder(other.parent)
-            shutil.rmtree(other)
-            self.work.mkdir()
 
     def _run(
         self,
@@ -295,7 +269,7 @@ def _work_folder(folder: Path, key: str) -> Path:
     work = _building(folder) / key[:16]
     if _building(folder).exists():
         for other in _building(folder).iterdir():
-            if other != work and other.name != "spool":
+            if other != work and other.name != "downloads":
                 shutil.rmtree(other)
         for unfinished in work.rglob(".*.tmp"):
             unfinished.unlink()

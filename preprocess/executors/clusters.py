@@ -1,20 +1,18 @@
-"""The same tasks through datatrove's executors: on this machine, on a Ray cluster, on a Slurm cluster.
+"""Runs tasks through datatrove's executors: on this machine, on a Ray cluster, or on a Slurm cluster.
 
-datatrove places *ranks*; rank r of R does tasks r, r + R, r + 2R, ... one after another, each in a worker process of its own
-(`preprocess.executors.workers`), so that a task's killed process is seen by the rank, which datatrove's own pools would wait for without
-end. The executor itself runs in another process, the *driver*, which can be ended whatever it waits for; so neither datatrove
-nor Ray is ever imported here. What driver and ranks do is in `preprocess.executors.ranks`; all of them must see the same files under the
-same paths.
+datatrove schedules *ranks*; rank r of R runs tasks r, r + R, r + 2R, ... one after another in a worker process (`workers`), so the rank
+notices when a task's process is killed; datatrove's own pools would wait for it forever. The executor itself runs in another process,
+the *driver*, which can be killed whatever it waits for; so neither datatrove nor Ray is imported here. `ranks` has the code of driver and
+ranks. All processes must see the same files under the same paths.
 
-    RECORDS/attempt-1/job                  what to run: function, tasks, settings
-    RECORDS/attempt-1/tasks/000007.done    task 7 is done; `.error`: what it raised
-    RECORDS/attempt-1/ranks/00002          changes as long as rank 2 is alive
-    RECORDS/attempt-1/stop                 ranks end when it appears, or when the folder disappears
-    RECORDS/attempt-1/count                how many ranks there are; with Slurm, `slurm` has the job's number
-    RECORDS/attempt-1/driver.log           what datatrove, Ray and sbatch had to say; also datatrove/, its own logs
+    RECORDS/attempt-1/job                  function, tasks and settings, pickled
+    RECORDS/attempt-1/tasks/000007.done    task 7 is done; `.error`: its exception, pickled
+    RECORDS/attempt-1/ranks/00002          heartbeat of rank 2: changes as long as it is alive
+    RECORDS/attempt-1/stop                 ranks exit when it appears, or when the folder disappears
+    RECORDS/attempt-1/count                number of ranks; with Slurm, `slurm` has the job's id
+    RECORDS/attempt-1/driver.log           output of datatrove, Ray and sbatch; datatrove/ has its own logs
 
-Every call is an attempt with a folder of its own: datatrove's completion markers know nothing of configurations, so no attempt
-sees those of another.
+Each call of `run` is an attempt in a folder of its own, because datatrove's completion markers do not depend on the configuration.
 """
 
 import importlib.util
@@ -44,39 +42,39 @@ log = logging.getLogger("packlm")
 Task = TypeVar("Task", bound=ExecutorTask)
 
 SLURM = ("partition", "time", "mem_per_cpu_gb", "qos", "account", "constraint", "exclude", "nodelist", "reservation")
-"""What `dataset.slurm` may say; the first two it must."""
+"""Options that `dataset.slurm` may have; the first two are required."""
 SILENT_SECONDS = 120.0
-"""A rank that has begun and is not heard for so long is lost; more than a network file system takes to show a change."""
+"""A rank whose heartbeat stops for this long is lost; longer than a network file system takes to show a change."""
 LATE_SECONDS = 30.0
-"""How long files written on other machines may take to be seen on this one."""
+"""How long files written on other machines may take to become visible on this one."""
 _TIME = r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}"
-_DRIVE = f"import sys; sys.path[:] = sys.argv[2:]; from {ClusterJob.__module__} import drive; drive(sys.argv[1])"
+_DRIVER = f"import sys; sys.path[:] = sys.argv[2:]; from {ClusterJob.__module__} import run_driver; run_driver(sys.argv[1])"
 
 
 def check(settings: config.Dataset) -> None:
-    """`RequestError` if the chosen executor's packages or commands are missing here, or Slurm's options are wrong."""
-    needed = ("datatrove", "ray") if settings.executor == "ray" else ("datatrove",)
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        names = " and ".join(missing)
-        raise RequestError(f"dataset.executor = {settings.executor}: {names} cannot be imported; pip install 'packlm[cluster]'")
+    """Raises `RequestError` if the executor's packages or commands are missing, or the options for Slurm are wrong."""
+    packages = ("datatrove", "ray") if settings.executor == "ray" else ("datatrove",)
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise RequestError(
+            f"dataset.executor = {settings.executor}: {' and '.join(missing)} cannot be imported; pip install 'packlm[cluster]'"
+        )
     if settings.executor == "slurm":
-        if complaints := _complaints(settings.slurm):
-            raise RequestError("\n".join(["wrong configuration:", *(f"  {line}" for line in complaints)]))
+        if errors := slurm_errors(settings.slurm):
+            raise RequestError("\n".join(["wrong configuration:", *(f"  {line}" for line in errors)]))
         if missing := [command for command in ("sbatch", "squeue", "scancel") if shutil.which(command) is None]:
-            raise RequestError(f"dataset.executor = slurm: no command {', '.join(missing)} here; start it on a node that submits jobs")
+            raise RequestError(f"dataset.executor = slurm: {', '.join(missing)}: command not found; run this on a login node")
 
 
-def _complaints(options: dict[str, str | int]) -> list[str]:
-    """What is wrong with `dataset.slurm`."""
+def slurm_errors(options: dict[str, str | int]) -> list[str]:
+    """A line for each error in `dataset.slurm`."""
     lines = []
     for key in options:
         if key not in SLURM:
-            hint = did_you_mean(key, SLURM, f"there are {', '.join(SLURM)}")
-            lines.append(f"dataset.slurm.{key}: there is no such option; {hint}")
-    lines += [f"dataset.slurm.{key}: missing; Slurm must be told" for key in SLURM[:2] if key not in options]
+            lines.append(f"dataset.slurm.{key}: unknown option; {did_you_mean(key, SLURM, 'known: ' + ', '.join(SLURM))}")
+    lines += [f"dataset.slurm.{key}: missing; Slurm requires it" for key in SLURM[:2] if key not in options]
     for key, pattern, form in (
         ("time", _TIME, "minutes, H:MM:SS or D-HH:MM:SS"),
-        ("mem_per_cpu_gb", r"[1-9]\d*", "a whole number of gigabytes"),
+        ("mem_per_cpu_gb", r"[1-9]\d*", "an integer number of gigabytes"),
     ):
         if key in options and not re.fullmatch(pattern, str(options[key])):
             lines.append(f"dataset.slurm.{key}: must be {form}, got {options[key]!r}")
@@ -90,45 +88,45 @@ def run(
     function: Callable[[Task], None],
     tasks: Sequence[Task],
     settings: config.Dataset,
-    what: str,
+    label: str,
     records: Path,
-    finished: Callable[[Task], object],
+    on_done: Callable[[Task], object],
 ) -> None:
-    """Calls `function` on every task through datatrove; `finished` is told of each as it ends. See `executors.Crew.run`.
+    """Calls `function` on every task through datatrove, and `on_done` on each completed task. See `TaskRunner.run`.
 
     Raises:
-        PacklmError: the ranks ended or were lost before all was done; names tasks, and the log to read.
+        PacklmError: the ranks exited or were lost before all tasks were done; names the tasks and the log to read.
     """
     if not tasks:
         return
-    folder = _attempt(records)
+    folder = new_attempt(records)
     with files.atomic(folder / "job") as stream:
         stream.write(pickle.dumps(ClusterJob(function, tasks, settings, os.getcwd())))
-    log.info("%s: %d tasks through datatrove (%s); its log is %s", what, len(tasks), settings.executor, folder / "driver.log")
-    left = dict(enumerate(tasks))
-    pulse = _RankMonitor(folder)
+    log.info("%s: %d tasks through datatrove (%s); log: %s", label, len(tasks), settings.executor, folder / "driver.log")
+    remaining = dict(enumerate(tasks))
+    monitor = _RankMonitor(folder)
     with _driver(folder) as driver:
-        while left:
-            over = driver.poll() is not None
-            _collect(folder, left, finished)
-            if left and over:
-                _wait_for_late_ones(folder, left, finished, settings)
+        while remaining:
+            driver_exited = driver.poll() is not None
+            take_completed(folder, remaining, on_done)
+            if remaining and driver_exited:
+                _wait_for_late_files(folder, remaining, on_done, settings)
                 break
-            if left and settings.executor != "slurm" and (rank := pulse.lost()) is not None:  # Slurm itself sees to lost machines
-                ranks = int((folder / "count").read_text())
-                lost = ", ".join(task.name for index, task in left.items() if index % ranks == rank)
+            if remaining and settings.executor != "slurm" and (rank := monitor.lost_rank()) is not None:  # Slurm handles lost machines
+                num_ranks = int((folder / "count").read_text())
+                lost = ", ".join(task.name for index, task in remaining.items() if index % num_ranks == rank)
                 raise PacklmError(
-                    f"rank {rank} has not been heard of for {SILENT_SECONDS:.0f} s: it was killed, or its machine is gone; "
-                    f"not done: {lost}; see {folder}, and run it again to go on"
+                    f"rank {rank}: no heartbeat for {SILENT_SECONDS:.0f} s: it was killed, or its machine is down; "
+                    f"not done: {lost}; see {folder}; resume by running the same command again"
                 )
-            if left:
+            if remaining:
                 time.sleep(0.2)
-    if left:
-        raise PacklmError(_ended_early(folder, left))
+    if remaining:
+        raise PacklmError(_early_exit_message(folder, remaining))
 
 
-def _attempt(records: Path) -> Path:
-    """A new folder. Ranks of earlier attempts, which may have outlived their driver, are told to end."""
+def new_attempt(records: Path) -> Path:
+    """Creates the folder of a new attempt, and stops ranks of earlier attempts that outlived their driver."""
     number = 1
     while (folder := records / f"attempt-{number}").exists():
         (folder / "stop").touch()
@@ -138,62 +136,64 @@ def _attempt(records: Path) -> Path:
     return folder.resolve()
 
 
-def _collect(folder: Path, left: dict[int, Task], finished: Callable[[Task], object]) -> None:
-    """Takes the tasks that are done out of `left`; raises what one of them raised."""
+def take_completed(folder: Path, remaining: dict[int, Task], on_done: Callable[[Task], object]) -> None:
+    """Removes the completed tasks from `remaining`; raises the exception of a failed one."""
     for path in sorted((folder / "tasks").glob("*.*")):
         index = int(path.stem) if not path.name.startswith(".") else -1
-        if index in left:
+        if index in remaining:
             if path.suffix == ".error":
                 raise pickle.loads(path.read_bytes())
-            finished(left.pop(index))
+            on_done(remaining.pop(index))
 
 
-def _wait_for_late_ones(folder: Path, left: dict[int, Task], finished: Callable[[Task], object], settings: config.Dataset) -> None:
+def _wait_for_late_files(folder: Path, remaining: dict[int, Task], on_done: Callable[[Task], object], settings: config.Dataset) -> None:
     deadline = time.monotonic() + (0 if settings.executor == "datatrove" else LATE_SECONDS)
-    while left and time.monotonic() < deadline:
+    while remaining and time.monotonic() < deadline:
         time.sleep(0.5)
-        _collect(folder, left, finished)
+        take_completed(folder, remaining, on_done)
 
 
 class _RankMonitor:
-    """Which ranks are alive, by whether their files change; no clocks of other machines are compared."""
+    """Finds out which ranks are alive by whether their heartbeat files change; compares no clocks of different machines."""
 
     def __init__(self, folder: Path):
         self.folder = folder / "ranks"
-        self.seen: dict[str, tuple[int, float]] = {}
+        self.last_seen: dict[str, tuple[int, float]] = {}
+        """Heartbeat file -> its last count, and when that was first seen."""
 
-    def lost(self) -> int | None:
-        """A rank that began, has not ended, and has been silent too long."""
+    def lost_rank(self) -> int | None:
+        """A rank that started, has not exited, and whose heartbeat has stopped."""
         now = time.monotonic()
         for path in sorted(self.folder.glob("[0-9]*")):
-            text, before = path.read_text(), self.seen.get(path.name)
-            beat = int(text or 0)
-            if before is None or before[0] != beat:
-                self.seen[path.name] = (beat, now)
-            elif beat >= 0 and now - before[1] > SILENT_SECONDS:
+            beat, previous = int(path.read_text() or 0), self.last_seen.get(path.name)
+            if previous is None or previous[0] != beat:
+                self.last_seen[path.name] = (beat, now)
+            elif beat >= 0 and now - previous[1] > SILENT_SECONDS:
                 return int(path.name)
         return None
 
 
-def _ended_early(folder: Path, left: dict[int, Task]) -> str:
-    """The message for tasks without a result though the driver is through: what is missing, and the end of the log that tells why."""
-    names = ", ".join(task.name for task in list(left.values())[:10]) + (f" and {len(left) - 10:,} more" if len(left) > 10 else "")
-    told = [folder / "driver.log"]
+def _early_exit_message(folder: Path, remaining: dict[int, Task]) -> str:
+    """The message where the driver has exited before all tasks were done: names the tasks, and quotes the end of the log."""
+    names = ", ".join(task.name for task in list(remaining.values())[:10])
+    if len(remaining) > 10:
+        names += f" and {len(remaining) - 10:,} more"
+    logs = [folder / "driver.log"]
     if (folder / "slurm").exists():
-        rank = min(index % int((folder / "count").read_text()) for index in left)
-        told = [*(folder / "datatrove").glob(f"slurm_logs/*_{rank}.out"), *told]
-    lines = [line for line in told[0].read_text(errors="replace").splitlines() if line.strip()] if told[0].exists() else []
-    last = "".join(f"\n  {line}" for line in lines[-3:])
-    return f"datatrove ended before all was done; not done: {names}; run it again to go on; {told[0]} ends with:{last}"
+        rank = min(index % int((folder / "count").read_text()) for index in remaining)
+        logs = [*(folder / "datatrove").glob(f"slurm_logs/*_{rank}.out"), *logs]
+    lines = [line for line in logs[0].read_text(errors="replace").splitlines() if line.strip()] if logs[0].exists() else []
+    tail = "".join(f"\n  {line}" for line in lines[-3:])
+    return f"datatrove exited early; not done: {names}; resume by running the same command again; {logs[0]} ends with:{tail}"
 
 
 @contextmanager
 def _driver(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The driver process, for as long as the block runs; then it and its ranks are ended."""
+    """Runs the driver process for the block, then ends it and its ranks."""
     path = [str(Path(entry).resolve()) for entry in sys.path]
     with open(folder / "driver.log", "wb") as output:
         driver = subprocess.Popen(
-            [sys.executable, "-c", _DRIVE, str(folder), *path],
+            [sys.executable, "-c", _DRIVER, str(folder), *path],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -203,7 +203,7 @@ def _driver(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     assert driver.stdin is not None
     try:
         yield driver
-        with suppress(subprocess.TimeoutExpired):  # it has its own things to put away
+        with suppress(subprocess.TimeoutExpired):  # the driver cleans up first
             driver.wait(LATE_SECONDS)
     finally:
         with suppress(OSError):
@@ -212,5 +212,5 @@ def _driver(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
         with suppress(subprocess.TimeoutExpired):
             driver.wait(10)
         with suppress(ProcessLookupError):
-            os.killpg(driver.pid, signal.SIGKILL)  # whatever is left of its pools
+            os.killpg(driver.pid, signal.SIGKILL)  # remaining processes of its pools
         driver.wait()

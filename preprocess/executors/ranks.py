@@ -1,4 +1,4 @@
-"""What runs for `preprocess.executors.clusters` in other processes, maybe on other machines: the driver, and the ranks that it places."""
+"""The processes that `clusters` starts, maybe on other machines: the driver, and the ranks that it schedules."""
 
 import os
 import pickle
@@ -18,115 +18,116 @@ from packlm.base import files
 from .workers import Worker, WorkerDied, killed_twice
 
 BEAT_SECONDS = 1.0
-"""A rank shows that it is alive, and looks whether it is still wanted, so often."""
-MOST_RANKS = 1000
-"""The elements of an array job that Slurm allows unless its administrator says otherwise (MaxArraySize = 1001)."""
+"""Interval at which a rank writes its heartbeat and checks whether to stop."""
+MAX_RANKS = 1000
+"""Slurm's default limit for the elements of an array job (MaxArraySize = 1001)."""
 POLL_SECONDS = 2.0
-"""Slurm is asked for the state of the job so often."""
+"""Interval at which Slurm is asked for the state of the job."""
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """What the driver and its ranks are to run."""
+    """The tasks of one step, for the driver and its ranks."""
 
     function: Callable[[Any], None]
     tasks: Sequence[Any]
     settings: config.Dataset
     folder: str
-    """Whoever asked is here, and relative paths are relative to it."""
+    """Working directory of the process that started the job, for relative paths."""
 
 
 @dataclass(frozen=True)
 class RankStep:
-    """The one step of the datatrove pipeline: does the tasks of a rank, and never raises what they raise."""
+    """The only step of the datatrove pipeline: runs the tasks of a rank. Their exceptions go into files; datatrove sees none."""
 
     folder: Path
-    """Of the attempt."""
+    """The folder of the attempt."""
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
-        do(self.folder, rank, world_size)
+        run_rank(self.folder, rank, world_size)
 
 
-def do(folder: Path, rank: int, ranks: int) -> None:
-    """Does the tasks of one of `ranks` ranks that are not done yet, and leaves `tasks/INDEX.done` or `tasks/INDEX.error` of each.
+def run_rank(folder: Path, rank: int, num_ranks: int) -> None:
+    """Runs the tasks of a rank that are not done yet; writes `tasks/INDEX.done` or `tasks/INDEX.error` for each.
 
-    A task whose process dies is tried once more. After any error, and when nobody waits for it any more, the rank ends.
+    A task whose process dies is retried once. The rank exits after an error, and when the attempt is over.
     """
     job: ClusterJob = pickle.loads((folder / "job").read_bytes())
-    beat, starter, beats = folder / "ranks" / f"{rank:05d}", os.getppid(), 0
+    heartbeat, parent, beats = folder / "ranks" / f"{rank:05d}", os.getppid(), 0
     worker: Worker | None = None
-    failed: BaseException | None = None
+    error: BaseException | None = None
     try:
-        for index in range(rank, len(job.tasks), ranks):
+        for index in range(rank, len(job.tasks), num_ranks):
             done = folder / "tasks" / f"{index:06d}.done"
-            for last in (False, True):
-                if done.exists():  # by this rank before datatrove or Slurm had to start it again
+            for is_retry in (False, True):
+                if done.exists():  # or was done before datatrove or Slurm restarted this rank
                     break
-                worker = worker or Worker(job.function, job.folder)
+                worker = worker or Worker(job.folder)
                 worker.begin(job.function, job.tasks[index])
                 while True:
-                    beat.write_text(str(beats := beats + 1))
-                    if (folder / "stop").exists() or not (folder / "job").exists() or os.getppid() != starter:
+                    heartbeat.write_text(str(beats := beats + 1))
+                    if (folder / "stop").exists() or not (folder / "job").exists() or os.getppid() != parent:
                         return
                     if worker.connection.poll(BEAT_SECONDS):
                         break
                 try:
                     worker.result()
-                    _mark(done, b"")
-                except WorkerDied as how:
+                    _write(done, b"")
+                except WorkerDied as death:
                     worker.end()
                     worker = None
-                    failed = killed_twice(job.tasks[index].name, how) if last else None
-                except BaseException as error:
-                    failed = error
-                if failed is not None:
-                    _mark(done.with_suffix(".error"), pickle.dumps(failed))
+                    error = killed_twice(job.tasks[index].name, death) if is_retry else None
+                except BaseException as raised:
+                    error = raised
+                if error is not None:
+                    _write(done.with_suffix(".error"), pickle.dumps(error))
                     return
     finally:
         if worker is not None:
             worker.end()
-        if beat.parent.exists():
-            beat.write_text("-1")
+        if heartbeat.parent.exists():
+            heartbeat.write_text("-1")
 
 
-def _mark(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     with files.atomic(path) as stream:
         stream.write(content)
 
 
-def drive(folder: str) -> None:
-    """What the driver process does: runs datatrove's executor until all ranks are through, or until its standard input ends."""
+def run_driver(folder: str) -> None:
+    """The main function of the driver process: runs datatrove's executor until all ranks have exited, or standard input is closed."""
     attempt = Path(folder)
     job: ClusterJob = pickle.loads((attempt / "job").read_bytes())
-    threading.Thread(target=_until_unwanted, args=(attempt,), daemon=True).start()
-    {"datatrove": _local, "ray": _ray, "slurm": _slurm}[job.settings.executor](attempt, job)
+    threading.Thread(target=_exit_with_parent, args=(attempt,), daemon=True).start()
+    {"datatrove": _run_local, "ray": _run_ray, "slurm": _run_slurm}[job.settings.executor](attempt, job)
 
 
-def _until_unwanted(attempt: Path) -> None:
-    """Ends the driver when the process that started it has gone, or has closed the pipe."""
+def _exit_with_parent(attempt: Path) -> None:
+    """Waits until the parent process exits or closes the pipe, then kills the driver and its process group."""
     os.read(0, 1)  # not sys.stdin: a process forked meanwhile would find it locked
-    if (submitted := attempt / "slurm").exists():
-        subprocess.run(["scancel", submitted.read_text()], check=False)
-    os.killpg(0, signal.SIGKILL)  # pools and a Ray of its own too: they would not all notice
+    if (job_id := attempt / "slurm").exists():
+        subprocess.run(["scancel", job_id.read_text()], check=False)
+    os.killpg(0, signal.SIGKILL)  # with pools and a local Ray, not all of which would notice
 
 
-def _ranks(attempt: Path, job: ClusterJob, wanted: int) -> int:
-    """Settles how many ranks there are, and leaves the number for messages."""
-    ranks = min(wanted, len(job.tasks), MOST_RANKS)
-    (attempt / "count").write_text(str(ranks))
-    return ranks
+def _num_ranks(attempt: Path, job: ClusterJob, limit: int) -> int:
+    """The number of ranks, at most `limit`; also written to `count`, for messages."""
+    num_ranks = min(limit, len(job.tasks), MAX_RANKS)
+    (attempt / "count").write_text(str(num_ranks))
+    return num_ranks
 
 
-def _local(attempt: Path, job: ClusterJob) -> None:
+def _run_local(attempt: Path, job: ClusterJob) -> None:
     from datatrove.executor import LocalPipelineExecutor
 
     workers = job.settings.workers or os.cpu_count() or 1
-    ranks = _ranks(attempt, job, 4 * workers)
-    LocalPipelineExecutor([RankStep(attempt)], tasks=ranks, workers=min(workers, ranks), logging_dir=str(attempt / "datatrove")).run()
+    num_ranks = _num_ranks(attempt, job, 4 * workers)
+    logs = str(attempt / "datatrove")
+    LocalPipelineExecutor([RankStep(attempt)], tasks=num_ranks, workers=min(workers, num_ranks), logging_dir=logs).run()
 
 
-def _ray(attempt: Path, job: ClusterJob) -> None:
-    """On the cluster that RAY_ADDRESS names or that runs on this machine; else on one of its own, which ends with it."""
+def _run_ray(attempt: Path, job: ClusterJob) -> None:
+    """Runs on the cluster at RAY_ADDRESS or on this machine; if there is none, starts a local one that ends with the driver."""
     import ray
     from datatrove.executor.ray import RayPipelineExecutor
 
@@ -137,22 +138,23 @@ def _ray(attempt: Path, job: ClusterJob) -> None:
         if "RAY_ADDRESS" in os.environ:
             raise
         ray.init("local", num_cpus=job.settings.workers or os.cpu_count(), include_dashboard=False, **options)
-    # A rank costs seconds here (an actor, an environment), so there is one a worker. Memory is not reserved: where there is less
-    # than datatrove's default, it would be waited for without end.
-    ranks = _ranks(attempt, job, job.settings.workers or int(ray.cluster_resources()["CPU"]))
-    RayPipelineExecutor([RankStep(attempt)], tasks=ranks, workers=ranks, logging_dir=str(attempt / "datatrove"), mem_per_cpu_gb=0).run()
+    # One rank per worker, since starting a rank takes seconds (an actor, an environment). No memory is reserved: with less than
+    # datatrove's default available, Ray would wait forever.
+    num_ranks = _num_ranks(attempt, job, job.settings.workers or int(ray.cluster_resources()["CPU"]))
+    logs = str(attempt / "datatrove")
+    RayPipelineExecutor([RankStep(attempt)], tasks=num_ranks, workers=num_ranks, logging_dir=logs, mem_per_cpu_gb=0).run()
     ray.shutdown()
 
 
-def _slurm(attempt: Path, job: ClusterJob) -> None:
-    """Submits one array job, an element a rank, and stays until Slurm has no more of it."""
+def _run_slurm(attempt: Path, job: ClusterJob) -> None:
+    """Submits one array job with an element per rank, and waits until Slurm no longer lists it."""
     from datatrove.executor import SlurmPipelineExecutor
 
     options = {key: str(value) for key, value in job.settings.slurm.items()}
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     executor = SlurmPipelineExecutor(
         [RankStep(attempt)],
-        tasks=_ranks(attempt, job, 4 * job.settings.workers if job.settings.workers else MOST_RANKS),
+        tasks=_num_ranks(attempt, job, 4 * job.settings.workers if job.settings.workers else MAX_RANKS),
         workers=job.settings.workers or -1,
         time=options.pop("time"),
         partition=options.pop("partition"),
@@ -164,23 +166,19 @@ def _slurm(attempt: Path, job: ClusterJob) -> None:
         requeue_signals=None,
         with_srun=False,
     )
-    executor.launch_merge_stats = _nothing
+    executor.launch_merge_stats = lambda: None  # a second job, for statistics, which would wait forever if the first failed
     try:
         executor.launch_job()
     except subprocess.CalledProcessError as error:
-        sys.exit(f"{error.cmd[0]} ended with exit status {error.returncode}")
+        sys.exit(f"{error.cmd[0]} exited with status {error.returncode}")
     (attempt / "slurm").write_text(executor.job_id)
     while _queued(executor.job_id):
         time.sleep(POLL_SECONDS)
 
 
-def _nothing() -> None:
-    """In the place of a second job that adds up datatrove's statistics, and waits for ever where the first one failed."""
-
-
-def _queued(identity: str) -> bool:
-    """Whether Slurm has the job, waiting or running. A controller that does not answer has not forgotten it."""
-    asked = subprocess.run(["squeue", "--noheader", "--jobs", identity], capture_output=True, text=True, check=False)
-    if asked.returncode != 0:
-        return "Invalid job id" not in asked.stderr
-    return bool(asked.stdout.strip())
+def _queued(job_id: str) -> bool:
+    """Whether Slurm lists the job as pending or running; also true while its controller does not answer."""
+    query = subprocess.run(["squeue", "--noheader", "--jobs", job_id], capture_output=True, text=True, check=False)
+    if query.returncode != 0:
+        return "Invalid job id" not in query.stderr
+    return bool(query.stdout.strip())

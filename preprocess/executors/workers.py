@@ -1,8 +1,8 @@
-"""A process that does one task at a time for the process that started it, and ends with it.
+"""Worker processes: each runs one task at a time for its parent process, and exits with it.
 
-It is a fresh interpreter (nothing is forked, and the main program is not run again), one core wide. A pipe joins the two. The
-worker's end closes when it dies, so its starter sees at once which task was lost; the starter's end closes when that one dies,
-however it dies (kill -9 too), and the worker ends in the middle of whatever it is doing.
+A worker is a fresh interpreter (never forked, and the main program is not imported again) that uses one core, connected to its parent
+by a pipe. If the worker dies its end of the pipe closes, so the parent knows at once which task was lost; if the parent dies, even by
+kill -9, the parent's end closes and the worker exits in the middle of its task.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from packlm.base.errors import PacklmError
 
 
 class ExecutorTask(Protocol):
-    """What a task must have."""
+    """The interface of a task. A task is pickled, so it must consist of what can be."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name used in messages."""
 
     @property
     def size(self) -> int:
-        """Bytes of text, for the progress bar, and for what goes first."""
+        """Bytes of text, for the progress bar and the order of tasks."""
 
 
 ONE_CORE = {
@@ -43,104 +43,95 @@ ONE_CORE = {
     "ARROW_IO_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""A worker is one of as many as there are processors: no library may start threads for each of them again."""
+"""Environment of a worker: there is one for each processor, so libraries must not start a thread for each processor in each worker."""
 
-ROOMY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-"""Arrow shares the allocator that keeps what was freed (`memory.keep_freed`), and that asks for large pages: less time, fewer pages held.
-What somebody has set already stays."""
+MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Environment of a worker, unless set by the user: Arrow uses the allocator that keeps freed memory (`memory.keep_freed`), which uses
+huge pages: faster, and fewer pages held."""
 
-LESS_MEMORY = "run it again to go on, with fewer --dataset.workers"
-"""What helps where memory is short."""
+LESS_MEMORY = "resume by running the same command again with fewer --dataset.workers"
+"""The remedy in messages about a lack of memory."""
 
 _START = f"import sys; sys.path[:] = sys.argv[2:]; from {__name__} import serve; serve(int(sys.argv[1]))"
 
 
 class WorkerDied(Exception):
-    """The worker process ended in the middle of a task; the message says how."""
+    """A worker process exited in the middle of a task; the message says how."""
 
 
-def killed_twice(name: str, how: WorkerDied) -> PacklmError:
-    """The error for a task whose process died again, with nothing else to blame."""
-    remedy = "if memory is short, give it more, or make its documents smaller; what is done stays, and the same command goes on"
-    return PacklmError(f"{name}: its process died twice (the second time it {how}); {remedy}")
+def killed_twice(name: str, death: WorkerDied) -> PacklmError:
+    """The error for a task whose process died again although it ran alone."""
+    remedy = "if memory is short, provide more, or split its documents; resume by running the same command again"
+    return PacklmError(f"{name}: its process died twice (the second time it {death}); {remedy}")
 
 
 class Worker:
-    """A process that calls functions on tasks, in the folder `folder` (else the current one).
+    """A process that runs tasks in the working directory `folder`; by default in that of this process."""
 
-    `function` is the first it will be asked for: what that needs is imported before there is a task.
-    """
-
-    def __init__(self, function: Callable[[Any], None], folder: str | None = None):
-        self.connection, theirs = Pipe()
+    def __init__(self, folder: str | None = None):
+        self.connection, worker_end = Pipe()
         """Readable once a task is done, or the process dead."""
-        with theirs:
-            descriptor = theirs.fileno()
-            # A session of its own: Ctrl-C goes to the starter alone, which ends its workers without their tracebacks.
+        with worker_end:
+            descriptor = worker_end.fileno()
+            # In a session of its own: Ctrl-C reaches only the parent, which ends its workers without a traceback of each.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, str(descriptor), *sys.path],
                 pass_fds=[descriptor],
                 stdin=subprocess.DEVNULL,
-                env={**ROOMY, **os.environ, **ONE_CORE},
+                env={**MALLOC, **os.environ, **ONE_CORE},
                 cwd=folder,
                 start_new_session=True,
             )
-        self._send(function)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def begin(self, function: Callable[[Any], None], task: ExecutorTask) -> None:
-        """Starts a task: calls `function`, importable by name, on it. At most one at a time."""
-        self._send((function, task))
+        """Starts a task: calls `function`, importable by name, on it. At most one task at a time."""
+        message = pickle.dumps((function, task))
+        with contextlib.suppress(OSError):  # a dead process is reported by `result`
+            self.connection.send_bytes(message)
 
     def result(self) -> None:
-        """Waits for the end of the task, and raises what it raised.
+        """Waits for the end of the task, and raises its exception if there was one.
 
         Raises:
-            Died: the process was killed, or ended by itself.
+            WorkerDied: the process was killed, or exited.
         """
         try:
             error = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
-            raise WorkerDied(_ending(self._process.wait())) from None
+            raise WorkerDied(_exit_text(self._process.wait())) from None
         if error is not None:
             raise error
 
     def end(self) -> None:
-        """Ends the process, in the middle of a task or not, and returns once it is gone."""
+        """Kills the process, in the middle of a task or not, and waits for its exit."""
         self._process.kill()
         self._process.wait()
         self.connection.close()
 
-    def _send(self, value: Any) -> None:
-        message = pickle.dumps(value)
-        with contextlib.suppress(OSError):  # a dead process is found out by `result`
-            self.connection.send_bytes(message)
 
-
-def _ending(status: int) -> str:
+def _exit_text(status: int) -> str:
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with exit status {status}"
+    return f"exited with status {status}"
 
 
 def serve(descriptor: int) -> None:
-    """What a worker process does: the tasks that come through the pipe, until that closes."""
+    """The main function of a worker process: runs the tasks that come through the pipe, until that closes."""
     connection, messages = Connection(descriptor), queue.SimpleQueue[bytes]()
     threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
     log.setup()
     sys.meta_path.insert(0, _NoPandas())
-    memory.keep_freed()  # block after block asks for arrays of the same size
-    with contextlib.suppress(Exception):  # what fails here does so again with the first task, and is told then
-        pickle.loads(messages.get())
+    memory.keep_freed()  # each block of text allocates arrays of the same sizes
     while True:
-        connection.send_bytes(_outcome(messages.get()))
+        connection.send_bytes(_run_task(messages.get()))
 
 
 class _NoPandas(MetaPathFinder):
-    """Says that pandas is not there: Arrow would take half a second to import it, only to see whether an array is one of its own."""
+    """Makes `import pandas` fail: Arrow would spend half a second on importing it, only to check whether an array is a pandas object."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         if fullname == "pandas":
@@ -154,8 +145,8 @@ def _listen(connection: Connection, messages: "queue.SimpleQueue[bytes]") -> Non
     os._exit(1)
 
 
-def _outcome(message: bytes) -> bytes:
-    """What a task raised, pickled; None pickled if it went well."""
+def _run_task(message: bytes) -> bytes:
+    """Runs a pickled (function, task); returns the pickled exception that was raised, or None."""
     error: BaseException | None = None
     try:
         function, task = pickle.loads(message)
@@ -170,6 +161,6 @@ def _outcome(message: bytes) -> bytes:
     try:
         outcome = pickle.dumps(error)
         pickle.loads(outcome)
-    except Exception:  # some libraries' errors cannot travel
+    except Exception:  # some libraries' exceptions cannot be pickled
         outcome = pickle.dumps(RuntimeError("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])))
     return outcome

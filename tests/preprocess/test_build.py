@@ -1,7 +1,6 @@
 """The stage: the same bytes however it is run, nothing done twice, changes named."""
 
 import os
-import sys
 
 import datasets
 import pytest
@@ -9,18 +8,15 @@ import pytest
 from packlm import dataset
 from packlm.base import files
 from packlm.base.errors import PacklmError, RequestError
-from packlm.corpus import sources
-from preprocess import cli as command
 from preprocess.build import scan, shards, stage
 from preprocess.build.stage import build
-from preprocess.executors.crew import TaskRunner
-from tests.preprocess.tasks import until
+from preprocess.executors.runner import TaskRunner
 from tests.small_corpus import TEXTS, tree
 
 
 @pytest.mark.parametrize("kind", ["bpe", "word"])
 def test_workers_change_no_byte(made, kind, monkeypatch):
-    monkeypatch.setattr(scan, "TASK_BYTES", 40)  # a collect task for each document
+    monkeypatch.setattr(scan, "PART_BYTES", 40)  # a collect task for each document
     rules = {"tokenizer__kind": kind, "corpus__on_bad_text": "replace"}
     folder, _ = made(**rules)
     whole = tree(folder)
@@ -64,20 +60,6 @@ def test_an_interrupted_run_goes_on_where_it_was(settings, made, monkeypatch):
     assert [path.name for path in folder.parent.iterdir() if path.name != ".small.lock"] == ["small"]
 
 
-def test_text_is_collected_while_the_rest_is_read(settings, corpus, monkeypatch):
-    monkeypatch.setattr(scan, "TASK_BYTES", 40)  # a collect task for each document
-    building = settings().dataset.dir.with_name(".small.building")
-
-    def waiting(source, *others, real=sources.survey):
-        if source.name == "articles/sub/d.txt":
-            until(lambda: any(building.glob("*/texts/texts-00000.json")))
-        yield from real(source, *others)
-
-    whole = tree(_built(settings(corpus__on_bad_text="replace", dataset__dir=settings().dataset.dir.with_name("other"))))
-    monkeypatch.setattr(sources, "survey", waiting)
-    assert tree(_built(settings(corpus__on_bad_text="replace", dataset__workers=2))) == whole
-
-
 @pytest.mark.parametrize("step", ["changed", "collect", "learn", "shards"])
 @pytest.mark.parametrize("change", ["written", "secretly", "split", "name"])
 def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_path, monkeypatch, step, change):
@@ -117,7 +99,7 @@ def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_p
 
 
 def test_what_several_processes_have_collected_is_not_collected_again(settings, monkeypatch):
-    monkeypatch.setattr(scan, "TASK_BYTES", 40)
+    monkeypatch.setattr(scan, "PART_BYTES", 40)
     folder = settings().dataset.dir
     found = []
     for _ in range(2):
@@ -294,26 +276,21 @@ def test_a_ready_tokenizer(made, settings, tmp_path):
     assert (again.digests["tokenizer"], again.digests["ids"]) == (manifest.digests["tokenizer"], manifest.digests["ids"])
 
 
-def test_the_command(settings, corpus, tmp_path, monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["preprocess", *map(str, arguments)])
-        command.main()
-        return capsys.readouterr()
-
+def test_the_command(corpus, tmp_path, command_line):
     folder = tmp_path / "made"
-    given = ["--corpus.format", "text", "--corpus.train", corpus, "--corpus.validation_fraction", 0, "--corpus.test_fraction", 0]
-    given += ["--tokenizer.vocab_size", 280, "--dataset.dir", folder, "--dataset.workers", 1, "--tracking.uri", ""]
-    output = run(*given)
-    assert output.out == "" and "empty documents skipped: 1" in output.err and "made in" in output.err
-    assert "up to date" in run(*given).err
-    assert "as it was made" in run("verify", folder).out
-    assert "articles/a.txt" in run("inspect", folder).out
-    with pytest.raises(RequestError, match="did you mean --rebuild"):
-        run("--rebiuld")
+    arguments = ["--corpus.format", "text", "--corpus.train", corpus, "--corpus.validation_fraction", 0, "--corpus.test_fraction", 0]
+    arguments += ["--tokenizer.vocab_size", 280, "--dataset.dir", folder, "--dataset.workers", 1, "--tracking.uri", ""]
+    status, out, err = command_line("preprocess", *arguments)
+    assert (status, out) == (0, "") and "empty documents skipped: 1" in err and "made in" in err
+    assert "up to date" in command_line("preprocess", *arguments)[2]
+    assert "every file matches its digest" in command_line("preprocess", "verify", folder)[1]
+    assert "articles/a.txt" in command_line("preprocess", "inspect", folder)[1]
+    status, _, err = command_line("preprocess", "--rebiuld")
+    assert status == 2 and "did you mean --rebuild" in err
     path = next((folder / "fixed").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(PacklmError, match=rf"{path.name}: expected sha256"):
-        run("verify", folder)
+    status, _, err = command_line("preprocess", "verify", folder)
+    assert status == 1 and f"{path.name}: expected sha256" in err
 
 
 def test_penn_treebank(made, corpora):

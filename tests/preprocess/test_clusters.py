@@ -13,7 +13,7 @@ import pytest
 from packlm import config
 from packlm.base.errors import PacklmError, RequestError
 from preprocess.executors import clusters, ranks
-from preprocess.executors.crew import TaskRunner
+from preprocess.executors.runner import TaskRunner
 from tests.preprocess.tasks import Task, alive, tried, until, work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,8 +21,8 @@ SLURM = {"partition": "main", "time": "10", "mem_per_cpu_gb": 1}
 
 
 def run(tasks: list[Task], folder: Path, executor: str = "datatrove", workers: int = 2, **slurm: str | int) -> None:
-    with TaskRunner(config.Dataset(executor=executor, workers=workers, slurm=slurm)) as crew:
-        crew.run(work, tasks, "tasks", folder / "records")
+    with TaskRunner(config.Dataset(executor=executor, workers=workers, slurm=slurm)) as runner:
+        runner.run(work, tasks, "tasks", folder / "records")
 
 
 def jobs(folder: Path, **of_two: object) -> list[Task]:
@@ -76,7 +76,7 @@ def test_a_killed_rank_does_not_hang(tmp_path, monkeypatch):
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(clusters.time, "sleep", kill_the_rank_of_task_2)
-    with pytest.raises(PacklmError, match=r"^rank 1 has not been heard of .*not done: 2; "):
+    with pytest.raises(PacklmError, match=r"^rank 1: no heartbeat for .*not done: 2; "):
         run(jobs(tmp_path, seconds=60), tmp_path)
     until(lambda: not alive(tried(jobs(tmp_path)[1])[0]), seconds=5)
     assert killed and not (tmp_path / "2").exists()
@@ -107,30 +107,30 @@ def test_a_refused_or_lost_slurm_job_is_an_error_that_shows_the_log(tmp_path, mo
 
 
 def test_ranks_of_an_earlier_attempt_are_told_to_end(tmp_path):
-    first = clusters._attempt(tmp_path)
-    second = clusters._attempt(tmp_path)
+    first = clusters.new_attempt(tmp_path)
+    second = clusters.new_attempt(tmp_path)
     assert (first / "stop").exists() and not (second / "stop").exists() and first != second
 
 
 def test_a_rank_does_what_is_not_done_and_stops_when_told(tmp_path):
-    attempt = clusters._attempt(tmp_path / "records")
+    attempt = clusters.new_attempt(tmp_path / "records")
     (attempt / "job").write_bytes(pickle.dumps(ranks.ClusterJob(work, jobs(tmp_path), config.Dataset(), str(tmp_path))))
     (attempt / "tasks" / "000002.done").touch()
-    ranks.do(attempt, 0, 2)
+    ranks.run_rank(attempt, 0, 2)
     assert made(tmp_path).keys() == {"1"}
     (attempt / "stop").touch()
-    ranks.do(attempt, 1, 2)
+    ranks.run_rank(attempt, 1, 2)
     assert made(tmp_path).keys() == {"1"}
     assert {path.name for path in (attempt / "tasks").iterdir()} == {"000000.done", "000002.done"}
 
 
 def test_a_rank_leaves_the_error_of_a_task_that_kills_twice_and_goes_no_further(tmp_path):
-    attempt = clusters._attempt(tmp_path / "records")
+    attempt = clusters.new_attempt(tmp_path / "records")
     (attempt / "job").write_bytes(pickle.dumps(ranks.ClusterJob(work, jobs(tmp_path, deaths=2), config.Dataset(), str(tmp_path))))
-    ranks.do(attempt, 0, 1)
+    ranks.run_rank(attempt, 0, 1)
     assert [len(tried(job)) for job in jobs(tmp_path)] == [1, 2, 0]
     with pytest.raises(PacklmError, match=r"^2: its process died twice .*SIGKILL"):
-        clusters._collect(attempt, dict(enumerate(jobs(tmp_path))), lambda task: None)
+        clusters.take_completed(attempt, dict(enumerate(jobs(tmp_path))), lambda task: None)
 
 
 def test_what_is_not_installed_is_named_with_the_remedy(tmp_path, monkeypatch):
@@ -154,17 +154,17 @@ def test_all_wrong_options_of_slurm_are_named_at_once(tmp_path, monkeypatch):
     ]
     assert "did you mean time?" in lines[0]
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RequestError, match="no command sbatch, squeue, scancel here"):
+    with pytest.raises(RequestError, match="sbatch, squeue, scancel: command not found"):
         run(jobs(tmp_path), tmp_path, "slurm", **SLURM)
 
 
 @pytest.mark.parametrize("time", ["90", "1:30", "12:00:00", "2-0", "1-12:30", "1-00:00:00"])
 def test_every_way_to_write_a_time_limit(time):
-    assert not clusters._complaints({"partition": "main", "time": time})
+    assert not clusters.slurm_errors({"partition": "main", "time": time})
 
 
 def test_nothing_of_a_cluster_is_imported_for_processes():
-    program = "import sys; from preprocess.executors import clusters, crew, ranks; print({'ray', 'datatrove', 'loguru'} & {*sys.modules})"
+    program = "import sys; from preprocess.executors import clusters, ranks, runner; print({'ray', 'datatrove', 'loguru'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
 
 

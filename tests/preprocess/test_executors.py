@@ -5,15 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from packlm import config
 from packlm.base.errors import PacklmError, RequestError
-from preprocess.executors import crew
-from preprocess.executors.crew import Task, TaskRunner
+from preprocess.executors import runner
+from preprocess.executors.runner import Task, TaskRunner
 from tests.preprocess.tasks import Task as Job
 from tests.preprocess.tasks import alive, cores, imports, tried, until, work
 
@@ -21,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(function, tasks: list[Task], folder: Path, workers: int = 2) -> None:
-    with TaskRunner(config.Dataset(workers=workers)) as crew:
-        crew.run(function, tasks, "tasks", folder / "records")
+    with TaskRunner(config.Dataset(workers=workers)) as task_runner:
+        task_runner.run(function, tasks, "tasks", folder / "records")
 
 
 def test_a_killed_process_costs_its_own_task_one_more_try(tmp_path, caplog):
@@ -46,15 +45,15 @@ def test_the_task_that_kills_its_process_twice_is_named_and_no_other(tmp_path):
 
 def test_suspects_are_tried_again_one_at_a_time(tmp_path, monkeypatch):
     jobs = [Job(name, tmp_path, deaths=1, seconds=0.2) for name in "abc"]
-    together, begin = [], crew.Worker.begin
-    living: list[crew.Worker] = []
+    together, begin = [], runner.Worker.begin
+    living: list[runner.Worker] = []
 
     def counted(worker, function, task):
         living.append(worker)
         begin(worker, function, task)
         together.append(len({other.pid for other in living if alive(other.pid)}))
 
-    monkeypatch.setattr(crew.Worker, "begin", counted)
+    monkeypatch.setattr(runner.Worker, "begin", counted)
     run(work, jobs, tmp_path, workers=3)
     assert len(together) == 6 and together[3:] == [1, 1, 1]
 
@@ -77,17 +76,16 @@ def test_unexpected_errors_keep_their_story(tmp_path):
 
 
 def test_workers_stay_from_step_to_step_and_end_with_the_crew(tmp_path):
-    with TaskRunner(config.Dataset(workers=2)) as crew:
-        crew.expect(work, 5)
+    with TaskRunner(config.Dataset(workers=2)) as task_runner:
         steps = [[Job(name, tmp_path, seconds=0.2) for name in names] for names in ("abc", "de")]
         for jobs in steps:
-            crew.run(work, jobs, "tasks", tmp_path)
+            task_runner.run(work, jobs, "tasks", tmp_path)
         pids = [{pid for job in jobs for pid in tried(job)} for jobs in steps]
         assert len(pids[0]) == 2 and pids[0] == pids[1] and all(alive(pid) for pid in pids[0])
         for pid in pids[0]:
             os.kill(pid, signal.SIGKILL)  # between two steps
         until(lambda: not any(alive(pid) for pid in pids[0]))
-        crew.run(work, [Job("f", tmp_path), Job("g", tmp_path)], "tasks", tmp_path)
+        task_runner.run(work, [Job("f", tmp_path), Job("g", tmp_path)], "tasks", tmp_path)
         assert {len(tried(Job(name, tmp_path))) for name in "fg"} == {1}
         last = tried(Job("g", tmp_path))
     assert not any(alive(pid) for pid in last)
@@ -110,50 +108,16 @@ def test_a_worker_takes_no_time_to_import_pandas(tmp_path):
     assert (tmp_path / "a").read_text() == "False"
 
 
-def test_tasks_begin_while_others_are_still_to_be_found(tmp_path):
-    def found():
-        yield Job("a", tmp_path)
-        until(lambda: (tmp_path / "a").exists())
-        yield Job("b", tmp_path, deaths=1)
-        until(lambda: len(tried(Job("b", tmp_path))) == 1)
-        time.sleep(1)
-        assert len(tried(Job("b", tmp_path))) == 1  # again at the end, when it is alone
-        yield Job("c", tmp_path)
-
-    with TaskRunner(config.Dataset(workers=2)) as crew:
-        crew.run_arriving(work, found(), "tasks", size=3)
-        crew.run_arriving(work, iter(()), "none", size=0)
-    assert [(tmp_path / name).read_text() for name in "abc"] == list("abc")
-    assert [len(tried(Job(name, tmp_path))) for name in "abc"] == [1, 2, 1]
-
-
-@pytest.mark.parametrize("place", ["among the tasks", "where they are found"])
-def test_errors_arrive_while_tasks_are_still_to_be_found(tmp_path, place):
-    long = Job("long", tmp_path, seconds=30)
-
-    def found():
-        yield long
-        until(lambda: (tmp_path / "long.running").exists())
-        if place == "where they are found":
-            raise RequestError("wrong is wrong")
-        yield Job("wrong", tmp_path, raises="request")
-        until(lambda: False)
-
-    with TaskRunner(config.Dataset(workers=2)) as crew, pytest.raises(RequestError, match=r"^wrong is wrong$"):
-        crew.run_arriving(work, found(), "tasks", size=2)
-    assert not any(alive(pid) for pid in tried(long)) and not (tmp_path / "long").exists()
-
-
 PROGRAM = """
 import signal, sys
 from pathlib import Path
 from packlm import config
-from preprocess.executors.crew import TaskRunner
+from preprocess.executors.runner import TaskRunner
 from tests.preprocess.tasks import Task, work
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell inherit that it is ignored
 folder = Path(sys.argv[1])
-with TaskRunner(config.Dataset(workers=2)) as crew:
-    crew.run(work, [Task(name, folder, seconds=60) for name in "ab"], "tasks", folder)
+with TaskRunner(config.Dataset(workers=2)) as task_runner:
+    task_runner.run(work, [Task(name, folder, seconds=60) for name in "ab"], "tasks", folder)
 """
 
 
@@ -174,7 +138,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, signum):
 def test_what_is_to_be_done_meanwhile_is_done_once_and_before_the_first_task_is_over(tmp_path):
     jobs = [Job(name, tmp_path, seconds=0.5) for name in "abc"]
     seen: list[bool] = []
-    with TaskRunner(config.Dataset(workers=2)) as crew:
-        crew.run(work, jobs, "tasks", tmp_path / "records", lambda: seen.append(any((tmp_path / name).exists() for name in "abc")))
+    with TaskRunner(config.Dataset(workers=2)) as task_runner:
+        task_runner.run(work, jobs, "tasks", tmp_path / "records", lambda: seen.append(any((tmp_path / name).exists() for name in "abc")))
     assert seen == [False]
     assert [(tmp_path / name).read_text() for name in "abc"] == list("abc")

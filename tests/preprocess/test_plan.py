@@ -21,10 +21,9 @@ def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
     (folder / "texts").mkdir(exist_ok=True)
     counts = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "TASK_BYTES", task_bytes)
+        patch.setattr(scan, "PART_BYTES", task_bytes)
         patch.setattr(streams, "BLOCK", block)
-        surveyed = scan.Scan(scan.find(settings, folder / "spool"), settings.corpus)
-        jobs = list(scan.jobs(surveyed, settings, False, folder / "texts"))
+        jobs = extract.tasks(scan.scan_corpus(settings, folder / "downloads"), settings.corpus, "", folder / "texts")
         for job in jobs:
             extract.make(job)
             assert job.finished()
@@ -106,13 +105,3 @@ def test_sentences_are_found_where_they_were_cut(tmp_path):
         bounds = [*starts.tolist(), len(texts.data)]
         pieces += [bytes(texts.data[start:end]).decode().strip() for start, end in pairwise(bounds)]
     assert pieces == ["Ein Bär.", "Noch einer.", "Über Nacht kam er.", "Ja.", "Zwei."]
-
-
-@pytest.mark.parametrize(("rules", "expected"), [({"document": "line"}, 5), ({"document": "file"}, 2), ({"format": "csv"}, 2)])
-def test_how_many_collect_tasks_to_expect(tmp_path, monkeypatch, rules, expected):
-    monkeypatch.setattr(scan, "TASK_BYTES", 1000)
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "long.txt").write_text("text\n" * 800)
-    (tmp_path / "corpus" / "short.txt").write_text("text\n" * 100)
-    settings = config.resolve({"corpus": {"train": str(tmp_path / "corpus"), "format": "text", **rules}})
-    assert scan.Scan(scan.find(settings, tmp_path), settings.corpus).num_tasks == expected

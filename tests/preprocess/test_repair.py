@@ -1,14 +1,12 @@
 """Damaged files are named, and made anew from the corpus; nothing else is touched."""
 
-import sys
 
 import pytest
 
 from packlm import dataset
 from packlm.base.errors import PacklmError, RequestError
-from preprocess import cli as command
 from preprocess.build.stage import repair
-from preprocess.executors.crew import TaskRunner
+from preprocess.executors.runner import TaskRunner
 from tests.small_corpus import tree
 
 FIXED, SENTENCES = "fixed/train-00001-of-00003.parquet", "sentences/train-00002-of-00003.parquet"
@@ -54,18 +52,16 @@ def test_only_what_is_damaged_is_made_anew(made, settings, monkeypatch, damage, 
     assert repair(settings(**rules), folder) == []
 
 
-def test_the_command(made, monkeypatch, capsys, corpus):
+def test_the_command(made, corpus, command_line):
     folder, _ = made()
     whole = tree(folder)
     flip(folder / FIXED)
     given = {"corpus.format": "auto", "corpus.train": corpus, "corpus.validation_fraction": 0, "corpus.test_fraction": 0}
     given |= {"tokenizer.vocab_size": 280, "dataset.length": 7, "dataset.shards": 3, "dataset.workers": 1}
     words = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
-    monkeypatch.setattr(sys, "argv", ["preprocess", "verify", str(folder), "--repair", *words])
-    command.main()
-    said = capsys.readouterr()
-    assert tree(folder) == whole
-    assert f"{folder / FIXED}: made anew" in said.err and "every file is as it was made" in said.out
+    status, out, err = command_line("preprocess", "verify", folder, "--repair", *words)
+    assert status == 0 and tree(folder) == whole
+    assert f"{folder / FIXED}: rebuilt" in err and "every file matches its digest" in out
 
 
 def test_two_shards_that_changed_places(made, settings):
