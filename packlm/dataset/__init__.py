@@ -1,13 +1,13 @@
-"""The dataset on disk: shards, manifest and card, written and read here alone.
+"""The dataset on disk: shards, manifest and card; the only code that writes and reads them.
 
     DIR/README.md                                 card; its YAML lets `load_dataset(DIR, "fixed" | "sentences")` open both views
-    DIR/manifest.json                             what was made from what, and how much of it there is
+    DIR/manifest.json                             inputs, sizes, digests
     DIR/tokenizer.json, tokenizer_config.json
     DIR/fixed/train-00000-of-00008.parquet        rows of L targets: ids (L + 1), begins, num_targets
     DIR/sentences/train-00000-of-00008.parquet    ids (ending in <eos>), document, position, words, bytes, joined, lead, gap
     DIR/report/                                   lengths and frequencies, as plots and as numbers
 
-Bytes depend on the content alone: fixed row groups, no times, no paths.
+The bytes depend on the content alone: fixed row groups, no times, no paths.
 """
 
 from packlm.dataset.manifest import (
@@ -23,13 +23,13 @@ from packlm.dataset.manifest import (
     card,
     content_digest,
     corpus_digest,
+    damaged,
     document_names,
     paths,
     read_manifest,
     write_manifest,
 )  # fmt: skip
 from packlm.dataset.shards import ROW_GROUP, ColumnTypes, ShardWriter, fixed_table, id_type, ids_digest, sentences_table, shard_name
-from packlm.dataset.verify import damaged
 
 __all__ = [
     "EOS", "ROW_GROUP", "SPLITS", "UNK", "VERSION", "VIEWS", "ColumnTypes", "Manifest", "Shard", "ShardWriter", "Split", "View", "card",

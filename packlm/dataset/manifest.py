@@ -1,26 +1,30 @@
-"""The manifest of a dataset: what was made from what, and how much of it there is; and the dataset card, which follows from it."""
+"""The manifest of a dataset (its inputs, sizes and digests), the dataset card derived from it, and the check of files against it."""
 
-from dataclasses import asdict, dataclass, fields
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
+from pydantic import ConfigDict
 
-from packlm.base import files
+from packlm.base import files, json_models
 from packlm.base.errors import PacklmError, RequestError
 
 VERSION = 3
 View = Literal["fixed", "sentences"]
-VIEWS: tuple["View", ...] = ("fixed", "sentences")
+VIEWS: tuple[View, ...] = ("fixed", "sentences")
 SPLITS = ("train", "validation", "test")
 EOS, UNK = "<eos>", "<unk>"
+_STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file: its rows, the tokens it adds to its split, and the digest of its bytes."""
+    """One Parquet file: its rows, its tokens, and the digest of its bytes."""
 
+    __pydantic_config__ = _STRICT
     rows: int
     tokens: int
     sha256: str
@@ -28,13 +32,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """How much there is in a split, and the files of both views, in order.
+    """The sizes of a split, and the files of both views, in order.
 
-    `tokens` counts the targets, `<eos>` included; `words` the white-space words of the original text and `bytes` its UTF-8
-    bytes, white space between sentences included; `unknown` the tokens that are `<unk>`; `overlong` the sentences of more than
-    `corpus.max_tokens`, which `sentences` counts as the pieces they were split into.
+    `tokens` counts the targets, `<eos>` included; `words` the whitespace-separated words of the original text and `bytes` its UTF-8
+    bytes, whitespace between sentences included; `unknown` the tokens that are `<unk>`; `overlong` the sentences of more than
+    `corpus.max_tokens` tokens, which `sentences` counts as the pieces they were split into.
     """
 
+    __pydantic_config__ = _STRICT
     documents: int
     sentences: int
     tokens: int
@@ -50,28 +55,29 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the dataset is: see the module's docstring and the field names; written as `manifest.json`."""
+    """The content of `manifest.json`."""
 
+    __pydantic_config__ = _STRICT
     settings: dict[str, Any]
-    """The corpus, tokenizer and dataset settings it was made with (those that change its content)."""
+    """The corpus, tokenizer and dataset settings that change its content."""
     corpus: dict[str, str]
-    """Document file or source -> SHA-256 of its bytes."""
+    """Source -> SHA-256 of its bytes."""
     digests: dict[str, str]
-    """Digests of `settings`, `corpus`, `tokenizer` and of all `ids` in order; `content` is that of all shards together."""
+    """Digests of `settings`, `corpus`, `tokenizer`, all `ids` in order, and `content` (all shards together)."""
     vocab_size: int
     length: int
     """Targets in a fixed row."""
     lossless: bool
-    """Whether sentences and gaps give back every document to the letter."""
+    """Whether sentences and gaps reproduce every document exactly."""
     splits: dict[str, Split]
     counts: dict[str, int]
-    """Whatever was skipped, replaced, dropped or cut, by reason."""
+    """Number of things skipped, replaced, dropped or split, by reason."""
     files: dict[str, str]
-    """All other files (tokenizer, report) -> SHA-256; manifest and card follow from this object."""
+    """All other files (tokenizer, report) -> SHA-256; without the manifest and the card, which are derived from this object."""
     version: int = VERSION
 
     def split(self, name: str) -> Split:
-        """The named split; `RequestError` naming those there are if it is not among them."""
+        """The named split; `RequestError` with the list of splits if there is none of that name."""
         if name not in self.splits:
             raise RequestError(f"the dataset has no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
@@ -87,51 +93,51 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads `manifest.json`.
 
     Raises:
-        RequestError: no dataset there (the message names the command that makes one), or one of another version.
-        PacklmError: the file is damaged.
+        RequestError: no dataset there (the message names the command that builds one), or one of another version.
+        PacklmError: the file is damaged; the message names the key.
     """
     path = Path(folder) / "manifest.json"
     if not path.exists():
-        raise RequestError(f"{folder}: no dataset here (no manifest.json); `make preprocess` or `python -m preprocess` makes it")
+        raise RequestError(f"{folder}: no dataset here (no manifest.json); build it with `make preprocess` or `python -m preprocess`")
     values = files.read_json(path)
-    if not isinstance(values, dict) or values.get("version") != VERSION:
-        found = values.get("version") if isinstance(values, dict) else values
-        raise RequestError(f"{path}: dataset version {found!r}, this program reads {VERSION}; `python -m preprocess --rebuild` renews it")
-    missing = {item.name for item in fields(Manifest)} ^ set(values)
-    if missing:
-        raise PacklmError(f"{path}: damaged: missing or unknown entries {', '.join(sorted(missing))}")
-    try:
-        splits = {name: _read_split(split) for name, split in values.pop("splits").items()}
-        manifest = Manifest(splits=splits, **values)
-        follow = {"settings": files.digest(manifest.settings), "corpus": corpus_digest(manifest.corpus), "content": content_digest(splits)}
-        wrong = [name for name, digest in follow.items() if manifest.digests[name] != digest]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise PacklmError(f"{path}: damaged: {error}") from None
-    if wrong:
-        raise PacklmError(f"{path}: damaged: its {wrong[0]} is not what its digest says; `python -m preprocess --rebuild` makes it anew")
+    version = values.get("version") if isinstance(values, dict) else None
+    if version != VERSION:
+        problem = f"dataset version {version!r}, this program reads {VERSION}"
+        raise RequestError(f"{path}: {problem}; rebuild with `python -m preprocess --rebuild`")
+    manifest = json_models.parse(values, Manifest, path)
+    for name, split in manifest.splits.items():
+        if set(split.files) != set(VIEWS):
+            raise PacklmError(f"{path}: splits.{name}.files: expected the views {', '.join(VIEWS)}, got {', '.join(split.files)}")
+    expected = {"settings": files.digest(manifest.settings), "corpus": corpus_digest(manifest.corpus)}
+    for name, digest in {**expected, "content": content_digest(manifest.splits)}.items():
+        if manifest.digests.get(name) != digest:
+            problem = f"damaged: its {name} is not what its digest says"
+            raise PacklmError(f"{path}: {problem}; rebuild with `python -m preprocess --rebuild`")
     return manifest
 
 
-def _read_split(values: dict[str, Any]) -> Split:
-    shards = {view: {name: Shard(**shard) for name, shard in values["files"][view].items()} for view in VIEWS}
-    return Split(**{**values, "files": shards})
-
-
 def paths(folder: Path, manifest: Manifest, view: View, split: str) -> list[Path]:
-    """The Parquet files of a view of a split, in the order of the text; `RequestError` if the split is not there."""
+    """The Parquet files of a view of a split, in the order of the text; `RequestError` if there is no such split."""
     return [Path(folder) / name for name in manifest.split(split).files[view]]
 
 
 def document_names(folder: Path, manifest: Manifest, split: str, sentences: np.ndarray) -> list[str]:
-    """The names of the documents that some sentences of a split, given by their numbers, belong to."""
-    found: dict[int, str] = {}
+    """The document's name of each of some sentences of a split, given by their indices."""
+    names: dict[int, str] = {}
     start = 0
     for path in paths(folder, manifest, "sentences", split):
         column = pq.ParquetFile(path).read(columns=["document"]).column(0)
-        here = [number for number in sentences.tolist() if start <= number < start + len(column)]
-        found |= {number: column[number - start].as_py() for number in here}
+        names |= {index: column[index - start].as_py() for index in sentences.tolist() if start <= index < start + len(column)}
         start += len(column)
-    return [found[number] for number in sentences.tolist()]
+    return [names[index] for index in sentences.tolist()]
+
+
+def damaged(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Checks every file against the manifest; returns file name -> problem, for each file that is missing or differs."""
+    expected = {name: shard.sha256 for split in manifest.splits.values() for view in VIEWS for name, shard in split.files[view].items()}
+    expected |= {**manifest.files, "README.md": hashlib.sha256(card(manifest).encode()).hexdigest()}
+    actual = {name: files.sha256(folder / name) if (folder / name).is_file() else "no such file" for name in expected}
+    return {name: f"expected sha256 {digest}, got {actual[name]}" for name, digest in expected.items() if actual[name] != digest}
 
 
 def corpus_digest(corpus: dict[str, str]) -> str:
@@ -145,7 +151,7 @@ def content_digest(splits: dict[str, Split]) -> str:
 
 
 def card(manifest: Manifest) -> str:
-    """The dataset card: YAML that declares both views (with the content's digest, so that caches notice a rebuild), then a table."""
+    """The dataset card: YAML that declares both views (and the content's digest, so that caches notice a rebuild), and a table."""
     lines = ["---", "configs:"]
     for view in VIEWS:
         lines += [f"- config_name: {view}", f"  description: {manifest.digests['content']}"]
@@ -162,8 +168,8 @@ def card(manifest: Manifest) -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, split in manifest.splits.items():
-        counted = (split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown)
-        lines.append(f"| {name} | " + " | ".join(f"{count:,}" for count in counted) + " |")
+        sizes = (split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown)
+        lines.append(f"| {name} | " + " | ".join(f"{size:,}" for size in sizes) + " |")
     if manifest.counts:
         lines += ["", "Counted on the way: " + "; ".join(f"{reason}: {count:,}" for reason, count in manifest.counts.items()) + "."]
     return "\n".join(lines) + "\n"

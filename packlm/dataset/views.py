@@ -1,7 +1,7 @@
 """The two views of a split as numpy arrays over memory-mapped files: sentences, and one stream of targets.
 
-`datasets` turns the Parquet shards into an Arrow cache once a node, keyed by the content's digest; what is read from then on are
-views of that file. Resident memory is 4 bytes a sentence (its length) and 8 a fixed row (its first target).
+`datasets` converts the Parquet shards to an Arrow cache, once a node, keyed by the content's digest; the arrays are views of its files.
+Resident memory is 4 bytes a sentence (its length) and 8 a fixed row (its first target).
 
 Shapes: B sentences or runs of a stream, P targets of all of them, end to end.
 """
@@ -23,19 +23,19 @@ Array = np.ndarray
 class Sentences:
     """The sentences of a split: `lengths` [S] tokens of each, `<eos>` included, and their ids."""
 
-    def __init__(self, chunks: list[tuple[Array, Array]]):
-        """`chunks`: (ids [N], offsets [S + 1] into them) of consecutive sentences."""
-        self._chunks = chunks
-        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in chunks])
+    def __init__(self, batches: list[tuple[Array, Array]]):
+        """`batches`: (ids [N], offsets [S + 1] into them) of consecutive sentences."""
+        self._batches = batches
+        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in batches])
         self.lengths = np.empty(int(self._starts[-1]), np.int32)
-        for start, (_, offsets) in zip(self._starts, chunks, strict=False):
+        for start, (_, offsets) in zip(self._starts, batches, strict=False):
             np.subtract(offsets[1:], offsets[:-1], out=self.lengths[start : start + len(offsets) - 1], casting="same_kind")
-        self.eos = int(chunks[0][0][chunks[0][1][1] - 1]) if len(self.lengths) else 0
-        """The id every sentence ends with, which is also what is read before it."""
+        self.eos = int(batches[0][0][batches[0][1][1] - 1]) if len(self.lengths) else 0
+        """The id that ends every sentence, which is also the input before it."""
 
     @staticmethod
     def from_arrays(ids: Array, ends: Array) -> "Sentences":
-        """Sentences in memory: ids [N] end to end, each with its `<eos>`, ending at `ends` [S]."""
+        """Sentences in memory: ids [N] end to end, `<eos>` included, and the index `ends` [S] after each sentence."""
         return Sentences([(ids, np.concatenate([[0], ends]))] if len(ends) else [])
 
     @staticmethod
@@ -59,51 +59,51 @@ class Sentences:
         return int(self.lengths.sum(dtype=np.int64))
 
     def read(self, indices: Array) -> tuple[Array, Array]:
-        """Inputs and targets [P] of sentences, as int64: what is read before each id (`<eos>` before the first), and the ids."""
+        """Inputs and targets [P] of sentences, int64: the id before each id (`<eos>` before the first), and the ids."""
         return self.pieces(indices, np.zeros(len(indices), np.int64), self.lengths[indices])
 
     def pieces(self, indices: Array, starts: Array, lengths: Array) -> tuple[Array, Array]:
-        """Inputs and targets [P] of `lengths` [B] ids, from `starts` [B] on, of sentences `indices` [B]."""
+        """Inputs and targets [P] of the ids [start, start + length) [B] of sentences `indices` [B]."""
         ends = np.cumsum(lengths, dtype=np.int64)
         inputs, targets = np.empty((2, int(ends[-1]) if len(ends) else 0), np.int64)
-        chunks = np.searchsorted(self._starts, indices, side="right") - 1
-        places = indices - self._starts[chunks]
-        for chunk, place, start, end, length in zip(*(column.tolist() for column in (chunks, places, starts, ends, lengths)), strict=True):
-            ids, offsets = self._chunks[chunk]
-            first = int(offsets[place]) + start
+        batches = np.searchsorted(self._starts, indices, side="right") - 1
+        rows = indices - self._starts[batches]
+        for batch, row, start, end, length in zip(*(column.tolist() for column in (batches, rows, starts, ends, lengths)), strict=True):
+            ids, offsets = self._batches[batch]
+            first = int(offsets[row]) + start
             targets[end - length : end] = ids[first : first + length]
             inputs[end - length] = ids[first - 1] if start else self.eos
             inputs[end - length + 1 : end] = targets[end - length : end - 1]
         return inputs, targets
 
     def counts(self, vocab_size: int, rank: int, world: int) -> Array:
-        """[V] how often each id occurs in the share of one of `world` ranks: the files' own batches in turn."""
-        found = np.zeros(vocab_size, np.int64)
-        for ids, offsets in self._chunks[rank::world]:
-            found += np.bincount(ids[offsets[0] : offsets[-1]], minlength=vocab_size)
-        return found
+        """[V] occurrences of each id in the share of one of `world` ranks: the files' record batches, round robin."""
+        counts = np.zeros(vocab_size, np.int64)
+        for ids, offsets in self._batches[rank::world]:
+            counts += np.bincount(ids[offsets[0] : offsets[-1]], minlength=vocab_size)
+        return counts
 
     def targets(self, index: int) -> Array:
-        """The ids of a sentence, a view."""
-        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
-        ids, offsets = self._chunks[chunk]
-        place = index - self._starts[chunk]
-        return ids[offsets[place] : offsets[place + 1]]
+        """The ids of a sentence, as a view."""
+        batch = int(np.searchsorted(self._starts, index, side="right")) - 1
+        ids, offsets = self._batches[batch]
+        row = index - self._starts[batch]
+        return ids[offsets[row] : offsets[row + 1]]
 
 
 class Stream:
     """A split as one sequence of targets, read from the rows of the fixed view."""
 
-    def __init__(self, chunks: list[Array], num_targets: list[Array], opens: Array):
-        """`chunks`: [R_i, L + 1] consecutive rows; `num_targets`: [R_i] of each row; `opens`: sorted targets that open a document."""
-        self._chunks = chunks
-        self._chunk_starts = np.cumsum([0] + [len(chunk) for chunk in chunks])
-        self._row_starts = np.zeros(int(self._chunk_starts[-1]) + 1, np.int64)
-        for start, numbers in zip(self._chunk_starts, num_targets, strict=False):
+    def __init__(self, batches: list[Array], num_targets: list[Array], opens: Array):
+        """`batches`: [R_i, L + 1] consecutive rows; `num_targets`: [R_i]; `opens`: ascending indices of targets that open a document."""
+        self._batches = batches
+        self._batch_starts = np.cumsum([0] + [len(batch) for batch in batches])
+        self._row_starts = np.zeros(int(self._batch_starts[-1]) + 1, np.int64)
+        for start, numbers in zip(self._batch_starts, num_targets, strict=False):
             self._row_starts[start + 1 : start + 1 + len(numbers)] = self._row_starts[start] + np.cumsum(numbers)
         self.opens = opens
-        self.eos = int(chunks[0][0, 0]) if chunks else 0
-        """The id read before the first target."""
+        self.eos = int(batches[0][0, 0]) if batches else 0
+        """The input before the first target."""
 
     @staticmethod
     def from_arrays(ids: Array, opens: Array, eos: int) -> "Stream":
@@ -115,15 +115,15 @@ class Stream:
     def open(folder: Path, manifest: dataset.Manifest, split: str) -> "Stream":
         """The fixed view of a split of a dataset."""
         width, start = manifest.length + 1, 0
-        chunks, num_targets, opens = [], [], []
+        batches, num_targets, opens = [], [], []
         for batch in _batches(folder, manifest, "fixed", split):
-            chunks.append(batch.column("ids").flatten().to_numpy().reshape(-1, width))
+            batches.append(batch.column("ids").flatten().to_numpy().reshape(-1, width))
             num_targets.append(batch.column("num_targets").to_numpy())
             begins = batch.column("begins")
             firsts = start + np.cumsum(num_targets[-1], dtype=np.int64) - num_targets[-1]
             opens.append(np.repeat(firsts, np.diff(begins.offsets.to_numpy())) + begins.flatten().to_numpy())
             start += int(num_targets[-1].sum(dtype=np.int64))
-        stream = Stream(chunks, num_targets, np.concatenate(opens))
+        stream = Stream(batches, num_targets, np.concatenate(opens))
         _check(len(stream), folder, manifest, "fixed", split)
         return stream
 
@@ -136,44 +136,44 @@ class Stream:
         return len(self._row_starts) - 1
 
     def rows(self, numbers: Array) -> tuple[Array, Array]:
-        """Where fixed rows start and stop: their first targets, and those after their last."""
+        """Targets [start, stop) of fixed rows."""
         return self._row_starts[numbers], self._row_starts[numbers + 1]
 
     def read(self, starts: Array | int, stops: Array | int) -> tuple[Array, Array]:
-        """Inputs and targets [P] of the targets from each of `starts` [B] to before the end in `stops` beside it, as int64."""
+        """Inputs and targets [P], int64, of the targets [start, stop) [B]."""
         positions = concatenated_ranges(np.atleast_1d(starts), np.atleast_1d(stops))
         rows = np.searchsorted(self._row_starts, positions, side="right") - 1
         columns = positions - self._row_starts[rows]
-        chunks = np.searchsorted(self._chunk_starts, rows, side="right") - 1
+        batches = np.searchsorted(self._batch_starts, rows, side="right") - 1
         inputs, targets = np.empty((2, len(positions)), np.int64)
-        edges = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(chunks)]
+        edges = [0, *(np.flatnonzero(np.diff(batches)) + 1).tolist(), len(batches)]
         for low, high in itertools.pairwise(edges):
             if low < high:
-                ids, first = self._chunks[chunks[low]], self._chunk_starts[chunks[low]]
+                ids, first = self._batches[batches[low]], self._batch_starts[batches[low]]
                 inputs[low:high] = ids[rows[low:high] - first, columns[low:high]]
                 targets[low:high] = ids[rows[low:high] - first, columns[low:high] + 1]
         return inputs, targets
 
 
 def concatenated_ranges(starts: Array, stops: Array) -> Array:
-    """[P] the whole numbers from each of `starts` to before the end in `stops` beside it, one run after the other."""
+    """[P] the integers of the ranges [start, stop) [B], one range after the other."""
     lengths = stops - starts
     return np.arange(lengths.sum()) + np.repeat(stops - np.cumsum(lengths), lengths)
 
 
-def _check(found: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:
-    """Whoever trains or measures on a view has as many targets as the manifest says, and none beyond the vocabulary (which the files'
-    own statistics tell without reading them); `PacklmError` otherwise."""
+def _check(num_tokens: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:
+    """Raises `PacklmError` unless a view has as many targets as the manifest says, and none beyond the vocabulary (by the statistics in the
+    files' metadata, without reading ids)."""
     expected = manifest.split(split).tokens
-    if found != expected:
+    if num_tokens != expected:
         raise PacklmError(
-            f"{folder}: the {view} view of {split} has {found:,} tokens, the manifest says {expected:,}; "
+            f"{folder}: the {view} view of {split} has {num_tokens:,} tokens, the manifest says {expected:,}; "
             f"`python -m preprocess verify {folder}` names the damaged file"
         )
     for path in dataset.paths(folder, manifest, view, split):
         groups = pq.ParquetFile(path).metadata
         for group in range(groups.num_row_groups):
-            statistics = groups.row_group(group).column(0).statistics  # `ids` stands first in both views
+            statistics = groups.row_group(group).column(0).statistics  # `ids` is the first column of both views
             if statistics is not None and statistics.has_min_max and statistics.max >= manifest.vocab_size:
                 raise PacklmError(
                     f"{path}: holds the id {statistics.max}, but the vocabulary has {manifest.vocab_size:,}; "
@@ -182,9 +182,9 @@ def _check(found: int, folder: Path, manifest: dataset.Manifest, view: dataset.V
 
 
 def _batches(folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> Iterator[pa.RecordBatch]:
-    """The memory-mapped Arrow batches that `datasets` keeps of a view of a split. One at a time: a table of all of them would take more
+    """The memory-mapped record batches of a view of a split in the cache of `datasets`. One at a time: a table of all of them takes more
     memory than the lengths that are kept."""
-    import datasets  # 1 s to import, and only a reader of files needs it
+    import datasets  # takes 1 s, and views in memory do not need it
 
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "packlm" / manifest.digests["content"][:32]
     paths = [str(path.resolve()) for path in dataset.paths(folder, manifest, view, split)]
