@@ -1,4 +1,4 @@
-"""What an evaluation finds besides the sum of all losses: by document, by length of the sentence, by how often training has the token.
+"""Sums of losses and accuracies by group: by document, by sentence length, by frequency of the token in the training split.
 
 Shapes: N targets of a split in order, S sentences, D documents, V vocabulary, G groups.
 """
@@ -19,45 +19,45 @@ from packlm.model.recurrence import State
 Array = np.ndarray
 
 LENGTHS = (1, 6, 11, 21, 41, 81, 161, 321)
-"""Where groups of sentence lengths (tokens, `<eos>` included) begin."""
+"""First sentence length (tokens, `<eos>` included) of each group."""
 COUNTS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
-"""Where groups of how often a token occurs in training begin."""
+"""First frequency in the training split of each group of tokens."""
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """A way to tell targets apart."""
+    """Assigns targets to groups: by their ids (`of_id`), or by their offsets in the split (`bounds`, `of_run`)."""
 
     names: Sequence[str]
-    """[G] what the groups are called."""
+    """[G] names of the groups."""
     of_id: Array | None = None
-    """[V] the group of each id; or else"""
+    """[V] the group of each id."""
     bounds: Array | None = None
-    """rising places in the split at which a run of targets of one group begins, the first at 0, and"""
+    """Ascending offsets at which runs of targets of one group begin, the first one 0."""
     of_run: Array | None = None
-    """the group of each run."""
+    """The group of each run."""
 
-    def find(self, places: Array, ids: Array) -> Array:
-        """The group of targets: their places in the split, and their ids."""
+    def groups_of(self, offsets: Array, ids: Array) -> Array:
+        """The group of each target, given its offset in the split and its id."""
         if self.of_id is not None:
             return self.of_id[ids]
         assert self.bounds is not None and self.of_run is not None
-        return self.of_run[np.searchsorted(self.bounds, places, side="right") - 1]
+        return self.of_run[np.searchsorted(self.bounds, offsets, side="right") - 1]
 
 
 def by_document(opens: Array) -> Grouping:
-    """Each document by itself; `opens`: [D] the first target of each."""
+    """Every document is a group; `opens`: [D] the first target of each."""
     return Grouping([str(number) for number in range(len(opens))], bounds=opens, of_run=np.arange(len(opens)))
 
 
 def by_sentence_length(lengths: Array) -> Grouping:
-    """[S] tokens of each sentence."""
+    """Groups of `LENGTHS`; `lengths`: [S] tokens of each sentence."""
     runs = np.searchsorted(LENGTHS, lengths, side="right") - 1
     return Grouping(_ranges(LENGTHS), bounds=np.cumsum(lengths, dtype=np.int64) - lengths, of_run=runs)
 
 
 def by_token(vocab_size: int, eos: int, unknown: int | None, counts: Array | None) -> Grouping:
-    """`<eos>`, the unknown token, and all others: by how often they occur in training where that is known ([V] `counts`)."""
+    """`<eos>`, the unknown token, and the others by their frequency in training, if known (`counts` [V])."""
     names = ["<eos>", "unknown", *(["other"] if counts is None else _ranges(COUNTS))]
     groups = np.full(vocab_size, 2) if counts is None else np.searchsorted(COUNTS, counts, side="right") + 1
     groups[eos] = 0
@@ -68,22 +68,22 @@ def by_token(vocab_size: int, eos: int, unknown: int | None, counts: Array | Non
 
 @dataclass(frozen=True)
 class GroupSums:
-    """What was added up over the targets of each group, each [G]."""
+    """Sums over the targets of each group, each [G]."""
 
     tokens: Array
     nll: Array
     """Nats."""
-    first: Array
-    """Targets than which no token was likelier."""
-    among_five: Array
-    """Targets than which at most four tokens were likelier."""
+    top_1: Array
+    """Targets that were the most likely token."""
+    top_5: Array
+    """Targets among the five most likely tokens."""
 
 
 class DetailedScorer(Scorer):
-    """Scores as another scorer does, and adds up what it found by group."""
+    """Wraps a scorer and sums its scores by group."""
 
     def __init__(self, scorer: Scorer, groupings: dict[str, Grouping]):
-        self.scorer, self.groupings, self.longest = scorer, groupings, scorer.longest
+        self.scorer, self.groupings, self.max_window = scorer, groupings, scorer.max_window
         self._sums = {name: np.zeros((4, len(grouping.names))) for name, grouping in groupings.items()}
 
     def zero_state(self, segments: int) -> State:
@@ -91,17 +91,17 @@ class DetailedScorer(Scorer):
 
     def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
         scores, state = self.scorer.scores(segments, state)
-        places = concatenated_ranges(segments.keys, segments.keys + segments.lengths)
+        offsets = concatenated_ranges(segments.keys, segments.keys + segments.lengths)
         losses, likelier = scores.losses.double().cpu().numpy(), scores.likelier.cpu().numpy()
         rows = (np.ones(len(losses)), losses, likelier < 1, likelier < 5)
         for name, grouping in self.groupings.items():
-            groups, where = np.unique(grouping.find(places, segments.targets), return_inverse=True)
+            groups, inverse = np.unique(grouping.groups_of(offsets, segments.targets), return_inverse=True)
             for row, values in zip(self._sums[name], rows, strict=True):
-                row[groups] += np.bincount(where, values)
+                row[groups] += np.bincount(inverse, values)
         return scores, state
 
     def sums(self, ranks: Ranks) -> dict[str, GroupSums]:
-        """All ranks: what all of them added up, by grouping."""
+        """All ranks: the sums over all of them, for each grouping."""
         return {name: GroupSums(*ranks.sum(sums)) for name, sums in self._sums.items()}
 
 

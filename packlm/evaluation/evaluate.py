@@ -19,7 +19,7 @@ from packlm.model.loss import RowScores
 from packlm.model.recurrence import State
 
 DOCUMENT_STREAMS = 32
-"""Documents measured side by side; the numbers do not depend on it."""
+"""Streams that documents are evaluated in, in parallel; the numbers do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Result:
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Mean, in nats per token."""
         return self.nll / self.tokens
 
     @property
@@ -40,32 +40,32 @@ class Result:
 
 
 class Scorer(Protocol):
-    """Gives losses to the targets of segments. What it carries from one segment to the next is its state."""
+    """Scores the targets of segments. Whatever it carries from one segment of a stream to the next is in its state."""
 
-    longest: int | None
-    """Most time steps it takes at once; None for any number."""
+    max_window: int | None
+    """Most time steps of a segment; None: no limit."""
 
     def zero_state(self, segments: int) -> State:
-        """What segments start from: tensors [..., segments, ...] with the segments second."""
+        """The state that segments start from: tensors with the segments in their second dimension."""
         ...
 
     def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
-        """The loss of each target, [P] in nats, and what each segment leaves where it carries on.
+        """The loss of each target, [P] in nats, and the final state of each segment (None if none is carried).
 
-        `segments.keys` are the places in the split of their first targets.
+        `segments.keys` are the offsets in the split of their first targets.
         """
         scores, state = self.scores(segments, state)
         return scores.losses, state
 
     def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
-        """What there is to know of each target besides; otherwise as `losses`."""
+        """As `losses`, with entropy and rank of each target."""
         ...
 
 
 class ModelScorer(Scorer):
-    """The model by itself."""
+    """The model without adaptation."""
 
-    longest: int | None = None
+    max_window: int | None = None
 
     def __init__(self, model: LanguageModel):
         self.model, self.device = model, model.embedding.weight.device
@@ -80,56 +80,57 @@ class ModelScorer(Scorer):
         return self.model.scores(segments.batch(self.device), state)
 
 
-def resolve_context(asked: str, trained: str) -> str:
-    """What precedes a prediction in a measurement: `evaluate.context`, or what the model was trained with where that is auto."""
-    return trained if asked == "auto" else asked
+def resolve_context(setting: str, trained: str) -> str:
+    """The value of `evaluate.context`; for auto the context that the model was trained with."""
+    return trained if setting == "auto" else setting
 
 
 def evaluate(
     scorer: Scorer, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks,
     parts: int | None = None, stopping: Callable[[], bool] = lambda: False,
 ) -> Result:  # fmt: skip
-    """All ranks: measures a split.
+    """All ranks: evaluates a split.
 
     Args:
-        scorer: what gives the losses: `ModelScorer(model)`, or the model with something added.
+        scorer: `ModelScorer(model)`, or the model with an adaptation.
         sentences, stream: the two views of the split.
-        context: what precedes a prediction: sentences (its own alone), documents, or streams (`streams` of them, nothing reset).
-        batch_tokens: tokens run at a time, whatever the length of a sentence or document.
-        parts: into how many parts a split in streams is divided, whatever the number of ranks (which divides it); one a rank unless given.
-        stopping: whether to give up; asked between batches.
+        context: what precedes a prediction: its sentence (sentences), its document (documents), or its stream (streams; never reset).
+        streams: number of streams, with context streams.
+        batch_tokens: tokens per batch, whatever the length of a sentence or document.
+        parts: number of parts that streams are divided into, a multiple of the number of ranks; by default one per rank.
+        stopping: whether to stop; called between batches.
 
     Raises:
         PacklmError: a score is infinite or NaN, or not every token was scored once.
-        Stopped: a rank was `stopping`.
+        Stopped: `stopping` returned true on a rank.
     """
     expected = sentences.tokens if context == "sentences" else len(stream)
     if context == "sentences":
         scores = _sentence_scores(scorer, sentences, batch_tokens, ranks, stopping)
     else:
         if context == "documents":
-            lanes = 1 if scorer.longest else min(DOCUMENT_STREAMS, max(1, len(stream.opens)))
-            plan = StreamPlan.documents(stream, lanes, scorer.longest or max(1, batch_tokens // lanes))
+            streams = 1 if scorer.max_window else min(DOCUMENT_STREAMS, max(1, len(stream.opens)))
+            plan = StreamPlan.documents(stream, streams, scorer.max_window or max(1, batch_tokens // streams))
         else:
-            plan = StreamPlan.even(stream, streams, scorer.longest or max(1, batch_tokens // streams), reset=False)
+            plan = StreamPlan.even(stream, streams, scorer.max_window or max(1, batch_tokens // streams), reset=False)
         scores = _stream_scores(scorer, plan, ranks, parts or ranks.world, stopping)
-    ranks.barrier()  # which waits as long as it takes; the shares may be very unequal
+    ranks.barrier()  # waits without a timeout: the shares may be very unequal
     scores = ranks.sum(np.append(scores, [[0, float(stopping())]], axis=0))
     if scores[-1, 1]:
-        raise Stopped("stopped in a validation; the same command goes on")
+        raise Stopped("stopped during validation; resume by running the same command again")
     nll, tokens = sum(scores[:-1, 0].tolist()), int(scores[:-1, 1].sum())
     if tokens != expected:
-        raise PacklmError(f"{tokens:,} tokens were scored of {expected:,}; the dataset is damaged: `python -m preprocess verify`")
+        raise PacklmError(f"{tokens:,} of {expected:,} tokens were scored; the dataset is damaged: run `python -m preprocess verify`")
     if not math.isfinite(nll):
         raise PacklmError(
-            f"the split's score is {nll}: the model gives some token no probability; its weights are unusable, or dynamic_lr is too high"
+            f"the split's score is {nll}: some token has probability 0; the weights are unusable, or dynamic_lr is too high"
         )
     return Result(nll, tokens)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A split that is measured again and again: the arguments of `evaluate`."""
+    """The validation split, and how it is evaluated: arguments of `evaluate`."""
 
     sentences: Sentences
     stream: Stream
@@ -138,54 +139,56 @@ class Validation:
     batch_tokens: int
 
     def measure(self, model: LanguageModel, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> Result:
-        """All ranks: measures the split."""
+        """All ranks: evaluates the split."""
         view = (self.sentences, self.stream, self.context, self.streams, self.batch_tokens)
         return evaluate(ModelScorer(model), *view, ranks, parts, stopping)
 
 
 def length_batches(lengths: Array, indices: Array, batch_tokens: int) -> list[Array]:
-    """Batches of about `batch_tokens` of the segments `indices`, shortest first; one of more tokens is a batch by itself."""
+    """Batches of about `batch_tokens` of the segments `indices`, shortest first; a longer one is a batch of its own."""
     order = indices[np.argsort(lengths[indices], kind="stable")]
     ends = np.cumsum(lengths[order], dtype=np.int64)
     return np.split(order, np.flatnonzero(np.diff((ends - 1) // batch_tokens)) + 1) if len(order) else []
 
 
-def sentence_segments(sentences: Sentences, places: Array, batch: Array, batch_tokens: int, carry_on: bool = False) -> Iterator[Segments]:
-    """A batch of sentences as segments: whole, or, where it is one of more than `batch_tokens`, piece after piece.
+def sentence_segments(
+    sentences: Sentences, offsets: Array, batch: Array, batch_tokens: int, return_state: bool = False
+) -> Iterator[Segments]:  # fmt: skip
+    """A batch of sentences as segments: whole, or, for a single one of more than `batch_tokens`, in consecutive pieces.
 
     Args:
-        places: [S] the place in the split of each sentence's first target.
-        carry_on: whether to carry states even if one piece is all.
+        offsets: [S] offset in the split of each sentence's first target.
+        return_state: whether to return final states even if there is only one piece.
     """
     longest = int(sentences.lengths[batch].max())
-    carried = np.arange(len(batch)) if carry_on or longest > batch_tokens else np.zeros(0, np.int64)
+    carried = np.arange(len(batch)) if return_state or longest > batch_tokens else np.zeros(0, np.int64)
     for begin in range(0, longest, batch_tokens if len(batch) == 1 else longest):
         lengths = sentences.lengths[batch].astype(np.int64) - begin
         if len(batch) == 1:
             lengths = np.minimum(lengths, batch_tokens)
         starts = np.full(len(batch), begin)
         ids = sentences.pieces(batch, starts, lengths)
-        yield Segments(*ids, lengths, places[batch] + begin, initial_streams=carried, final_segments=carried)
+        yield Segments(*ids, lengths, offsets[batch] + begin, initial_streams=carried, final_segments=carried)
 
 
 def first_targets(sentences: Sentences) -> Array:
-    """[S] the place in the split of each sentence's first target."""
+    """[S] offset in the split of each sentence's first target."""
     return np.cumsum(sentences.lengths, dtype=np.int64) - sentences.lengths
 
 
 def _sentence_scores(
     scorer: Scorer, sentences: Sentences, batch_tokens: int, ranks: Ranks, stopping: Callable[[], bool]
 ) -> np.ndarray:  # fmt: skip
-    """[batches, 2] summed loss and tokens of each batch; zero for those of other ranks, so that their sum has no order to depend on."""
-    batches, places = length_batches(sentences.lengths, np.arange(len(sentences)), batch_tokens), first_targets(sentences)
+    """[batches, 2] summed loss and tokens of each batch; zero for those of other ranks, so that the sum over ranks has one order."""
+    batches, offsets = length_batches(sentences.lengths, np.arange(len(sentences)), batch_tokens), first_targets(sentences)
     scores = np.zeros((len(batches), 2))
-    for number in range(ranks.rank, len(batches), ranks.world):
+    for index in range(ranks.rank, len(batches), ranks.world):
         state: State | None = None
-        for segments in sentence_segments(sentences, places, batches[number], batch_tokens):
+        for segments in sentence_segments(sentences, offsets, batches[index], batch_tokens):
             if stopping():
                 return scores
             losses, state = scorer.losses(segments, state)
-            scores[number] += _score(losses)
+            scores[index] += _score(losses)
     return scores
 
 

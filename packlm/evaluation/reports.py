@@ -1,8 +1,8 @@
-"""What an evaluation says: the numbers, how they follow from the summed loss, and how they are shown.
+"""The report of an evaluation: its numbers, as they follow from the summed loss, and how they are printed.
 
-Losses are in nats. Per token: over N tokens, `<eos>` included. Per word: the same sum over the white-space words of the original text
-plus one `<eos>` a sentence. Bits per byte: over the UTF-8 bytes of the original text, and only where the tokenizer loses
-nothing; elsewhere it is null, and `unknown_rate` says what share of the tokens was `<unk>`.
+Losses are in nats. Per token: the sum divided by N tokens, `<eos>` included. Per word: the same sum divided by the whitespace-separated
+words of the original text plus one `<eos>` per sentence. Bits per byte: by the UTF-8 bytes of the original text, only with a lossless
+tokenizer, else null; `unknown_rate` is the share of `<unk>` among the tokens.
 """
 
 import math
@@ -17,7 +17,7 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class TextCounts:
-    """How much text was measured, whatever the model makes of it."""
+    """Size of the evaluated text."""
 
     documents: int
     sentences: int
@@ -28,85 +28,85 @@ class TextCounts:
     lossless: bool
 
 
-def report(result: Result, measured: TextCounts, origin: dict[str, Any], details: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The numbers of an evaluation, for JSON.
+def report(result: Result, counts: TextCounts, provenance: dict[str, Any], details: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The numbers of an evaluation, as a JSON object.
 
     Args:
-        origin: what was measured, on what and how: model, data and context.
-        details: what `packlm.evaluation.breakdown` makes of the parts.
+        provenance: model, data and context.
+        details: the result of `packlm.evaluation.breakdown`.
 
     Raises:
         PacklmError: not every token was scored once, or a number is infinite.
     """
-    if result.tokens != measured.tokens:
-        found = f"{result.tokens:,} tokens were scored of {measured.tokens:,}"
-        raise PacklmError(f"{found}; the dataset is damaged: `python -m preprocess verify` says where")
-    words = measured.words + measured.sentences
+    if result.tokens != counts.tokens:
+        scored = f"{result.tokens:,} of {counts.tokens:,} tokens were scored"
+        raise PacklmError(f"{scored}; the dataset is damaged: run `python -m preprocess verify`")
+    words = counts.words + counts.sentences
     return {
         "format": FORMAT,
-        **origin,
+        **provenance,
         "tokens": result.tokens,
-        "documents": measured.documents,
-        "sentences": measured.sentences,
-        "words": measured.words,
-        "bytes": measured.bytes,
+        "documents": counts.documents,
+        "sentences": counts.sentences,
+        "words": counts.words,
+        "bytes": counts.bytes,
         "nll": result.nll,
         "loss_per_token": result.nll / result.tokens,
         "perplexity": perplexity(result.nll / result.tokens),
         "loss_per_word": result.nll / words,
         "perplexity_per_word": perplexity(result.nll / words),
-        "bits_per_byte": result.nll / math.log(2) / measured.bytes if measured.lossless else None,
-        "unknown_rate": measured.unknown / result.tokens,
+        "bits_per_byte": result.nll / math.log(2) / counts.bytes if counts.lossless else None,
+        "unknown_rate": counts.unknown / result.tokens,
         **(details or {}),
     }
 
 
 def perplexity(loss: float) -> float:
-    """exp of a mean loss in nats; `PacklmError` where it is not a finite number."""
+    """exp of a mean loss in nats; raises `PacklmError` if it is infinite or NaN."""
     if not loss < math.log(1.7e308):
         raise PacklmError(f"a mean loss of {loss} nats has no finite perplexity: the weights are unusable, or dynamic_lr is too high")
     return math.exp(loss)
 
 
 def table(values: dict[str, Any]) -> str:
-    """A report for reading."""
+    """A report as a table for the terminal."""
     return "\n".join(f"{name:<16}{value}" for name, value in rows(values))
 
 
 def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a report says in short: (name, value), no name where a value goes on."""
+    """The main numbers of a report: (name, value); an empty name continues the one before."""
     bits, interval = values["bits_per_byte"], values["interval"]
-    between = f", {interval['perplexity'][0]:.2f} to {interval['perplexity'][1]:.2f} had other documents been drawn" if interval else ""
-    found = [
+    limits = f" (95 % confidence interval {interval['perplexity'][0]:.2f} to {interval['perplexity'][1]:.2f})" if interval else ""
+    lines = [
         ("model", values["model"]),
-        ("measured on", values["data"]),
+        ("data", values["data"]),
         ("context", values["context"] if values["context"] != "streams" else f"{values['streams']} stream(s), never reset"),
-        *([("adapted by", values["adapted"])] if values["adapted"] else []),
+        *([("adaptation", values["adapted"])] if values["adapted"] else []),
         ("tokens (N)", f"{values['tokens']:,} in {values['sentences']:,} sentences of {values['documents']:,} documents"),
         ("loss per token", f"{values['loss_per_token']:.4f} nats"),
-        ("perplexity", f"{values['perplexity']:.2f} per token{between}"),
+        ("perplexity", f"{values['perplexity']:.2f} per token{limits}"),
         ("", f"{values['perplexity_per_word']:.2f} per word ({values['words']:,} words + {values['sentences']:,} <eos>)"),
-        ("bits per byte", f"{bits:.4f}" if bits is not None else "not defined: the tokenizer does not keep the whole text"),
-        ("unknown tokens", f"{values['unknown_rate']:.2%}; perplexity of the others {values['perplexity_known']:.2f}"),
-        ("accuracy", f"{values['accuracy_at_1']:.1%} likeliest of all, {values['accuracy_at_5']:.1%} among the likeliest five"),
+        ("bits per byte", f"{bits:.4f}" if bits is not None else "undefined: the tokenizer is not lossless"),
+        ("unknown tokens", f"{values['unknown_rate']:.2%}; perplexity of the other tokens {values['perplexity_known']:.2f}"),
+        ("accuracy", f"{values['accuracy_at_1']:.1%} top 1, {values['accuracy_at_5']:.1%} top 5"),
     ]
-    if beside := values.get("baselines"):
-        names = {"uniform": "all tokens alike", "unigram": "their frequencies", "kneser_ney_5": "Kneser-Ney 5-grams"}
-        numbers = ", ".join(f"{beside[key]['perplexity']:,.1f} {name}" for key, name in names.items())
-        found.append(("without a model", f"{numbers}; per token, each sentence by itself"))
-    return found
+    if baselines := values.get("baselines"):
+        names = {"uniform": "uniform", "unigram": "unigrams", "kneser_ney_5": "Kneser-Ney 5-grams"}
+        numbers = ", ".join(f"{baselines[key]['perplexity']:,.1f} {name}" for key, name in names.items())
+        lines.append(("baselines", f"{numbers}; per token, each sentence by itself"))
+    return lines
 
 
 def metrics(values: dict[str, Any], split: str) -> dict[str, float]:
-    """The numbers of a report that MLflow keeps, as `SPLIT/name`."""
+    """The metrics of a report for MLflow, as `SPLIT/name`."""
     names = (
         "loss_per_token", "perplexity", "perplexity_known", "loss_per_word", "perplexity_per_word", "bits_per_byte", "unknown_rate",
         "accuracy_at_1", "accuracy_at_5", "tokens",
     )  # fmt: skip
-    found = {f"{split}/{name}": values[name] for name in names if values[name] is not None}
+    numbers = {f"{split}/{name}": values[name] for name in names if values[name] is not None}
     if values["interval"]:
         low, high = values["interval"]["perplexity"]
-        found |= {f"{split}/perplexity_low": low, f"{split}/perplexity_high": high}
+        numbers |= {f"{split}/perplexity_low": low, f"{split}/perplexity_high": high}
     if "baselines" in values:
-        found[f"{split}/perplexity_kneser_ney_5"] = values["baselines"]["kneser_ney_5"]["perplexity"]
-    return found
+        numbers[f"{split}/perplexity_kneser_ney_5"] = values["baselines"]["kneser_ney_5"]["perplexity"]
+    return numbers

@@ -1,4 +1,4 @@
-"""An evaluation by its parts: against sums over scores of sentences one by one, on one rank and on two; and as a page."""
+"""The breakdown of an evaluation: compared with sums over sentences scored one by one, on one rank and on two; and as a page."""
 
 import json
 import math
@@ -16,7 +16,8 @@ from packlm.config import Config
 from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.engine import Engine
-from packlm.evaluation import bootstrap, measure
+from packlm.evaluation import measure
+from packlm.evaluation.breakdown import confidence_interval
 from serve.evaluate import page as report_page
 from tests.ranks import run_on_ranks
 
@@ -29,19 +30,19 @@ def report_of(config: Config, ranks: Ranks = ALONE) -> dict[str, Any]:
 
 
 def one_by_one(config: Config) -> list[tuple[int, int, float, int]]:
-    """(id, tokens of its sentence, loss, number of likelier ids) of each target of the validation split, by a step for each token."""
+    """(id, tokens of its sentence, loss, rank) of each target of the validation split, read token by token."""
     engine, manifest = Engine.load(config.run.dir / "model"), dataset.read_manifest(config.dataset.dir)
     sentences = Sentences.open(config.dataset.dir, manifest, "validation")
-    found = []
+    targets = []
     for number in range(len(sentences)):
         state, before = engine.model.recurrence.zero_state(1), engine.encoder.eos
-        targets = sentences.targets(number).tolist()
-        for id in targets:
+        ids = sentences.targets(number).tolist()
+        for id in ids:
             with torch.inference_mode():
                 log_probs, state = engine.model.step(torch.tensor([before]), state)
-            found.append((id, len(targets), -float(log_probs[0, id]), int((log_probs[0] > log_probs[0, id]).sum())))
+            targets.append((id, len(ids), -float(log_probs[0, id]), int((log_probs[0] > log_probs[0, id]).sum())))
             before = id
-    return found
+    return targets
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe"])
@@ -52,21 +53,21 @@ def test_parts_are_sums_over_targets(made: Callable[[str], Config], kind: str) -
     training = Sentences.open(config.dataset.dir, manifest, "train")
     seen = np.bincount(np.concatenate([training.targets(number) for number in range(len(training))]), minlength=manifest.vocab_size)
     by_length, by_token = defaultdict(list), defaultdict(list)
-    for id, length, loss, likelier in targets:
-        by_length["1-5" if length < 6 else "6-10" if length < 11 else "11-20" if length < 21 else "21-40"].append((loss, likelier))
+    for id, length, loss, rank in targets:
+        by_length["1-5" if length < 6 else "6-10" if length < 11 else "11-20" if length < 21 else "21-40"].append((loss, rank))
         count = int(seen[id])
-        often = "0" if not count else "1-9" if count < 10 else "10-99"
-        by_token["<eos>" if id == encoder.eos else "unknown" if id == encoder.unk else often].append((loss, likelier))
+        frequency = "0" if not count else "1-9" if count < 10 else "10-99"
+        by_token["<eos>" if id == encoder.eos else "unknown" if id == encoder.unk else frequency].append((loss, rank))
     for name, expected in (("by_sentence_length", by_length), ("by_token", by_token)):
         assert {row["group"] for row in report[name]} == set(expected)
         for row in report[name]:
-            losses, likelier = zip(*expected[row["group"]], strict=True)
+            losses, ranks = zip(*expected[row["group"]], strict=True)
             assert row["tokens"] == len(losses) and row["loss_per_token"] == pytest.approx(np.mean(losses), rel=1e-5)
-            assert row["accuracy_at_1"] == pytest.approx(np.mean(np.array(likelier) == 0))
-            assert row["accuracy_at_5"] == pytest.approx(np.mean(np.array(likelier) < 5))
+            assert row["accuracy_at_1"] == pytest.approx(np.mean(np.array(ranks) == 0))
+            assert row["accuracy_at_5"] == pytest.approx(np.mean(np.array(ranks) < 5))
     known = [loss for id, _, loss, _ in targets if id != encoder.unk]
     assert report["perplexity_known"] == pytest.approx(math.exp(np.mean(known)), rel=1e-5)
-    assert report["accuracy_at_5"] == pytest.approx(np.mean([likelier < 5 for *_, likelier in targets]))
+    assert report["accuracy_at_5"] == pytest.approx(np.mean([rank < 5 for *_, rank in targets]))
     opens = Stream.open(config.dataset.dir, manifest, "validation").opens
     losses = [np.mean(part) for part in np.split([loss for *_, loss, _ in targets], opens[1:])]
     assert report["by_document"]["hardest"][0]["perplexity"] == pytest.approx(math.exp(max(losses)), rel=1e-5)
@@ -92,14 +93,14 @@ def test_two_ranks_find_the_same_parts(made: Callable[[str], Config], tmp_path: 
     assert ours["interval"]["perplexity"] == pytest.approx(theirs["interval"]["perplexity"], rel=1e-6)
 
 
-def test_the_interval_covers_what_it_says() -> None:
+def test_the_confidence_interval_covers_the_mean_at_its_level() -> None:
     generator, covered = np.random.default_rng(1), 0
     for _ in range(200):
         tokens = generator.integers(20, 200, 80)
-        found = bootstrap.interval(generator.normal(5.0, 1.0, 80) * tokens, tokens)
-        covered += found is not None and found[0] < 5.0 < found[1]
+        interval = confidence_interval(generator.normal(5.0, 1.0, 80) * tokens, tokens)
+        covered += interval is not None and interval[0] < 5.0 < interval[1]
     assert 180 <= covered <= 198  # 95 % of 200, and a little less with 80 documents
-    assert bootstrap.interval(np.array([3.0]), np.array([2])) is None
+    assert confidence_interval(np.array([3.0]), np.array([2])) is None
 
 
 def test_a_page_is_the_same_bytes_and_shows_every_part(made: Callable[[str], Config], tmp_path: Path) -> None:

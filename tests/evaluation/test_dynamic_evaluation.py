@@ -1,4 +1,4 @@
-"""Dynamic evaluation does what its formula says: against a loop over windows in plain autograd, whatever the documents."""
+"""Dynamic evaluation follows its equation: compared with a loop over windows in plain autograd, whatever the documents."""
 
 import itertools
 from collections.abc import Callable
@@ -42,13 +42,13 @@ def loss(model: LanguageModel, inputs: list[int], targets: list[int], state: Sta
 
 
 def expected(squares: list[Tensor], texts: list[tuple[int, int]]) -> float:
-    """The formula. `texts`: where each begins that starts from zero and from the trained weights, and where it ends."""
+    """The equation. `texts`: (begin, end) of each range that starts from a zero state and the trained weights."""
     total = 0.0
     for begin, end in texts:
         model, trained = tiny(), [weight.detach().clone() for weight in tiny().parameters()]
         state = model.recurrence.zero_state(1)
         # Windows are cut every WINDOW tokens of the split, whatever the documents.
-        edges = [begin, *(place for place in range(0, len(IDS), WINDOW) if begin < place < end), end]
+        edges = [begin, *(edge for edge in range(0, len(IDS), WINDOW) if begin < edge < end), end]
         for start, stop in itertools.pairwise(edges):
             inputs = [0 if start == 0 else int(IDS[start - 1]), *IDS[start : stop - 1].tolist()]
             mean, state = loss(model, inputs, IDS[start:stop].tolist(), state)
@@ -57,9 +57,9 @@ def expected(squares: list[Tensor], texts: list[tuple[int, int]]) -> float:
             roots = [square.sqrt() for square in squares]
             average = torch.cat([root.flatten() for root in roots]).mean()
             with torch.no_grad():
-                for weight, root, origin in zip(model.parameters(), roots, trained, strict=True):
-                    pull = (DECAY * root / average).clamp(max=1)
-                    weight += pull * (origin - weight) - LR * weight.grad / (root + 1e-3)
+                for weight, root, initial in zip(model.parameters(), roots, trained, strict=True):
+                    decay = (DECAY * root / average).clamp(max=1)
+                    weight += decay * (initial - weight) - LR * weight.grad / (root + 1e-3)
                     weight.grad = None
     return total
 
@@ -83,7 +83,7 @@ def squares_by_loop(streams: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("context", ["documents", "streams"])
-def test_it_learns_as_the_formula_says(context: str) -> None:
+def test_updates_follow_the_equation(context: str) -> None:
     squares = squares_by_loop(3)
     model = tiny()
     before = [weight.detach().clone() for weight in model.parameters()]
@@ -100,12 +100,12 @@ def test_the_statistics_are_mean_squared_gradients(monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
 
 
-def test_a_dataset_is_measured_and_a_text_refused(made: Callable[[str], Config], corpus) -> None:
-    made_of = made("bpe")
-    engine, settings = Engine.load(made_of.run.dir / "model"), config.Evaluate(dynamic_lr=0.001, context="documents")
-    report = measure.measure_dataset(engine.model, engine.info, made_of.dataset.dir, settings, ALONE)
+def test_it_needs_a_training_split(made: Callable[[str], Config], corpus) -> None:
+    data = made("bpe")
+    engine, settings = Engine.load(data.run.dir / "model"), config.Evaluate(dynamic_lr=0.001, context="documents")
+    report = measure.measure_dataset(engine.model, engine.info, data.dataset.dir, settings, ALONE)
     plain = settings.model_copy(update={"dynamic_lr": 0.0})
     assert report["adapted"] == "dynamic evaluation, lr 0.001, decay 0.02, window 5"
-    assert report["nll"] != measure.measure_dataset(engine.model, engine.info, made_of.dataset.dir, plain, ALONE)["nll"]
+    assert report["nll"] != measure.measure_dataset(engine.model, engine.info, data.dataset.dir, plain, ALONE)["nll"]
     with pytest.raises(RequestError, match="has a training split"):
         measure.measure_text(engine.model, engine.info, engine.encoder, [str(corpus)], settings, ALONE)

@@ -1,4 +1,4 @@
-"""A split's score is the sum over all its targets of what a plain loop finds, whatever the batch and however many run it."""
+"""The loss of a split is that of a plain loop over its targets, whatever the batch size and the number of ranks."""
 
 import math
 
@@ -16,7 +16,7 @@ from tests.ranks import run_on_ranks
 from tests.reference import one_by_one, one_segment
 
 ALONE = distributed.Ranks(0, 1, torch.device("cpu"))
-WAYS = (("sentences", 1), ("documents", 1), ("streams", 1), ("streams", 3))
+CONTEXTS = (("sentences", 1), ("documents", 1), ("streams", 1), ("streams", 3))
 
 
 def model() -> LanguageModel:
@@ -55,7 +55,7 @@ def expected(views, context: str, streams: int = 1) -> float:
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 7, 50, 10_000])
-@pytest.mark.parametrize(("context", "streams"), WAYS)
+@pytest.mark.parametrize(("context", "streams"), CONTEXTS)
 def test_a_split_scores_what_a_plain_loop_finds(made, views, context, streams, batch_tokens):
     result = evaluate(ModelScorer(model()), *views, context, streams, batch_tokens, ALONE)
     assert result.tokens == made[1].split("validation").tokens
@@ -63,18 +63,18 @@ def test_a_split_scores_what_a_plain_loop_finds(made, views, context, streams, b
     assert result.perplexity == pytest.approx(math.exp(result.nll / result.tokens))
 
 
-def evaluate_on_ranks(made, found_file) -> None:
+def evaluate_on_ranks(made, out) -> None:
     with distributed.start("cpu") as ranks:
         views = Sentences.open(*made, "validation"), Stream.open(*made, "validation")
-        found = [evaluate(ModelScorer(model()), *views, *how, 20, ranks).nll for how in WAYS]
+        losses = [evaluate(ModelScorer(model()), *views, *context, 20, ranks).nll for context in CONTEXTS]
         if ranks.first:
-            np.save(found_file, found)
+            np.save(out, losses)
 
 
-def test_three_ranks_find_the_same(made, views, tmp_path):
-    run_on_ranks(3, evaluate_on_ranks, made, tmp_path / "found.npy")
-    wanted = [expected(views, *how) for how in WAYS]
-    assert np.load(tmp_path / "found.npy").tolist() == pytest.approx(wanted, rel=1e-12)
+def test_three_ranks_compute_the_same(made, views, tmp_path):
+    run_on_ranks(3, evaluate_on_ranks, made, tmp_path / "losses.npy")
+    losses = [expected(views, *context) for context in CONTEXTS]
+    assert np.load(tmp_path / "losses.npy").tolist() == pytest.approx(losses, rel=1e-12)
 
 
 def test_the_contexts_differ(views):

@@ -64,20 +64,20 @@ def test_the_numbers_are_what_they_are_called(made: Callable[[str], Config], cor
     assert engine.perplexity(texts) == pytest.approx(report["perplexity"], rel=1e-6)
 
 
-def test_what_predicts_without_a_model_stands_beside_it(made: Callable[[str], Config]) -> None:
+def test_baselines_are_computed_on_the_same_tokens(made: Callable[[str], Config]) -> None:
     config = made("word")
     engine, manifest = Engine.load(config.run.dir / "model"), dataset.read_manifest(config.dataset.dir)
     report = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, config.evaluate, ALONE)
     training, measured = (Sentences.open(config.dataset.dir, manifest, split) for split in ("train", "validation"))
     known, ids = (np.concatenate([view.targets(index) for index in range(len(view))]).tolist() for view in (training, measured))
     frequencies = [(known.count(id) + 1) / (len(known) + manifest.vocab_size) for id in ids]
-    beside = report["baselines"]
-    assert beside["uniform"]["perplexity"] == pytest.approx(manifest.vocab_size) and beside["training_tokens"] == len(known)
-    assert beside["unigram"]["loss_per_token"] == pytest.approx(-sum(map(math.log, frequencies)) / len(ids))
+    baselines = report["baselines"]
+    assert baselines["uniform"]["perplexity"] == pytest.approx(manifest.vocab_size) and baselines["training_tokens"] == len(known)
+    assert baselines["unigram"]["loss_per_token"] == pytest.approx(-sum(map(math.log, frequencies)) / len(ids))
     ngrams = KneserNey(np.array(known), np.cumsum(training.lengths), manifest.vocab_size)
     expected = ngrams.log_probs(np.array(ids), np.cumsum(measured.lengths))
-    assert beside["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean())
-    assert f"{beside['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)
+    assert baselines["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean())
+    assert f"{baselines['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)
     quiet = config.evaluate.model_copy(update={"baselines": False})
     without = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, quiet, ALONE)
     assert "baselines" not in without and without["nll"] == report["nll"]
@@ -103,7 +103,7 @@ def test_a_missing_split_and_a_missing_text_are_named(made: Callable[[str], Conf
 def test_a_report_of_other_tokens_than_counted_is_an_error() -> None:
     measured = TextCounts(1, 2, 10, 8, 40, 0, True)
     assert reports.report(Result(20.0, 10), measured, {})["loss_per_word"] == 2.0
-    with pytest.raises(PacklmError, match="9 tokens were scored of 10"):
+    with pytest.raises(PacklmError, match="9 of 10 tokens were scored"):
         reports.report(Result(20.0, 9), measured, {})
     for nll in (np.inf, np.nan, 1e6):
         with pytest.raises(PacklmError, match="no finite perplexity"):

@@ -1,4 +1,4 @@
-"""Kneser-Ney n-grams: against the definition written out with dictionaries, and as a distribution."""
+"""Kneser-Ney n-grams: compared with the definition written with dictionaries, and as a distribution."""
 
 from collections import Counter, defaultdict
 
@@ -13,8 +13,8 @@ START = V
 
 def text(seed: int, sentences: int) -> list[list[int]]:
     """Sentences of skewed random ids, each ending in 0."""
-    drawn = np.random.default_rng(seed)
-    return [[*np.minimum(drawn.geometric(0.4, drawn.integers(0, 7)), V - 1).tolist(), 0] for _ in range(sentences)]
+    generator = np.random.default_rng(seed)
+    return [[*np.minimum(generator.geometric(0.4, generator.integers(0, 7)), V - 1).tolist(), 0] for _ in range(sentences)]
 
 
 def flat(sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -53,9 +53,9 @@ class ByDefinition:
         if not total:
             return lower
         discounts = _discounts(np.array(list(counts.values())))
-        left = sum(discounts[min(count, 3)] for count in after.values()) / total
+        backoff = sum(discounts[min(count, 3)] for count in after.values()) / total
         count = after.get((*before, word), 0)
-        return max(count - discounts[min(count, 3)], 0) / total + left * lower
+        return max(count - discounts[min(count, 3)], 0) / total + backoff * lower
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
@@ -65,15 +65,15 @@ def test_probabilities_are_those_of_the_definition(order, size, longest):
     known, unseen = [[*sentence[:-1][: longest and longest - 1], 0] for sentence in text(1, size)], text(2, 15)
     model, plain = KneserNey(*flat(known), V, order), ByDefinition(known, order)
     for sentences in (known[:10], unseen):
-        found = np.exp(model.log_probs(*flat(sentences)))
+        probabilities = np.exp(model.log_probs(*flat(sentences)))
         expected = []
         for sentence in sentences:
             padded = (START, *sentence)
             expected += [plain.probability(padded[i], padded[max(0, i - order + 1) : i]) for i in range(1, len(padded))]
-        assert found.tolist() == pytest.approx(expected, rel=1e-12)
+        assert probabilities.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_words_after_any_context_share_a_probability_of_one():
+def test_probabilities_after_any_context_sum_to_one():
     model = KneserNey(*flat(text(1, 60)), V, 5)
     for context in ([], [1], [1, 2], [5, 5, 5, 5], [2, 1, 1, 3]):
         last = []
@@ -90,7 +90,7 @@ def test_discounts_are_those_of_the_equation():
     assert _discounts(np.array([1, 1, 2])).tolist() == [0, 0.5, 1.0, 1.5]
 
 
-def test_what_was_never_seen_has_a_probability_where_the_equation_gives_no_discount():
+def test_unseen_words_have_a_probability_where_the_equation_gives_no_discount():
     times = [1, 1, *[2] * 3, *[3] * 4, *[4] * 16]  # from which the discount of 3 and more comes out as -1
     sentences = [[word, 0] for word, count in enumerate(times, 1) for _ in range(count)]
     model = KneserNey(*flat(sentences), len(times) + 1, 2)
