@@ -10,6 +10,8 @@ import click
 from packlm.base.errors import PacklmError, RequestError, did_you_mean
 from packlm.commands import ConfigArguments, Group, run
 
+from .executors.workers import LESS_MEMORY
+
 log = logging.getLogger("packlm")
 
 SECTIONS = ("run", "corpus", "tokenizer", "dataset", "tracking")
@@ -44,7 +46,7 @@ def cli() -> None:
 @cli.command(
     sections=SECTIONS,
     example="packlm preprocess --config wsj-articles --corpus.train FOLDER --corpus.on_bad_text skip",
-    less_memory="run the same command again with fewer --dataset.workers; it resumes",
+    less_memory=LESS_MEMORY,
 )
 @click.option("--rebuild", is_flag=True, help="Replace a dataset that was built with other settings or another corpus.")
 def build(arguments: ConfigArguments, rebuild: bool) -> None:

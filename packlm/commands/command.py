@@ -56,7 +56,8 @@ class SettingOption(click.Option):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         default = self._field.get_default(call_default_factory=True)
         meaning = configuration.explanations(self.section)[self.key]
-        return self.get_help_spec(ctx), meaning if default is None else f"{meaning}  [default: {configuration.toml_value(default)}]"
+        shown = f"  [default: {configuration.toml_value(default)}]" if default not in (None, "", ()) else ""
+        return self.get_help_spec(ctx), meaning + shown
 
     @property
     def _field(self) -> FieldInfo:

@@ -78,7 +78,7 @@ def test_without_a_verb_all_verbs_are_listed(command: Command) -> None:
 def test_help_of_a_verb_has_its_options_with_defaults_its_sections_and_an_example(command: Command, verb: str) -> None:
     status, out, err = command(verb, "--help")
     assert (status, err) == (0, "") and f"Usage: python -m serve {verb} " in out
-    assert "--model" in out and "[default: full]" in out and "run       name, dir, seed\n" in out and f"\n  packlm {verb} --" in out
+    assert "--model" in out and "[default: full]" in out and "  name, dir, seed\n" in out and f"\n  packlm {verb} --" in out
     assert command(verb, "-h") == command("help", verb) == (0, out, "")
 
 
@@ -132,7 +132,7 @@ def test_lines_that_are_no_sentences_are_named_and_the_others_scored(
     (tmp_path / "in.txt").write_bytes(b"the cat\na \xff dog\n" + b"\xff\n" * 20)
     status, out, err = command("score", "--model", model, "--input", "in.txt", "--rows", "sentence", "--context", "document")
     assert status == 0 and len(out.splitlines()) == 2
-    assert "warning: line 2: not UTF-8 at byte 3" in err and "21 of 22 lines are no sentences" in err and "line 12" not in err
+    assert "warning: line 2: not UTF-8 at byte 3" in err and "21 of 22 lines are not sentences" in err and "line 12" not in err
     assert "context: each sentence after those before it in its document\n" in err
     (tmp_path / "none.txt").write_bytes(b"")
     assert "nothing was scored" in command("score", "--model", model, "--input", "none.txt")[2]
