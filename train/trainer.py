@@ -6,8 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from packlm.batches.segments import Segments
 from packlm.config import Config
 from packlm.distributed import Ranks, stop_signals
 from packlm.model import folder as model_folder
-from packlm.model.language_model import Batch, build
+from packlm.model.language_model import build
 from packlm.model.precision import Precision
 from packlm.model.recurrence import layout_name
 
@@ -35,55 +33,12 @@ from .progress import profiling
 from .progress.progress import Progress, report
 from .progress.samples import Sampler
 from .state import AverageState, ScheduleState, TrainState, ValidationResult
+from .step import Part, StepSums, Update, dummy_segment
 
 log = logging.getLogger("packlm")
 
 LISTED_SEGMENTS = 8
 """Segments of a batch that an error message lists; the file that it names has all."""
-
-
-class Part(NamedTuple):
-    """A part of a global batch, on the device."""
-
-    segments: Segments
-    batch: Batch
-    is_dummy: bool
-    """Whether it takes part in the reduction of the gradients only, and counts nothing."""
-
-
-@dataclass
-class StepSums:
-    """What an update sums over all ranks, in one reduction."""
-
-    part_nll: list[float]
-    """Summed loss of each part of the global batch, in nats."""
-    padded_tokens: float = 0.0
-    """Size of the rectangles that hold the parts, in tokens."""
-    stop: float = 0.0
-    """Ranks that were told to stop."""
-
-    def reduce(self, ranks: Ranks) -> "StepSums":
-        """All ranks: the sums over the ranks."""
-        *part_nll, padded_tokens, stop = ranks.sum(np.array([*self.part_nll, self.padded_tokens, self.stop])).tolist()
-        return StepSums(part_nll, padded_tokens, stop)
-
-
-@dataclass(frozen=True)
-class Update:
-    """Results of one update, over all ranks."""
-
-    nll: float
-    """Summed loss of the global batch, in nats."""
-    tokens: int
-    norm: float | None
-    """Gradient norm before clipping; None if fp16 overflowed and the update was skipped."""
-    fill: float
-    """Share of tokens in the rectangles that hold the parts of the batch."""
-    data_seconds: float
-    """Time in which this rank made its batches."""
-    lr: float
-    stop: bool
-    """Whether a rank was told to stop."""
 
 
 class Trainer:
@@ -101,7 +56,7 @@ class Trainer:
         self.folder = config.run.dir / "train"
         self.checkpoints = self.folder / "checkpoints"
 
-        with ranks.first_alone():  # rank 0 fills the cache that the others read
+        with ranks.main_process_first():  # rank 0 fills the cache that the others read
             self.plan = setup.open_plan(config, manifest, ranks)
             self.validation = setup.open_validation(config, manifest)
         steps = itertools.accumulate(self.plan.steps(epoch) for epoch in range(settings.epochs))
@@ -173,8 +128,7 @@ class Trainer:
                 update = self.update(self.stopping())
                 state.seconds = time.monotonic() - started
                 if self.progress:
-                    self.progress.meter.add(update.nll, update.tokens, update.norm, update.fill, update.data_seconds)
-                    self.progress.updated(update.lr, state.tokens / self.manifest.split("train").tokens, self.precision.may_skip)
+                    self.progress.updated(update, state.tokens / self.manifest.split("train").tokens, self.precision.may_skip)
                 if profile_step:
                     profile_step()
                 due = self.validation_is_due()
@@ -198,7 +152,7 @@ class Trainer:
         differ in the last bit from one that was not stopped.
         """
         empty = np.zeros(0, np.int64)
-        sums, _ = self.reduction.module(dummy(Segments(empty, empty, empty, empty)).batch(self.ranks.device))
+        sums, _ = self.reduction.module(dummy_segment(Segments(empty, empty, empty, empty)).batch(self.ranks.device))
         (sums.nll * 0.0).backward()
         self.model.zero_grad()
 
@@ -291,7 +245,7 @@ class Trainer:
         dropout = (self.config.run.seed, state.step, model.locked) if model.has_dropout else None
         segments = self.plan.share(state.epoch, state.step_in_epoch, part, self.reduction.num_parts)
         is_dummy = len(segments.targets) == 0
-        segments = dummy(segments) if is_dummy else segments
+        segments = dummy_segment(segments) if is_dummy else segments
         return Part(segments, segments.batch(self.ranks.device, dropout), is_dummy)
 
     def not_finite(self, loss: float, norm: float) -> PacklmError:
@@ -369,10 +323,3 @@ class Trainer:
             tensors |= {f"carried.{index}": states for index, states in enumerate(carried) if states is not None}
             checkpoint.save(self.checkpoints, tensors, self.snapshot())
             checkpoint.prune(self.checkpoints, self.state.step, self.config.train.keep, self.state.best_step)
-
-
-def dummy(segments: Segments) -> Segments:
-    """A segment of one token, to be weighted with 0, in place of no segments: every part takes part in the reduction of the gradients."""
-    zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
-    initial_streams = -one if len(segments.final_segments) else segments.initial_streams
-    return replace(segments, inputs=zero, targets=zero, lengths=one, keys=zero, initial_streams=initial_streams)

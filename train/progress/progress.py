@@ -15,6 +15,7 @@ from packlm.config import Config
 
 from .. import record
 from ..state import TrainState, ValidationResult
+from ..step import Update
 from .metrics import Meter, MetricsWriter, memory_mb
 from .samples import add_samples
 
@@ -42,7 +43,7 @@ class Progress:
         epoch = self.state.epoch + (self.state.step_in_epoch > 0)  # counted from 1; after the last step of an epoch it is still that one
         log.info(f"epoch %d/%d, step %s: {message}", epoch, self.settings.epochs, f"{self.state.step:,}", *arguments)
 
-    def updated(self, lr: float, epochs: float, may_skip: bool) -> None:
+    def updated(self, update: Update, epochs: float, may_skip: bool) -> None:
         """After each update: writes a line of metrics every `train.log_every` steps.
 
         Args:
@@ -50,14 +51,15 @@ class Progress:
             may_skip: whether the precision skips updates that overflow, so that their number is a metric.
         """
         state = self.state
+        self.meter.add(update.nll, update.tokens, update.norm, update.fill, update.data_seconds)
         self.bar.update()
         if state.step % self.settings.log_every and state.step != self.total_steps:
             return
-        values = self.meter.read() | {"train/lr": lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
+        values = self.meter.read() | {"train/lr": update.lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
         values |= {"train/skipped_steps": state.skipped} if may_skip else {}
         self.metrics.write(state.step, state.tokens, values)
         text = (
-            f"loss {values['train/loss']:.3f}, perplexity {values['train/perplexity']:,.1f}, lr {lr:.3g}, "
+            f"loss {values['train/loss']:.3f}, perplexity {values['train/perplexity']:,.1f}, lr {update.lr:.3g}, "
             f"{values['train/tokens_per_second']:,.0f} tokens/s, {values['train/memory_mb']:,.0f} MB"
         )
         self.bar.set_postfix_str(text)
