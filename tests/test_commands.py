@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from packlm.commands import main as packlm
+from packlm.commands import verbs as packlm
 from packlm.config import Config, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +107,7 @@ def test_a_shell_completes(
 def test_help_and_refusals_import_nothing_heavy(words: str, tmp_path: Path) -> None:
     program = (
         "import sys; from packlm.commands import main\n"
-        "try: main.main()\n"
+        "try: main()\n"
         "finally: assert not {'torch', 'mlflow', 'pyarrow', 'numpy', 'tokenizers'} & sys.modules.keys(), 'too early'"
     )
     done = subprocess.run(

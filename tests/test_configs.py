@@ -1,4 +1,4 @@
-"""Every recipe loads; what overrides what; every wrong key is named at once."""
+"""Every recipe loads; sources of settings in their order; every wrong key is named at once."""
 
 import os
 import subprocess
@@ -33,8 +33,8 @@ def test_printed_configuration_reads_back_equal(path: Path, tmp_path: Path) -> N
 
 def test_every_setting_is_explained() -> None:
     for _, section in configuration.Config():
-        found = configuration.explanations(type(section))
-        assert list(found) == list(type(section).model_fields) and all(found.values())
+        meanings = configuration.explanations(type(section))
+        assert list(meanings) == list(type(section).model_fields) and all(meanings.values())
 
 
 def test_file_then_environment_then_command_line(tmp_path: Path) -> None:
@@ -100,16 +100,16 @@ def test_wrong_request_exits_with_2_in_one_message(words: list[str], part: str) 
     assert part in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_table_can_be_given_everywhere_and_is_printed_as_one(tmp_path: Path) -> None:
-    wanted = {"partition": "cpu", "time": "1:00:00", "mem_per_cpu_gb": 4}
+def test_a_table_is_read_from_every_source_and_printed_as_one(tmp_path: Path) -> None:
+    expected = {"partition": "cpu", "time": "1:00:00", "mem_per_cpu_gb": 4}
     table = '{partition = "cpu", time = "1:00:00", mem_per_cpu_gb = 4}'
     (tmp_path / "a.toml").write_text(f"[dataset]\nslurm = {table}\n")
     (tmp_path / "b.toml").write_text("")
-    assert configuration.load(tmp_path / "a.toml", [], {}).dataset.slurm == wanted
-    assert configuration.load(tmp_path / "b.toml", [], {"PACKLM_DATASET__SLURM": table}).dataset.slurm == wanted
-    given = configuration.load(tmp_path / "b.toml", ["--dataset.slurm", table], {})
-    assert given.dataset.slurm == wanted
-    (tmp_path / "c.toml").write_text(configuration.to_toml(given))
-    assert configuration.load(tmp_path / "c.toml", [], {}) == given
+    assert configuration.load(tmp_path / "a.toml", [], {}).dataset.slurm == expected
+    assert configuration.load(tmp_path / "b.toml", [], {"PACKLM_DATASET__SLURM": table}).dataset.slurm == expected
+    config = configuration.load(tmp_path / "b.toml", ["--dataset.slurm", table], {})
+    assert config.dataset.slurm == expected
+    (tmp_path / "c.toml").write_text(configuration.to_toml(config))
+    assert configuration.load(tmp_path / "c.toml", [], {}) == config
     with pytest.raises(RequestError, match=r"dataset\.slurm: "):
         configuration.load(tmp_path / "b.toml", ["--dataset.slurm", "{partition: cpu}"], {})

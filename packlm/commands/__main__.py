@@ -1,6 +1,6 @@
 """`python -m packlm.commands VERB ...` is `packlm VERB ...`."""
 
-from packlm.commands.main import main
+from packlm.commands import main
 
 if __name__ == "__main__":
     main()
