@@ -1,14 +1,13 @@
-# Two images of one file: `tracking` is MLflow's server, without torch; `packlm` is everything else. `make up` builds both.
+# Two images: `tracking` is MLflow's server, without torch; `packlm` is everything else. `make up` builds both.
 #
-# Packages come from where pip finds them unless PIP_INDEX_URL or PIP_EXTRA_INDEX_URL says otherwise. Both stay readable in the image's
-# history: no password belongs in them.
+# PIP_INDEX_URL and PIP_EXTRA_INDEX_URL select other package indexes. Both are visible in the image's history: put no password in them.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     MLFLOW_DISABLE_TELEMETRY=true
 RUN useradd --uid 1000 --create-home packlm
 WORKDIR /packlm
-# What the packages depend on comes before the source, which changes more often.
+# Dependencies are installed before the source is copied, which changes more often.
 COPY pyproject.toml constraints.txt ./
 
 
@@ -29,9 +28,9 @@ ARG PIP_EXTRA_INDEX_URL
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     > /tmp/requirements.txt \
     && pip install -c constraints.txt -r /tmp/requirements.txt
-# A new volume takes over the owner of the folder that it covers.
+# A new volume gets the owner of the folder that it is mounted on.
 RUN install -d -o packlm -g packlm data runs cache
 COPY . .
-# The root file system is read-only where this runs: what libraries write goes to /tmp, or to the cache that outlives a container.
+# The root file system is read-only at run time: libraries write to /tmp, or to the cache volume.
 ENV PYTHONPATH=/packlm HF_HOME=/packlm/cache HOME=/tmp
 USER packlm

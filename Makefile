@@ -1,6 +1,7 @@
-# make            set up .venv, run the whole pipeline on the built-in corpus, say where everything is
-# make test       set up .venv, run the tests
-# make help       all targets
+# make            set up .venv, run the whole pipeline on the built-in corpus, print where the results are
+# make check      set up .venv, run linters, type checker and quick tests
+# make test       set up .venv, run all tests
+# make help       list all targets
 
 CONFIG ?= configs/quickstart.toml
 NPROC ?= 2
@@ -18,9 +19,13 @@ SETTINGS = --config $(CONFIG) $(ARGS)
 STAGE = $(COMPOSE) run --rm -T --no-deps
 WAIT = for second in $$(seq 180); do \
 	  [ "$$(docker inspect --format '{{.State.Health.Status}}' $$($(COMPOSE) ps -q $(1)))" = healthy ] && exit; sleep 1; \
-	done; echo "$(1) does not answer; '$(COMPOSE) logs $(1)' may say why" >&2; exit 1
+	done; echo "$(1) is not healthy after 180 s; see '$(COMPOSE) logs $(1)'" >&2; exit 1
 
-.PHONY: run preprocess train evaluate generate ui bench compare-batching random-trainings kill-training kill-generation test lint help clean up down clean-volumes
+# What `make check` tests: files and folders that take seconds.
+QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model scoring)
+
+.PHONY: run preprocess train evaluate generate ui bench compare-batching random-trainings kill-training kill-generation \
+	test check lint help clean up down clean-volumes
 
 run: $(READY)
 	@$(BIN)/python -m pipeline run $(SETTINGS)
@@ -36,8 +41,8 @@ evaluate generate: $(READY)
 
 ui: $(READY)
 	@case "$(STORE)" in \
-	  http*) echo "the record is kept by a server; open its address (MLFLOW_TRACKING_URI) in a browser" ;; \
-	  *) echo "MLflow: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"; \
+	  http*) echo "runs are tracked by a server; open its address (MLFLOW_TRACKING_URI) in a browser" ;; \
+	  *) echo "MLflow: http://127.0.0.1:$(PORT) (Ctrl-C stops it)"; \
 	     MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 	     $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --host 127.0.0.1 --port $(PORT) ;; \
 	esac
@@ -59,7 +64,7 @@ kill-generation: $(READY)
 random-trainings: $(READY)
 	@$(BIN)/python benchmarks/random_trainings.py $(ARGS)
 
-# The served model is started anew: it looks for its champion only then.
+# The service `serve` is recreated because it resolves its champion when it starts.
 up:
 	@mkdir -p corpora
 	@$(COMPOSE) build mlflow preprocess
@@ -77,42 +82,46 @@ down:
 	@$(COMPOSE) --profile stages --profile cpu --profile gpu down
 
 clean-volumes:
-	@printf "This deletes every dataset, model and record of docker-compose for good. Type 'delete' to go on: "; \
+	@printf "This permanently deletes all datasets, models and tracked runs of docker-compose. Type 'delete' to continue: "; \
 	read -r answer && [ "$$answer" = delete ] || { echo "nothing was deleted" >&2; exit 1; }
 	@$(COMPOSE) --profile stages --profile cpu --profile gpu down --volumes
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
+check: lint
+	@$(BIN)/python -m pytest -n auto $(QUICK) $(ARGS)
+
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
 help:
-	@echo "make                   set up .venv, run the whole pipeline, say where everything is"
-	@echo "make test              set up .venv, run the tests"
+	@echo "make                   set up .venv, run the whole pipeline, print where the results are"
+	@echo "make check             linters, type checker and quick tests, in under a minute"
+	@echo "make test              all tests"
+	@echo "make lint              ruff and mypy"
 	@echo "make preprocess        documents -> dataset"
-	@echo "make train             dataset -> model, with torchrun"
+	@echo "make train             dataset -> model, on NPROC processes with torchrun"
 	@echo "make evaluate          perplexity of the model"
 	@echo "make generate          text from prompts"
-	@echo "make ui                the record of all runs, in MLflow, at http://127.0.0.1:$(PORT)"
-	@echo "make bench             training, scoring and generation beside the usual code, some minutes"
-	@echo "make compare-batching  ways to batch sentences side by side, on a recipe"
-	@echo "make kill-training     kill a training 30 times, compare bit for bit   ARGS=\"--times 300\""
-	@echo "make kill-generation   kill a batch job 50 times, compare byte for byte"
-	@echo "make random-trainings  trainings with settings drawn at random, stopped and in other layouts, compared   ARGS=\"--minutes 60\""
-	@echo "make lint              ruff and mypy"
-	@echo "make clean             remove .venv and caches; data/, runs/ and mlflow.db stay"
-	@echo "make up                all of it in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"
-	@echo "make down              stop and remove the containers; the data stays"
-	@echo "make clean-volumes     delete the containers' data, after asking"
+	@echo "make ui                MLflow with all runs, at http://127.0.0.1:$(PORT)"
+	@echo "make bench             speed of training, scoring and generation compared with plain PyTorch, some minutes"
+	@echo "make compare-batching  batching methods compared on a recipe: speed, memory, perplexity"
+	@echo "make kill-training     kill a training 30 times, compare the model bit by bit   ARGS=\"--times 300\""
+	@echo "make kill-generation   kill a batch generation 50 times, compare the output byte by byte"
+	@echo "make random-trainings  trainings with random settings: interrupted ones and other layouts must agree   ARGS=\"--minutes 60\""
+	@echo "make clean             remove .venv and caches; keeps data/, runs/ and mlflow.db"
+	@echo "make up                all stages in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"
+	@echo "make down              stop and remove the containers; keeps the data"
+	@echo "make clean-volumes     delete the containers' data, after confirmation"
 	@echo
 	@echo "CONFIG=$(CONFIG)   NPROC=$(NPROC) processes of make train   PYTHON=$(PYTHON)   PORT=$(PORT)"
-	@echo 'ARGS="--train.lr 0.5"   further arguments; make train ARGS=--rebuild starts it over'
+	@echo 'ARGS="--train.lr 0.5"   further arguments; make train ARGS=--rebuild starts over'
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "packlm needs Python 3.11 or newer, and $(PYTHON) is not; say which one to use: make PYTHON=python3.12" >&2; exit 1; }
+	  { echo "packlm needs Python 3.11 or newer, $(PYTHON) is older; choose another: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "setting up .venv, which takes some minutes ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"

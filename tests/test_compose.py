@@ -1,5 +1,5 @@
-"""What must hold of `docker-compose.yml`, `Dockerfile` and `make up` without running them: nothing is exposed, no secret is written down,
-and every container either stays, and says how it is, or ends."""
+"""Static checks of `docker-compose.yml`, `Dockerfile` and `make up`: no exposed ports, no secrets, few privileges; every service either
+is long-running with a health check, or runs once."""
 
 import re
 import subprocess
@@ -15,29 +15,29 @@ from pipeline.stages import STAGES
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
-LASTING = {"postgres", "mlflow", "serve"}
-ENDING = {"upgrade", "train-gpu", *(stage.name for stage in STAGES)}
+LONG_RUNNING = {"postgres", "mlflow", "serve"}
+RUN_ONCE = {"upgrade", "train-gpu", *(stage.name for stage in STAGES)}
 
 
 def strings(value: Any) -> list[str]:
-    """Every text in a YAML value, keys aside."""
+    """All strings in a YAML value, without keys."""
     if isinstance(value, dict | list):
         return [text for inner in (value.values() if isinstance(value, dict) else value) for text in strings(inner)]
     return [str(value)]
 
 
-def test_every_service_lasts_or_ends() -> None:
-    assert set(SERVICES) == LASTING | ENDING
-    lasting = {name for name, service in SERVICES.items() if service["restart"] == "unless-stopped" and "healthcheck" in service}
-    ending = {name for name, service in SERVICES.items() if service["restart"] == "no" and not {"healthcheck", "ports"} & set(service)}
-    assert (lasting, ending) == (LASTING, ENDING)
+def test_every_service_is_long_running_or_runs_once() -> None:
+    assert set(SERVICES) == LONG_RUNNING | RUN_ONCE
+    long_running = {name for name, service in SERVICES.items() if service["restart"] == "unless-stopped" and "healthcheck" in service}
+    run_once = {name for name, service in SERVICES.items() if service["restart"] == "no" and not {"healthcheck", "ports"} & set(service)}
+    assert (long_running, run_once) == (LONG_RUNNING, RUN_ONCE)
 
 
 def test_a_plain_up_runs_no_stage() -> None:
-    assert {name for name, service in SERVICES.items() if "profiles" not in service} == LASTING | {"upgrade"}
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == LONG_RUNNING | {"upgrade"}
 
 
-def test_ports_are_published_on_this_machine_alone() -> None:
+def test_ports_are_published_on_localhost_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == {"mlflow", "serve"}
     assert all(re.fullmatch(r"127\.0\.0\.1:\$\{\w+:-\d+\}:\d+", port) for ports in published.values() for port in ports)
@@ -52,9 +52,9 @@ def test_only_the_server_reaches_the_database() -> None:
 
 def test_passwords_are_required_and_nowhere_written_down() -> None:
     secret = re.compile(r"PASSWORD|SECRET|TOKEN|KEY", re.IGNORECASE)
-    given = [(key, value) for service in SERVICES.values() for key, value in service.get("environment", {}).items() if secret.search(key)]
-    assert {key for key, _ in given} == {"POSTGRES_PASSWORD", "PGPASSWORD"}
-    assert all(value.startswith("${POSTGRES_PASSWORD:?") for _, value in given)
+    secrets = [(key, value) for service in SERVICES.values() for key, value in service.get("environment", {}).items() if secret.search(key)]
+    assert {key for key, _ in secrets} == {"POSTGRES_PASSWORD", "PGPASSWORD"}
+    assert all(value.startswith("${POSTGRES_PASSWORD:?") for _, value in secrets)
     assert not [text for text in strings(SERVICES) if re.search(r"://[^/\s]*:[^/\s]*@", text)]
     assert "\nPOSTGRES_PASSWORD=\n" in (ROOT / ".env.example").read_text(encoding="utf-8")
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
@@ -67,7 +67,7 @@ def test_every_variable_is_explained() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_containers_have_few_rights(name: str) -> None:
+def test_containers_have_few_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["user"] in ("packlm", "postgres")
     assert service["read_only"] is True
@@ -76,14 +76,14 @@ def test_containers_have_few_rights(name: str) -> None:
 
 
 def test_stages_share_one_image_and_only_read_corpora_and_recipes() -> None:
-    for name in ENDING - {"upgrade"}:
+    for name in RUN_ONCE - {"upgrade"}:
         service = SERVICES[name]
         assert service["image"] == SERVICES["serve"]["image"]
-        places = {volume.split(":/packlm/")[-1] for volume in service["volumes"]}
-        assert places == {"configs:ro", "corpora:ro", "data", "runs", "cache"}
+        mounts = {volume.split(":/packlm/")[-1] for volume in service["volumes"]}
+        assert mounts == {"configs:ro", "corpora:ro", "data", "runs", "cache"}
 
 
-def test_the_tracking_server_takes_the_names_that_it_is_called_by() -> None:
+def test_the_tracking_server_accepts_the_host_names_of_its_clients() -> None:
     command = SERVICES["mlflow"]["command"]
     assert "--allowed-hosts=mlflow:*,localhost:*,127.0.0.1:*" in command
     assert "--serve-artifacts" in command
@@ -93,10 +93,10 @@ def test_the_tracking_server_takes_the_names_that_it_is_called_by() -> None:
 
 
 def test_images_hold_every_package() -> None:
-    taken = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")}
+    included = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")}
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {folder.partition("/")[0] for folder in setup["package-dir"].values()}
-    assert taken == {*folders, "pyproject.toml", "constraints.txt"}
+    assert included == {*folders, "pyproject.toml", "constraints.txt"}
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
