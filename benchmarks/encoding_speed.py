@@ -28,7 +28,7 @@ from made_up_text import make_corpus
 
 from packlm.config import Corpus
 from packlm.config import Tokenizer as Settings
-from packlm.text import tokenizer
+from packlm.text import tokenizer, tokenizers
 from packlm.text.document_block import DocumentBlock
 from packlm.text.encoder import Encoder, encode_documents
 
@@ -47,7 +47,7 @@ def main() -> None:
     for kind in ("word", "bpe"):
         with tempfile.TemporaryDirectory() as folder:
             settings = Settings.model_validate({"kind": kind, "vocab_size": arguments.vocab_size})
-            tokenizer.save(tokenizer.train(settings, lines).to_str(), Path(folder))
+            tokenizer.save(tokenizers.train(settings, lines).to_str(), Path(folder))
             compare(kind, text, lines, Path(folder), arguments.rounds)
 
 

@@ -84,11 +84,11 @@ def run(place: Path, side: str, kind: str) -> dict[str, Any]:
 def train_tokenizer(place: Path, kind: str) -> None:
     """A vocabulary of 10,000 from the first 20 MB."""
     from packlm import config
-    from packlm.text import tokenizer
+    from packlm.text import tokenizer, tokenizers
 
     with open(place / "corpus.txt", encoding="utf-8") as stream:
         lines = [line.strip() for line in stream.readlines(20_000_000)]
-    tokenizer.save(tokenizer.train(config.Tokenizer(kind=kind, vocab_size=10_000), lines).to_str(), place / "tokenizer")
+    tokenizer.save(tokenizers.train(config.Tokenizer(kind=kind, vocab_size=10_000), lines).to_str(), place / "tokenizer")
 
 
 def map_side(place: Path, side: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from packlm import config
 from packlm.config import Config, Corpus
 from packlm.dataset import SPLITS
-from packlm.text import pretokens, sentences, tokenizer
+from packlm.text import pretokens, sentences, tokenizer, tokenizers
 from packlm.text.encoder import Encoder
+from packlm.text.tokenizers.bpe import in_sample
 
 from . import plan, vocabulary
 from .task_output import ArrowTask
@@ -39,12 +40,12 @@ class CountTask(ArrowTask):
 def count(job: CountTask) -> None:
     """Counts; then writes `job.done`."""
     counter = vocabulary.Counter(job.tokenizer)
-    normalized = tokenizer.normalizer(job.tokenizer) is not None
+    normalized = tokenizers.KINDS[job.tokenizer.kind].normalizer(job.tokenizer) is not None
     for texts, pieces in plan.read(job.task):
         if pieces is None:
             pieces = sentences.piece_starts(texts, job.corpus.sentences, job.corpus.language)
         found = sentences.spans(texts, pieces)
-        chosen = tokenizer.in_sample(texts.names, job.share)[found.documents]
+        chosen = in_sample(texts.names, job.share)[found.documents]
         for values, counts in pretokens.counts(texts.data, found.starts[chosen], found.ends[chosen], normalized, texts.edges):
             counter.add(values, counts)
     counter.write(job.path)
@@ -53,9 +54,7 @@ def count(job: CountTask) -> None:
 
 def spelled_eos(settings: config.Tokenizer, ready: str | None) -> str:
     """`Encoder.spelled_eos` of a ready tokenizer, or of one to be trained (`ready` is None), whatever it will learn."""
-    if ready is None and settings.kind == "bpe":
-        return ""
-    text = tokenizer.from_counts(settings, []).to_str() if ready is None else ready
+    text = tokenizers.KINDS[settings.kind].train(settings, [], 0).to_str() if ready is None else ready
     return Encoder(tokenizer.parse(text, str(settings.file)), "").spelled_eos
 
 
@@ -68,14 +67,11 @@ def learn(settings: Config, found: Sequence[plan.ExtractedFile], folder: Path, r
         run: runs the counting of those jobs that are not done.
     """
     chosen = settings.tokenizer
+    kind = tokenizers.KINDS[chosen.kind]
     size = sum(int(item.bytes[:, SPLITS.index("train")].sum()) for item in found)
-    share = chosen.sample_bytes / max(size, 1) if chosen.kind == "bpe" else 1.0
+    share = chosen.sample_bytes / max(size, 1) if kind.sampled else 1.0
     training = [task for task in plan.tasks(found, -(-size // _TASK_BYTES)) if task.split == "train"]
     jobs = [CountTask(task, share, settings.corpus, chosen, folder) for task in training]
     run(jobs)
-    paths = [job.path for job in jobs]
-    if chosen.kind == "bpe":
-        counted = vocabulary.merge(paths, tokenizer.MOST_CHUNKS)
-        return tokenizer.bpe_from_counts(chosen, counted.entries, counted.tokens).to_str(pretty=True)
-    counted = vocabulary.merge(paths, chosen.vocab_size, chosen.min_count)
-    return tokenizer.from_counts(chosen, counted.entries).to_str(pretty=True)
+    counted = vocabulary.merge([job.path for job in jobs], kind.num_entries(chosen), chosen.min_count)
+    return kind.train(chosen, counted.entries, counted.tokens).to_str(pretty=True)

@@ -6,7 +6,7 @@ from typing import Any
 from packlm.base.changes import differences
 from packlm.config import Config
 from packlm.dataset import SPLITS
-from packlm.text import pretrained
+from packlm.text.tokenizers import pretrained
 
 _LISTED = 10
 _USED = {

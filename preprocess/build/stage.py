@@ -26,7 +26,7 @@ from packlm.base import files
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
 from packlm.dataset import Manifest
-from packlm.text import pretrained, tokenizer
+from packlm.text import tokenizer, tokenizers
 from packlm.text.encoder import Encoder
 
 from .. import report
@@ -56,7 +56,7 @@ def build(settings: Config, rebuild: bool = False) -> Built:
     """
     began = time.monotonic()
     folder = settings.dataset.dir
-    tokenizer.check(settings.tokenizer)
+    tokenizers.check(settings.tokenizer)
     with TaskRunner(settings.dataset) as crew, _held(folder):
         there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         if there and not (folder / "manifest.json").exists():
@@ -105,7 +105,7 @@ class _Build:
 
     def __init__(self, settings: Config, crew: TaskRunner):
         self.settings, self.crew = settings, crew
-        self.ready = pretrained.load_pretrained(settings.tokenizer)
+        self.ready = tokenizers.KINDS[settings.tokenizer.kind].pretrained(settings.tokenizer)
         self.scan = scan.scan_corpus(settings, _building(settings.dataset.dir) / "downloads")
         self.origin = Provenance(settings_of(settings, self.ready), self.scan.digests)
         self.counts: Counter[str] = Counter()

@@ -13,23 +13,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tokenizers import normalizers
 
 from packlm import config
 from packlm.base import files
 from packlm.base.errors import PacklmError
-from packlm.dataset import EOS, UNK
-from packlm.text import tokenizer
+from packlm.text import tokenizers
 
 from .counts import SCHEMA, Counts, most, total
 
-_BLOCK_ROWS = 1 << 16  # distinct chunks turned into entries at a time
+_BLOCK_ROWS = 1 << 16  # distinct pre-tokens turned into entries at a time
 _RANGE_BYTES = 1 << 26  # about the size of what is merged at a time
 _ROW_BYTES = 16  # what a row weighs besides its text
 _SPLITTER_BYTES = 64  # a range may end anywhere, so a long entry is not worth copying in whole
-_SEPARATOR = "\x00"
-# A chunk that is one word, its white space aside; of marks and letters outside ASCII the pre-tokenizer has to say what is a word.
-_ONE_WORD = {"space": f"^[\\t-\\r ]?[^{tokenizer.SPACES}]+$", "punctuation": r"^[\t-\r ]?[0-9A-Z_a-z]+$"}
 
 
 @dataclass(frozen=True)
@@ -45,59 +40,30 @@ class Vocabulary:
 
 
 class Counter:
-    """Counts the words or characters of one task's text; for bpe, its chunks. Memory: a few times the distinct chunks."""
+    """Counts the entries (`TokenizerKind.entries`) of one task's text. Memory: a few times the distinct pre-tokens."""
 
     def __init__(self, settings: config.Tokenizer):
         self._settings = settings
-        self._chunks = Counts()
+        self._pre_tokens = Counts()
 
     def add(self, values: pa.Array, counts: np.ndarray) -> None:
-        """Takes in [n] chunks of sentences and [n] int64, how often each occurs.
+        """Adds [n] pre-tokens of sentences that occur `counts` [n] (int64) times each.
 
-        A chunk begins with at most one white-space byte, and the chunks of a sentence, end to end, are the sentence: no word, and no
-        characters that a normal form would compose, lie across the border of two.
+        A pre-token begins with at most one whitespace byte, and the pre-tokens of a sentence, end to end, are the sentence: no word, and no
+        characters that a normal form would compose, span two of them.
         """
-        self._chunks.add(values, counts)
+        self._pre_tokens.add(values, counts)
 
     def write(self, path: Path) -> None:
-        """Writes the table of entries and counts; the same text gives the same bytes, however it was cut into blocks."""
-        chunks = self._chunks.table()
-        made = {"word": self._words, "character": self._characters, "bpe": lambda table: table}[self._settings.kind](chunks)
-        batch = pa.record_batch([column.combine_chunks() for column in made.columns], schema=SCHEMA)
+        """Writes the table of entries and counts; the same text gives the same bytes, whatever blocks it was added in."""
+        kind, entries, pre_tokens = tokenizers.KINDS[self._settings.kind], Counts(), self._pre_tokens.table()
+        for start in range(0, pre_tokens.num_rows, _BLOCK_ROWS):
+            block = pre_tokens.slice(start, _BLOCK_ROWS)
+            values = block.column("entry").combine_chunks().cast(pa.string())
+            entries.add(*kind.entries(self._settings, values, block.column("count").to_numpy()))
+        batch = pa.record_batch([column.combine_chunks() for column in entries.table().columns], schema=SCHEMA)
         with files.atomic(path) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
             writer.write_batch(batch)
-
-    def _words(self, chunks: pa.Table) -> pa.Table:
-        words = Counts()
-        split = tokenizer.pre_tokenizer(self._settings).pre_tokenize_str
-        for values, counts in self._blocks(chunks):
-            plain = pc.match_substring_regex(values, _ONE_WORD[self._settings.words])
-            mask = plain.to_numpy(zero_copy_only=False)
-            words.add(pc.utf8_ltrim(values.filter(plain), "\t\n\v\f\r "), counts[mask])
-            others = [[word for word, _ in split(value)] for value in values.filter(pc.invert(plain)).to_pylist()]
-            several = np.fromiter(map(len, others), np.int64, len(others))
-            words.add(pa.array([word for found in others for word in found], pa.string()), np.repeat(counts[~mask], several))
-        table = words.table()
-        special = pc.is_in(table.column("entry"), pa.array([EOS.encode(), UNK.encode()]))
-        return table.filter(pc.invert(special))
-
-    def _characters(self, chunks: pa.Table) -> pa.Table:
-        totals = np.zeros(0x110000, np.int64)
-        for values, counts in self._blocks(chunks):
-            points = np.frombuffer("".join(values.to_pylist()).encode("utf-32-le"), np.uint32)
-            np.add.at(totals, points, np.repeat(counts, pc.utf8_length(values).to_numpy()))
-        found = np.flatnonzero(totals)
-        return pa.table([pa.array([chr(point).encode() for point in found.tolist()], pa.binary()), totals[found]], schema=SCHEMA)
-
-    def _blocks(self, chunks: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray]]:
-        """[n] distinct chunks as the normalizer leaves them, and their [n] counts."""
-        normalizer = tokenizer.normalizer(self._settings)
-        for start in range(0, chunks.num_rows, _BLOCK_ROWS):
-            block = chunks.slice(start, _BLOCK_ROWS)
-            values = block.column("entry").combine_chunks().cast(pa.string())
-            if normalizer is not None:
-                values = pa.array(_normalized(normalizer, values.to_pylist()), pa.string())
-            yield values, block.column("count").to_numpy()
 
 
 def merge(paths: Sequence[Path], limit: int, min_count: int = 1) -> Vocabulary:
@@ -171,9 +137,3 @@ def _splitters(tables: Sequence[_Table]) -> list[bytes]:
     sample = total(pa.concat_tables(samples)).sort_by("entry")
     weight = np.cumsum(sample.column("count").to_numpy()) // max(1, len(tables))
     return sample.column("entry").filter(pa.array(np.diff(weight, prepend=0) > 0)).to_pylist()
-
-
-def _normalized(normalizer: normalizers.Normalizer, texts: list[str]) -> list[str]:
-    """Each text as the normalizer leaves it; in one call, unless a text has the separator in it, which composes with nothing."""
-    together: list[str] = normalizer.normalize_str(_SEPARATOR.join(texts)).split(_SEPARATOR)
-    return together if len(together) == len(texts) else [normalizer.normalize_str(text) for text in texts]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from packlm import config
 from packlm.base import files
-from packlm.text import tokenizer
+from packlm.text import tokenizer, tokenizers
 from packlm.text.encoder import Encoder
 from preprocess import report
 from preprocess.report import Lengths, Measures
@@ -28,7 +28,7 @@ SOME = st.lists(st.integers(1, 300), max_size=40)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A dataset's folder with a tokenizer of words: `<eos>`, `<unk>`, w0 to w9."""
-    model = tokenizer.train(config.Tokenizer(kind="word", vocab_size=50), [" ".join(f"w{number}" for number in range(10))])
+    model = tokenizers.train(config.Tokenizer(kind="word", vocab_size=50), [" ".join(f"w{number}" for number in range(10))])
     tokenizer.save(model.to_str(), tmp_path)
     return tmp_path
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from packlm import config
 from packlm.base.errors import PacklmError
-from packlm.text import tokenizer
+from packlm.text import tokenizers
 from preprocess.build import vocabulary
 from preprocess.build.vocabulary import merge
 
@@ -44,7 +44,8 @@ def counted(settings, texts, path):
 
 def looked_up(settings, texts):
     """What the tokenizer looks up, counted one by one."""
-    normalizer, pre_tokenizer = tokenizer.normalizer(settings), tokenizer.pre_tokenizer(settings)
+    kind = tokenizers.KINDS[settings.kind]
+    normalizer, pre_tokenizer = kind.normalizer(settings), kind.pre_tokenizer(settings)
     expected = Counter()
     for text in texts:
         expected.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text))

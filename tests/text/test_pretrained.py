@@ -1,4 +1,4 @@
-"""Ready tokenizers: renamed, checked, converted from SentencePiece, fetched from a hub played by a local server."""
+"""Pretrained tokenizers: renamed, checked, converted from SentencePiece, downloaded from a hub played by a local server."""
 
 import hashlib
 import io
@@ -14,12 +14,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from packlm import config
 from packlm.base.errors import RequestError
-from packlm.text import pretrained, sentencepiece_model, tokenizer
+from packlm.text import tokenizer, tokenizers
 from packlm.text.encoder import Encoder
+from packlm.text.tokenizers import pretrained, sentencepiece_model
 
 
 def settings(path, **others):
@@ -27,7 +28,7 @@ def settings(path, **others):
 
 
 def load(path, **others):
-    return pretrained.load_pretrained(settings(path, **others))
+    return tokenizers.KINDS["file"].pretrained(settings(path, **others))
 
 
 def encoder(text):
@@ -35,13 +36,13 @@ def encoder(text):
 
 
 @pytest.fixture
-def ready(tmp_path):
-    """A byte-level tokenizer as others have it: `</s>` in the middle of its vocabulary, and a post-processor that adds it."""
+def byte_level(tmp_path):
+    """A byte-level tokenizer with `</s>` in the middle of its vocabulary and a post-processor that adds it."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = [*alphabet[:100], "</s>", "<pad>", *alphabet[100:], "Ġa"]
     model = Tokenizer(models.BPE({name: id for id, name in enumerate(names)}, [("Ġ", "a")]))
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.decoder = tokenizer.decoders.ByteLevel()
+    model.decoder = decoders.ByteLevel()
     model.add_special_tokens(["</s>", "<pad>", "<extra>"])
     model.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 100)])
     model.enable_truncation(3)
@@ -58,9 +59,9 @@ def changed(path, change):
     return path
 
 
-def test_the_end_of_a_sentence_gets_our_name(ready):
-    text = load(ready, eos="</s>")
-    ours, theirs = encoder(text), Tokenizer.from_file(str(ready))
+def test_the_end_of_a_sentence_gets_our_name(byte_level):
+    text = load(byte_level, eos="</s>")
+    ours, theirs = encoder(text), Tokenizer.from_file(str(byte_level))
     theirs.no_truncation()
     theirs.no_padding()
     assert (ours.eos, ours.unk, ours.vocab_size, ours.lossless) == (100, None, 260, True)
@@ -71,27 +72,27 @@ def test_the_end_of_a_sentence_gets_our_name(ready):
     assert ours.decode(ours.encode_open(plain)) == plain
     assert Tokenizer.from_str(text).encode(" a").ids == theirs.encode(" a").ids  # the post-processor still adds the same id
     assert pretrained.identity(text) == hashlib.sha256(text.encode()).hexdigest()
-    assert pretrained.load_pretrained(config.Tokenizer()) is pretrained.identity(None) is None
+    assert tokenizers.KINDS["bpe"].pretrained(config.Tokenizer()) is pretrained.identity(None) is None
 
 
-def test_identity_is_that_of_the_tokenizer_and_not_of_its_file(ready):
-    before = pretrained.identity(load(ready, eos="</s>"))
-    ready.write_text(json.dumps(json.loads(ready.read_text()), indent=7))
-    assert pretrained.identity(load(ready, eos="</s>")) == before != pretrained.identity(load(ready, eos="<pad>"))
+def test_identity_is_that_of_the_tokenizer_and_not_of_its_file(byte_level):
+    before = pretrained.identity(load(byte_level, eos="</s>"))
+    byte_level.write_text(json.dumps(json.loads(byte_level.read_text()), indent=7))
+    assert pretrained.identity(load(byte_level, eos="</s>")) == before != pretrained.identity(load(byte_level, eos="<pad>"))
 
 
 @pytest.mark.parametrize("listed", ["absent", "plain"])
-def test_text_cannot_become_the_end_of_a_sentence(ready, listed):
+def test_text_cannot_become_the_end_of_a_sentence(byte_level, listed):
     def change(values):
         values["added_tokens"] = [token for token in values["added_tokens"] if listed == "plain" or token["content"] != "</s>"]
         values["added_tokens"] = [token | {"special": token["content"] != "</s>", "normalized": True} for token in values["added_tokens"]]
 
-    ours = encoder(load(changed(ready, change), eos="</s>"))
+    ours = encoder(load(changed(byte_level, change), eos="</s>"))
     assert ours.eos == 100 and ours.vocab_size == 260 and not ours.spelled_eos
     assert ours.decode(ours.encode_open("a <eos> b</s>")) == "a <eos> b</s>"
 
 
-def test_unknown_tokens(ready, tmp_path):
+def test_unknown_tokens(byte_level, tmp_path):
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "[SEP]": 2}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.add_special_tokens(["[UNK]", "[SEP]"])
@@ -102,7 +103,7 @@ def test_unknown_tokens(ready, tmp_path):
     with pytest.raises(RequestError, match=r"words\.json: \[UNK\] is its unknown token as well"):
         load(path, eos="[UNK]")
     # With all bytes there is nothing unknown.
-    ours = encoder(load(changed(ready, lambda values: values["model"].update(unk_token="</s>")), eos="</s>"))
+    ours = encoder(load(changed(byte_level, lambda values: values["model"].update(unk_token="</s>")), eos="</s>"))
     assert ours.unk is None and ours.eos == 100
 
 
@@ -111,29 +112,29 @@ def test_unknown_tokens(ready, tmp_path):
     [
         (lambda values: None, "<|end|>", r"no <\|end\|> in its vocabulary; .* --tokenizer\.eos. Special tokens: </s>, <pad>, <extra>$"),
         (lambda values: values["model"].update(dropout=0.1), "</s>", r"dropout = 0\.1 .* null"),
-        (lambda values: values["model"]["vocab"].update({"Ġa": 300}), "</s>", r"its vocabulary has 41 holes: no token has id 258"),
+        (lambda values: values["model"]["vocab"].update({"Ġa": 300}), "</s>", r"its vocabulary has 41 gaps: no token has id 258"),
         (lambda values: values["model"]["vocab"].update({"Ġb": 258}), "</s>", r"two tokens have the id 258: '(Ġa' and 'Ġb|Ġb' and 'Ġa)'"),
         (lambda values: values["model"]["vocab"].update({"<eos>": 259}), "</s>", r"<eos> is in its vocabulary already"),
         (lambda values: values.pop("model"), "</s>", "not a tokenizer.json"),
     ],
 )
-def test_what_breaks_the_contract(ready, change, eos, line):
+def test_what_breaks_the_contract(byte_level, change, eos, line):
     with pytest.raises(RequestError, match=rf"tokenizer\.json: {line}") as caught:
-        load(changed(ready, change), eos=eos)
+        load(changed(byte_level, change), eos=eos)
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_no_tokenizers(tmp_path):
-    with pytest.raises(RequestError, match=r"t\.json: there is no such tokenizer; give a tokenizer\.json, a SentencePiece \.model"):
+    with pytest.raises(RequestError, match=r"t\.json: no such tokenizer; give a tokenizer\.json, a SentencePiece \.model"):
         load(tmp_path / "t.json")
     (tmp_path / "t.json").write_bytes(b"\xff\xfe")
     with pytest.raises(RequestError, match=r"t\.json: not a tokenizer"):
         load(tmp_path / "t.json")
 
 
-def test_transformers_reads_a_given_one_alike(ready, tmp_path):
+def test_transformers_reads_a_pretrained_one_alike(byte_level, tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is optional")
-    tokenizer.save(load(ready, eos="</s>"), tmp_path / "made")
+    tokenizer.save(load(byte_level, eos="</s>"), tmp_path / "made")
     ours, theirs = Encoder.load(tmp_path / "made"), transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "made")
     ids = ours.encode_open("a word , a ' s").tolist()
     assert theirs("a word , a ' s", add_special_tokens=False)["input_ids"] == ids and theirs.decode(ids) == "a word , a ' s"
@@ -265,17 +266,17 @@ ASK = """
 import sys
 from packlm import config
 from packlm.base.errors import RequestError
-from packlm.text import pretrained
+from packlm.text import tokenizers
 for name in sys.argv[1:]:
     try:
-        print(len(pretrained.load_pretrained(config.Tokenizer(kind="file", file=name, eos="</s>"))))
+        print(len(tokenizers.KINDS["file"].pretrained(config.Tokenizer(kind="file", file=name, eos="</s>"))))
     except RequestError as error:
         print(repr(str(error)))
 """
 
 
-def test_a_tokenizer_of_the_hub(ready, tmp_path):
-    Hub.text = ready.read_bytes()
+def test_a_tokenizer_of_the_hub(byte_level, tmp_path):
+    Hub.text = byte_level.read_bytes()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -295,7 +296,7 @@ def test_a_tokenizer_of_the_hub(ready, tmp_path):
     finally:
         server.shutdown()
         server.server_close()
-    assert found[0] == str(len(load(ready, eos="</s>")))
+    assert found[0] == str(len(load(byte_level, eos="</s>")))
     for line, name, expected in zip(
         found[1:], ["some/empty", "some/gated", "some/other", "not a name"],
         ["no tokenizer.json in it", "owner has to grant access", "no such name on the hub", "not a name that the hub knows"], strict=True,

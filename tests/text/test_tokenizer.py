@@ -1,24 +1,29 @@
-"""Tokenizers made from counts and samples, what their settings mean, and what transformers makes of them."""
+"""Tokenizers trained on counts and samples, their settings, and how transformers reads them."""
 
 import itertools
 import json
 import logging
 import random
+from typing import get_args
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from packlm import config
 from packlm.base.errors import RequestError
-from packlm.text import tokenizer
+from packlm.text import tokenizer, tokenizers
 from packlm.text.encoder import Encoder
+from packlm.text.tokenizers import bpe
+from packlm.text.tokenizers.word import Word
+from preprocess.build import vocabulary
 
 SENTENCES = ["The cat sat, on the mat!", "the dog  <unk> the cat\n", "A dog saw the Bär 😀", " on and ON and on"]
 
 
-def made(sentences=SENTENCES, **settings):
-    return tokenizer.train(config.Tokenizer(**{"vocab_size": 300, **settings}), sentences)
+def trained(sentences=SENTENCES, **settings):
+    return tokenizers.train(config.Tokenizer(**{"vocab_size": 300, **settings}), sentences)
 
 
 def tokens(model, text):
@@ -28,27 +33,27 @@ def tokens(model, text):
 def test_counts_become_a_vocabulary():
     entries = [("the", 5), ("cat", 3), ("dog", 3), ("mat", 1)]
     for size, least, expected in ((10, 1, ["the", "cat", "dog", "mat"]), (4, 1, ["the", "cat"]), (10, 3, ["the", "cat", "dog"])):
-        model = tokenizer.from_counts(config.Tokenizer(kind="word", vocab_size=size, min_count=least), entries)
+        model = tokenizers.KINDS["word"].train(config.Tokenizer(kind="word", vocab_size=size, min_count=least), entries, 12)
         assert sorted(model.get_vocab().items(), key=lambda item: item[1]) == list(zip(["<eos>", "<unk>", *expected], itertools.count()))
 
 
 def test_what_counts_as_a_word():
-    assert tokens(made(kind="word"), "the cat sat, on\u2003mat!") == ["the", "cat", "sat,", "on", "mat!"]
-    assert tokens(made(kind="word", words="punctuation"), "the cat sat, on\u2003mat!") == ["the", "cat", "sat", ",", "on", "mat", "!"]
+    assert tokens(trained(kind="word"), "the cat sat, on\u2003mat!") == ["the", "cat", "sat,", "on", "mat!"]
+    assert tokens(trained(kind="word", words="punctuation"), "the cat sat, on\u2003mat!") == ["the", "cat", "sat", ",", "on", "mat", "!"]
 
 
 @pytest.mark.parametrize("kind", ["word", "character", "bpe"])
 def test_case_and_normal_form_hold_in_training_and_in_use(kind):
-    lower = made(kind=kind, lowercase=True)
-    assert tokens(lower, "THE CAT") == tokens(lower, "the cat") != tokens(made(kind=kind), "THE CAT")
+    lower = trained(kind=kind, lowercase=True)
+    assert tokens(lower, "THE CAT") == tokens(lower, "the cat") != tokens(trained(kind=kind), "THE CAT")
     assert not any(token != token.lower() for token in lower.get_vocab() if kind != "bpe")
-    composed = made(["e\u0301te e\u0301te"] * 3, kind=kind, normal_form="nfc")
+    composed = trained(["e\u0301te e\u0301te"] * 3, kind=kind, normal_form="nfc")
     assert tokens(composed, "e\u0301te") == tokens(composed, "éte") and "<unk>" not in tokens(composed, "éte")
-    both = made(["ﬁNE ﬁNE"] * 3, kind=kind, normal_form="nfkc", lowercase=True)
+    both = trained(["ﬁNE ﬁNE"] * 3, kind=kind, normal_form="nfkc", lowercase=True)
     assert tokens(both, "FINE") == tokens(both, "fine") and "<unk>" not in tokens(both, "FINE")
-    kinds = [json.loads(model.to_str())["normalizer"] for model in (made(kind=kind), lower, composed, both)]
+    kinds = [json.loads(model.to_str())["normalizer"] for model in (trained(kind=kind), lower, composed, both)]
     assert [found and found["type"] for found in kinds] == [None, "Lowercase", "NFC", "Sequence"]
-    assert tokenizer.lossless(made(kind=kind)) == (kind == "bpe")
+    assert tokenizer.lossless(trained(kind=kind)) == (kind == "bpe")
     assert not any(map(tokenizer.lossless, (lower, composed, both)))
 
 
@@ -63,16 +68,16 @@ def test_case_and_normal_form_hold_in_training_and_in_use(kind):
         ({"kind": "bpe", "vocab_size": 256}, r"vocab_size: 256 is too small; 'bpe' needs at least 257"),
     ],
 )
-def test_settings_that_cannot_be(wrong, line):
+def test_settings_that_contradict_the_kind_are_refused(wrong, line):
     with pytest.raises(RequestError, match=rf"tokenizer\.{line}"):
-        tokenizer.check(config.Tokenizer(**wrong))
+        tokenizers.check(config.Tokenizer(**wrong))
 
 
-def test_settings_without_effect_are_said(caplog):
+def test_harmless_settings_without_effect_give_a_warning(caplog):
     with caplog.at_level(logging.WARNING, "packlm"):
-        tokenizer.check(config.Tokenizer(kind="word", sample_bytes=5, words="punctuation", min_count=2, lowercase=True, normal_form="nfc"))
-        tokenizer.check(config.Tokenizer(kind="file", file="t.json", vocab_size=9, eos="</s>"))
-        tokenizer.check(config.Tokenizer(kind="bpe", sample_bytes=5, vocab_size=300))
+        tokenizers.check(config.Tokenizer(kind="word", sample_bytes=5, words="punctuation", min_count=2, lowercase=True, normal_form="nfc"))
+        tokenizers.check(config.Tokenizer(kind="file", file="t.json", vocab_size=9, eos="</s>"))
+        tokenizers.check(config.Tokenizer(kind="bpe", sample_bytes=5, vocab_size=300))
     assert [record.getMessage() for record in caplog.records] == [
         "tokenizer.sample_bytes = 5 does nothing with kind = 'word'", "tokenizer.vocab_size = 9 does nothing with kind = 'file'"
     ]  # fmt: skip
@@ -83,11 +88,11 @@ SPACED = ["  two  spaces\n\n and\tmore \n", "a\u00a0b \x1c c", "\n", "  ", "don'
 
 def trained_plainly(sentences, size):
     """What the trainer learns from the sentences themselves."""
-    model = Tokenizer(tokenizer.models.BPE())
-    model.pre_tokenizer, model.decoder = tokenizer.pre_tokenizers.ByteLevel(add_prefix_space=False), tokenizer.decoders.ByteLevel()
-    trainer = tokenizer.trainers.BpeTrainer(
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer, model.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
         vocab_size=size, min_frequency=2, special_tokens=["<eos>"], show_progress=False,
-        initial_alphabet=tokenizer.pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     model.train_from_iterator(sentences, trainer)
     return model.to_str()
@@ -95,48 +100,48 @@ def trained_plainly(sentences, size):
 
 @pytest.mark.parametrize("feed", [1, 7, 1 << 16])
 def test_bpe_learns_from_counts_what_it_learns_from_sentences(monkeypatch, feed):
-    monkeypatch.setattr(tokenizer, "_FEED", feed)
+    monkeypatch.setattr(bpe, "_FEED_BYTES", feed)
     maker = random.Random(feed)
     sentences = [maker.choice(SPACED) + maker.choice(["", " ", "\n "]) + maker.choice(SPACED) for _ in range(300)]
     expected = trained_plainly(sentences, 330)
-    assert made(sentences, vocab_size=330).to_str() == expected
+    assert trained(sentences, vocab_size=330).to_str() == expected
     maker.shuffle(sentences)
-    assert made(sentences, vocab_size=330).to_str() == expected
+    assert trained(sentences, vocab_size=330).to_str() == expected
 
 
 def test_bpe_learns_from_the_most_frequent_words(monkeypatch, caplog):
     sentences = ["often often often seldom", "often often often"] + [f"rare{number}" for number in range(50)]
     with caplog.at_level(logging.INFO, "packlm"):
-        made(sentences)
+        trained(sentences)
         assert not caplog.records
-        monkeypatch.setattr(tokenizer, "MOST_CHUNKS", 2)
-        found = made(sentences, vocab_size=1000)
+        monkeypatch.setattr(bpe, "MAX_PRE_TOKENS", 2)
+        found = trained(sentences, vocab_size=1000)
     assert "the 2 most frequent words, 10.5% of the text" in caplog.text  # 6 of 57 words
     assert found.to_str() == trained_plainly(["often often often"] * 2, 1000) != trained_plainly(sentences, 1000)
-    monkeypatch.setattr(tokenizer, "MOST_CHUNKS", 100)
-    monkeypatch.setattr(tokenizer, "_MOST_BYTES", len(" oftenoften"))
-    assert made(sentences, vocab_size=1000).to_str() == found.to_str()
+    monkeypatch.setattr(bpe, "MAX_PRE_TOKENS", 100)
+    monkeypatch.setattr(bpe, "_MAX_BYTES", len(" oftenoften"))
+    assert trained(sentences, vocab_size=1000).to_str() == found.to_str()
 
 
 def test_a_sample_of_documents():
     names = [f"folder/file-{number // 1000}.txt:{number}" for number in range(20_000)]
-    half, all_of_them = tokenizer.in_sample(names, 0.5), tokenizer.in_sample(names, 1.0)
-    tenth = tokenizer.in_sample(pa.array(names), 0.1)
-    # Four standard deviations of a fair draw, over all and over every run of a thousand.
+    half, all_of_them = bpe.in_sample(names, 0.5), bpe.in_sample(names, 1.0)
+    tenth = bpe.in_sample(pa.array(names), 0.1)
+    # Four standard deviations of fair sampling, over all and over every run of a thousand.
     assert abs(half.mean() - 0.5) < 4 * (0.25 / 20_000) ** 0.5 and abs(tenth.mean() - 0.1) < 4 * (0.09 / 20_000) ** 0.5
     assert all(abs(run.mean() - 0.5) < 4 * (0.25 / 1000) ** 0.5 for run in half.reshape(20, 1000))
     assert half[tenth].all() and all_of_them.all() and len(all_of_them) == 20_000
-    assert tokenizer.in_sample(names[::-1][:100], 0.5).tolist() == half[::-1][:100].tolist()
-    assert tokenizer.in_sample([], 0.5).tolist() == [] == tokenizer.in_sample([], 1).tolist()
+    assert bpe.in_sample(names[::-1][:100], 0.5).tolist() == half[::-1][:100].tolist()
+    assert bpe.in_sample([], 0.5).tolist() == [] == bpe.in_sample([], 1).tolist()
     # The same on every machine and in every version: what is resumed is the same sample.
-    assert tokenizer.in_sample(["a", "b", "c", "d", "e", "f", "g", "h"], 0.5).astype(int).tolist() == [0, 1, 1, 0, 0, 0, 0, 1]
+    assert bpe.in_sample(["a", "b", "c", "d", "e", "f", "g", "h"], 0.5).astype(int).tolist() == [0, 1, 1, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("lowercase", [False, True])
 @pytest.mark.parametrize(("kind", "words"), [("word", "space"), ("word", "punctuation"), ("character", "space"), ("bpe", "space")])
-def test_transformers_reads_it_alike(tmp_path, kind, words, lowercase):
+def test_transformers_encodes_and_decodes_alike(tmp_path, kind, words, lowercase):
     transformers = pytest.importorskip("transformers", reason="transformers is optional")
-    tokenizer.save(made(kind=kind, words=words, lowercase=lowercase).to_str(), tmp_path)
+    tokenizer.save(trained(kind=kind, words=words, lowercase=lowercase).to_str(), tmp_path)
     ours = Encoder.load(tmp_path)
     for theirs in (transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)):
         assert (theirs.eos_token_id, theirs.bos_token_id, theirs.unk_token_id) == (ours.eos, ours.eos, ours.unk)
@@ -145,3 +150,34 @@ def test_transformers_reads_it_alike(tmp_path, kind, words, lowercase):
             ids = ours.encode_open(text).tolist()
             assert theirs(text)["input_ids"] == ids
             assert theirs.decode(ids) == ours.decode(ids)
+
+
+class Syllables(Word):
+    """A toy kind: words of two letters."""
+
+    settings = ("vocab_size",)
+
+    def pre_tokenizer(self, settings):
+        return pre_tokenizers.Split(Regex(r"\S\S?"), "removed", invert=True)
+
+    def entries(self, settings, pre_tokens, counts):
+        split = [[part for part, _ in self.pre_tokenizer(settings).pre_tokenize_str(text)] for text in pre_tokens.to_pylist()]
+        return pa.array([part for parts in split for part in parts]), np.repeat(counts, list(map(len, split)))
+
+
+def test_a_kind_is_one_object_in_a_table(monkeypatch, tmp_path):
+    monkeypatch.setitem(tokenizers.KINDS, "syllable", Syllables())
+    settings = config.Tokenizer.model_construct(**config.Tokenizer(vocab_size=5).model_dump() | {"kind": "syllable"})
+    tokenizers.check(settings)
+    counter = vocabulary.Counter(settings)
+    counter.add(pa.array(["mama", " papa"]), np.array([2, 1]))
+    counter.write(tmp_path / "counts")
+    counted = vocabulary.merge([tmp_path / "counts"], tokenizers.KINDS["syllable"].num_entries(settings))
+    assert counted.entries == [("ma", 4), ("pa", 2)]
+    model = tokenizers.KINDS["syllable"].train(settings, counted.entries, counted.tokens)
+    assert tokens(model, "mapa lulu") == ["ma", "pa", "<unk>", "<unk>"]
+    assert tokens(tokenizers.train(settings, ["mama", "mama papa"]), "mapa") == ["ma", "pa"]
+
+
+def test_every_kind_has_its_name_in_the_settings():
+    assert set(tokenizers.KINDS) == set(get_args(config.Tokenizer.model_fields["kind"].annotation))

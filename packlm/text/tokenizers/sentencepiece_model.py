@@ -1,10 +1,10 @@
-"""A SentencePiece model as a tokenizer of the `tokenizers` library, proven on text before it is used.
+"""Converts a SentencePiece model to a tokenizer of the `tokenizers` library, and compares both on probe texts.
 
-SentencePiece normalizes text by a table of its own (`precompiled_charsmap`), may drop white space at both ends and all but one space
-within, may put a space in front, writes every space as U+2581, and cuts the result into pieces: by the likeliest cut (unigram) or by
-merging the best pair first (bpe). Each step has its like in `tokenizers`; both libraries encode the same probes, and a model for which
-they differ is refused. What may still differ: a combining mark after a character that the table rewrites without it (a ligature and an
-accent, say), which `tokenizers` drops; cuts that are equally likely to within the rounding of a sum, or two equal merges that overlap.
+SentencePiece normalizes text by a table of its own (`precompiled_charsmap`), may strip whitespace at both ends and all but one space
+within, may prepend a space, writes every space as U+2581, and segments the result: into the most likely pieces (unigram) or by merging the
+best pair first (bpe). Each step has an equivalent in `tokenizers`; both libraries encode the same probes, and a model for which they differ
+is refused. What may still differ: a combining mark after a character that the table rewrites without it (such as an accent after a
+ligature), which `tokenizers` drops; segmentations of equal likelihood up to rounding; overlapping merges of equal rank.
 """
 
 import base64
@@ -45,7 +45,7 @@ def convert(path: Path) -> str:
     """The JSON of a tokenizer that gives the ids of the SentencePiece model in `path`.
 
     Raises:
-        RequestError: no sentencepiece installed, not a model of it, a kind of model that cannot be had in `tokenizers`, or ids that differ.
+        RequestError: sentencepiece is not installed; not a SentencePiece model; a feature without an equivalent; ids that differ.
     """
     try:
         from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
@@ -55,37 +55,37 @@ def convert(path: Path) -> str:
     try:
         data = path.read_bytes()
         proto.ParseFromString(data)
-        theirs = SentencePieceProcessor(model_proto=data)
-    except Exception as error:  # of protobuf and of sentencepiece, whatever they raise
+        reference = SentencePieceProcessor(model_proto=data)
+    except Exception as error:  # of protobuf and sentencepiece
         raise RequestError(f"{path}: not a SentencePiece model: {str(error) or type(error).__name__}") from None
     if not proto.pieces:
         raise RequestError(f"{path}: not a SentencePiece model: it has no pieces")
-    ours = _converted(proto, path)
-    _prove(ours, theirs, path)
-    return ours.to_str()
+    tokenizer = _build(proto, path)
+    _compare(tokenizer, reference, path)
+    return tokenizer.to_str()
 
 
-def _converted(proto: Any, path: Path) -> Tokenizer:
+def _build(proto: Any, path: Path) -> Tokenizer:
     trained, rules = proto.trainer_spec, proto.normalizer_spec
     pieces = [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
     kinds = {kind for _, _, kind in pieces}
-    refused = {
+    unsupported = {
         "a model that is neither unigram nor bpe": trained.model_type not in (_UNIGRAM, _BPE),
-        "white space as a suffix": trained.treat_whitespace_as_suffix,
-        "white space that is not escaped": not rules.escape_whitespaces,
+        "whitespace as a suffix": trained.treat_whitespace_as_suffix,
+        "whitespace that is not escaped": not rules.escape_whitespaces,
         "unused pieces": _UNUSED in kinds,
         "text that is altered on decoding": bool(proto.denormalizer_spec.precompiled_charsmap),
     }
-    if reasons := [reason for reason, found in refused.items() if found]:
+    if reasons := [reason for reason, applies in unsupported.items() if applies]:
         raise RequestError(f"{path}: cannot be converted: {', '.join(reasons)}; give a tokenizer.json")
     model = _unigram(pieces) if trained.model_type == _UNIGRAM else _bpe(pieces)
-    made = Tokenizer(model)
-    made.normalizer = normalizers.Sequence(_normalizers(rules))
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(_normalizers(rules))
     if steps := _pre_tokenizers(pieces, trained.model_type == _UNIGRAM):
-        made.pre_tokenizer = pre_tokenizers.Sequence(steps)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     after = [decoders.Replace(_SPACE, " "), *([decoders.ByteFallback()] if _BYTE in kinds else []), decoders.Fuse()]
-    made.decoder = decoders.Sequence([*after, *([decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else [])])
-    values = json.loads(made.to_str())
+    tokenizer.decoder = decoders.Sequence([*after, *([decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else [])])
+    values = json.loads(tokenizer.to_str())
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     values["added_tokens"] = [
         {"id": id, "content": piece, **plain, "special": kind != _USER}
@@ -98,14 +98,14 @@ def _converted(proto: Any, path: Path) -> Tokenizer:
 def _normalizers(rules: Any) -> list[normalizers.Normalizer]:
     steps: list[normalizers.Normalizer] = []
     if rules.precompiled_charsmap:
-        # Made from JSON, as the library's own constructor takes the table in another form.
+        # From JSON: the library's constructor takes the table in another form.
         table = base64.b64encode(rules.precompiled_charsmap).decode()
         mapped = _from_json({"type": "Precompiled", "precompiled_charsmap": table})
         if mapped.normalize_str("\r") == mapped.normalize_str("\n"):
-            steps.append(normalizers.Replace("\r\n", "\n\n"))  # which it would take for one character
+            steps.append(normalizers.Replace("\r\n", "\n\n"))  # which `tokenizers` would treat as one character
         steps.append(mapped)
     if rules.remove_extra_whitespaces:
-        # At the end SentencePiece looks for spaces once they are written as U+2581, so that one in the text goes as well.
+        # At the end SentencePiece strips spaces after they are written as U+2581, so a U+2581 of the text is stripped as well.
         steps += [normalizers.Replace(Regex(rf"\A +|[ {_SPACE}]+\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if rules.add_dummy_prefix:
         steps.append(normalizers.Prepend(_SPACE))
@@ -123,13 +123,13 @@ def _pre_tokenizers(pieces: list[tuple[str, float, int]], unigram: bool) -> list
     hidden = [piece for piece, _, kind in pieces if kind in (_UNKNOWN, _CONTROL, _BYTE) and len(piece) > 1]
     hidden = list(dict.fromkeys([*hidden, EOS, UNK]))
     if unigram:
-        # These are in the vocabulary, or will be under our names, but SentencePiece never finds them in text. A cut inside hides them;
-        # beside a known character, so that it does not part two unknown ones, which are one token.
+        # In the vocabulary, but never found in text by SentencePiece: a split inside hides them. It is next to a known character, so that
+        # it does not separate two unknown ones, which are one token.
         cuts = [next((at for at in range(1, len(piece)) if {piece[at - 1], piece[at]} & known), 1) for piece in hidden]
         guards = [f"{re.escape(piece[:at])}(?={re.escape(piece[at:])})" for piece, at in zip(hidden, cuts, strict=True)]
         steps.append(pre_tokenizers.Split(Regex("|".join(guards)), "merged_with_previous"))
     if _SPACE in known and not any(_SPACE in piece[1:] for piece in known):
-        # No piece goes on after a space, and no run of unknown characters does: words are encoded one by one, which is faster.
+        # Neither pieces nor runs of unknown characters extend past a space: words are encoded one by one, which is faster.
         steps.append(pre_tokenizers.Split(_SPACE, "merged_with_next"))
     return steps
 
@@ -153,13 +153,14 @@ def _bpe(pieces: list[tuple[str, float, int]]) -> models.Model:
     return models.BPE(vocabulary, [pair for *_, pair in sorted(merges)], unk_token=unknown, fuse_unk=True, byte_fallback=fallback)
 
 
-def _prove(ours: Tokenizer, theirs: Any, path: Path) -> None:
-    """Raises `RequestError` unless both give the same ids for every probe, for every piece, and for pieces in a row."""
-    ours.encode_special_tokens = True
-    pieces = [theirs.id_to_piece(id).replace(_SPACE, " ") for id in range(theirs.get_piece_size())]
+def _compare(tokenizer: Tokenizer, reference: Any, path: Path) -> None:
+    """Raises `RequestError` unless both give the same ids for every probe, every piece, and rows of pieces."""
+    tokenizer.encode_special_tokens = True
+    pieces = [reference.id_to_piece(id).replace(_SPACE, " ") for id in range(reference.get_piece_size())]
     rows = ["".join(pieces[start : start + 40]) for start in range(0, len(pieces), 40)]
     probes = [*_PROBES, *pieces, *rows, *(" ".join(reversed(row.split())) for row in rows)]
-    for probe, found, expected in zip(probes, ours.encode_batch_fast(probes, add_special_tokens=False), theirs.encode(probes), strict=True):
-        if found.ids != expected:
-            differ = f"for {probe[:60]!r} SentencePiece gives ids {expected[:20]}, the conversion {found.ids[:20]}"
-            raise RequestError(f"{path}: cannot be converted: {differ}; give a tokenizer.json")
+    encodings = tokenizer.encode_batch_fast(probes, add_special_tokens=False)
+    for probe, encoding, expected in zip(probes, encodings, reference.encode(probes), strict=True):
+        if encoding.ids != expected:
+            difference = f"for {probe[:60]!r} SentencePiece gives ids {expected[:20]}, the conversion {encoding.ids[:20]}"
+            raise RequestError(f"{path}: cannot be converted: {difference}; give a tokenizer.json")

@@ -1,0 +1,84 @@
+"""Byte-level byte-pair encoding, trained on the counts of pre-tokens in a sample of documents."""
+
+import logging
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from packlm import config
+from packlm.dataset import EOS
+from packlm.text.tokenizers.kind import WHITESPACE, TokenizerKind
+
+log = logging.getLogger("packlm")
+
+PRE_TOKEN = re.compile(f"[{WHITESPACE}]*[^{WHITESPACE}]+|[{WHITESPACE}]+")
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+"""The characters that stand for the 256 bytes."""
+
+_AFTER_SPACE = re.compile(f"[{WHITESPACE}]+[^{WHITESPACE}]")
+# The trainer needs some two kilobytes for every distinct pre-token and 70 for each of its bytes: with these limits, less than a gigabyte.
+MAX_PRE_TOKENS, _MAX_BYTES = 1 << 18, 1 << 22
+_FEED_BYTES = 1 << 16  # of a repeated pre-token, given to the trainer at a time
+
+
+class ByteLevelBpe(TokenizerKind):
+    """Byte-level BPE with `<eos>` and all 256 bytes in its vocabulary: nothing is unknown, decoding is lossless."""
+
+    settings = ("vocab_size", "lowercase", "normal_form", "sample_bytes")
+    minimum = (257, f"{EOS} and 256 bytes")
+    sampled = True
+
+    def pre_tokenizer(self, settings: config.Tokenizer) -> pre_tokenizers.PreTokenizer:
+        return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+    def entries(self, settings: config.Tokenizer, pre_tokens: pa.StringArray, counts: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+        return pre_tokens, counts
+
+    def num_entries(self, settings: config.Tokenizer) -> int:
+        return MAX_PRE_TOKENS
+
+    def train(self, settings: config.Tokenizer, entries: Sequence[tuple[str, int]], total: int) -> Tokenizer:
+        sizes = np.cumsum([len(pre_token.encode()) for pre_token, _ in entries[:MAX_PRE_TOKENS]])
+        entries = entries[: int(np.searchsorted(sizes, _MAX_BYTES, side="right"))]
+        used = sum(count for _, count in entries)
+        if used < total:
+            log.info("bpe learns from the %s most frequent words, %.1f%% of the text", f"{len(entries):,}", 100 * used / total)
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.decoder = decoders.ByteLevel()
+        if normalizer := self.normalizer(settings):
+            tokenizer.normalizer = normalizer
+        tokenizer.pre_tokenizer = self.pre_tokenizer(settings)
+        trainer = trainers.BpeTrainer(
+            vocab_size=settings.vocab_size, min_frequency=2, special_tokens=[EOS], initial_alphabet=ALPHABET, show_progress=False
+        )
+        tokenizer.train_from_iterator(_repeated(entries), trainer)
+        return tokenizer
+
+
+def _repeated(entries: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """Text in which each pre-token occurs as often as its count says, separated from the next one as it was in its sentence."""
+    for pre_token, count in entries:
+        # The pre-tokenizer always splits between a word and the whitespace before the next one; other repetitions could run together.
+        repetitions = min(count, max(1, _FEED_BYTES // len(pre_token))) if _AFTER_SPACE.match(pre_token) else 1
+        yield from repeat(pre_token * repetitions, count // repetitions)
+        if rest := count % repetitions:
+            yield pre_token * rest
+
+
+def in_sample(names: Sequence[str] | pa.StringArray, share: float) -> np.ndarray:
+    """[D] bool: which documents belong to a sample of about `share` of all documents; all of them from 1 on.
+
+    Decided for each document by a hash of its name, so a larger share only adds documents.
+    """
+    if share >= 1:
+        return np.ones(len(names), bool)
+    # The CRC-32 of each name, mixed by the finalizer of SplitMix64 (Steele et al., 2014) to uniform 64-bit hashes.
+    hashes = np.fromiter(map(zlib.crc32, pa.array(names, pa.string()).cast(pa.binary()).to_pylist()), np.uint64, len(names))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
+    return hashes ^ (hashes >> np.uint64(31)) < np.uint64(share * 2**64)
