@@ -24,13 +24,19 @@ class ModelCommand(Command):
     def __init__(self, *args: Any, **kwargs: Any):
         less_memory = "lower evaluate.batch_tokens or generate.batch_tokens, which change nothing else"
         super().__init__(*args, less_memory=less_memory, **kwargs)
-        precision = click.Choice(PRECISIONS)
-        self.params += [
-            click.Option(["--model"], metavar="MODEL", help="Model folder, or registry address such as models:/NAME@champion.  "
-                         "[default: `run.dir`/model]"),
-            click.Option(["--precision"], type=precision, default="full", help="Of the weights. On CPUs, bf16 and int8 take less memory "
-                         "and are faster in wide models, at the cost of a little perplexity."),
-        ]  # fmt: skip
+        self.params[:0] = [
+            click.Option(
+                ["--model"],
+                help="Model folder, or registry address such as models:/NAME@champion.  [default: `run.dir`/model]",
+            ),
+            click.Option(
+                ["--precision"],
+                type=click.Choice(PRECISIONS),
+                default="full",
+                help="Precision of the weights; on CPUs, bf16 and int8 take less memory and are faster in wide models, at the cost of a "
+                "little perplexity.",
+            ),
+        ]
 
     def invoke(self, ctx: click.Context) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a batch job keeps the batches that it has finished

@@ -133,12 +133,16 @@ class Group(click.Group):
             return [*args[1:], "--help"]
         if args and not args[0].startswith("-"):
             return args
+        if not args and not self.default:
+            return ["--help"]
         own_options = [name for option in self.get_params(ctx) for name in option.opts]
         file, settings, others = configuration.split_arguments(args)
         if others and others[0] in own_options:
             return others
-        if not others or (self.default and others[0].startswith("-")):
-            others.insert(0, self.default or "--help")
+        if self.default and (not others or others[0].startswith("-")):
+            others.insert(0, self.default)
+        if not others:
+            raise RequestError(f"a command is missing; there are {', '.join(self.list_commands(ctx))}")
         return [*others, *(["--config", str(file)] if file else []), *settings]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
