@@ -1,1 +1,1 @@
-"""What the stages share (configuration, dataset contract, files, tracking, log), and the orchestrator that runs them."""
+"""The pipeline: runs all stages one after the other (`stages`), and compares runs (`compare`)."""

@@ -1,10 +1,9 @@
-"""Which command makes what from what, and the run of all of them, one after the other.
+"""The stages of a pipeline, and their execution one after the other.
 
-Each stage is a command of its own, started with the resolved configuration in `run.dir/config.toml`; it knows by itself what is
-complete already. The first one that fails ends the run, with its exit status.
+Each stage is a command of its own, started with the resolved configuration in `run.dir/config.toml`; it skips what is complete already.
+The first one that fails ends the pipeline with its exit status.
 """
 
-import json
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import packlm
 from packlm import dataset
@@ -23,17 +22,19 @@ from packlm.base import files
 from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError, Stopped
 from packlm.config import Config, to_toml
+from packlm.tracking import run_files
 
 log = logging.getLogger("packlm")
 
 
 class Stage(NamedTuple):
-    """One row of the table: `command` gives the words after the Python interpreter, without the configuration's."""
+    """A stage of the pipeline."""
 
     name: str
     command: Callable[[Config], list[str]]
-    needs: str
-    makes: str
+    """The arguments of the Python interpreter, without those of the configuration."""
+    inputs: str
+    outputs: str
     rebuilds: bool
     """Whether its command takes `--rebuild`."""
 
@@ -54,11 +55,11 @@ STAGES = (
 
 
 class StageFailed(PacklmError):
-    """A stage's command failed, and has said why; carries its exit status."""
+    """A stage's command failed and printed why; carries its exit status."""
 
     def __init__(self, name: str, status: int):
         how = f"exit status {status}" if status >= 0 else f"killed by signal {signal.Signals(-status).name}"
-        super().__init__(f"the stage {name} failed ({how}); what was made before it is kept, and the same command goes on from there")
+        super().__init__(f"stage {name} failed ({how}); after fixing the cause, resume by running the same command again")
         self.status = status if status > 0 else 1
 
 
@@ -67,18 +68,18 @@ def run_all(config: Config, rebuild: bool = False) -> None:
 
     Raises:
         StageFailed: with the exit status of the first stage that failed.
-        Stopped: a signal arrived; it was passed on to the running stage, which has ended.
+        Stopped: a signal arrived, was forwarded to the running stage, and has ended it.
     """
     path = config.run.dir / "config.toml"
     environment = write_config(config, path)
     with _forwarded_signals() as running:
         for stage in STAGES:
-            log.info("\n%s: %s -> %s", stage.name, *(_places(text, config) for text in (stage.needs, stage.makes)))
+            log.info("\n%s: %s -> %s", stage.name, _with_paths(stage.inputs, config), _with_paths(stage.outputs, config))
             command = [sys.executable, *stage.command(config), "--config", str(path)]
             command += ["--rebuild"] if rebuild and stage.rebuilds else []
             status = running.call(command, environment | _threads(config, stage))
             if running.stopped:
-                raise Stopped(f"stopped in the stage {stage.name}; the same command goes on from there")
+                raise Stopped(f"stopped in stage {stage.name}; resume by running the same command again")
             if status:
                 raise StageFailed(stage.name, status)
 
@@ -86,39 +87,36 @@ def run_all(config: Config, rebuild: bool = False) -> None:
 def write_config(config: Config, path: Path) -> dict[str, str]:
     """Writes the resolved configuration, without credentials, and returns the environment in which a stage reads it back unchanged.
 
-    What the environment said is in the file already, and would override the command line if it were passed on. The store's
-    address goes through the environment only where it holds credentials, which belong in no file.
+    Settings of the environment are in the file already, and would override the command line if they were passed on. The address of the
+    store is passed on only if it holds credentials, which belong in no file.
     """
     uri = without_credentials(config.tracking.uri)
     public = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
     files.write_text(path, to_toml(public))
     settings = re.compile(r"PACKLM_.*__.*|MLFLOW_TRACKING_URI|MLFLOW_EXPERIMENT_NAME")
-    kept = {name: value for name, value in os.environ.items() if not settings.fullmatch(name)}
-    # The stages find packlm where this process found it, and nothing in the current folder can take a module's name.
-    kept["PYTHONPATH"] = os.pathsep.join([str(Path(packlm.__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])])
-    kept["PYTHONSAFEPATH"] = "1"
-    return kept if uri == config.tracking.uri else kept | {"PACKLM_TRACKING__URI": config.tracking.uri}
+    environment = {name: value for name, value in os.environ.items() if not settings.fullmatch(name)}
+    # The stages import the same packlm as this process, and no module of the current folder.
+    python_path = [str(Path(packlm.__file__).parents[1]), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= {"PYTHONPATH": os.pathsep.join(python_path), "PYTHONSAFEPATH": "1"}
+    return environment if uri == config.tracking.uri else environment | {"PACKLM_TRACKING__URI": config.tracking.uri}
 
 
 def summary(config: Config) -> str:
-    """What a run came to: documents and tokens, perplexity before and after, three samples, and where everything is."""
+    """The results of a pipeline for people: size of the dataset, perplexity before and after, three samples, and the paths."""
     manifest = dataset.read_manifest(config.dataset.dir)
-    validation = files.read_json(config.run.dir / "train" / "summary.json")["validation"]
-    reports = {split: files.read_json(config.run.dir / "evaluate" / f"{split}.json") for split in config.evaluate.splits(manifest.splits)}
+    training, all_reports = run_files.training_summary(config.run.dir), run_files.reports(config.run.dir)
+    reports = {split: all_reports[split] for split in config.evaluate.splits(manifest.splits)}
     lines = ["", config.run.name, ""]
     for name, counts in manifest.splits.items():
         lines.append(f"  {name:<12}{counts.documents:>9,} documents {counts.tokens:>13,} tokens")
     lines.append("")
-    if validation:
-        before, after = validation["before"]["perplexity"], validation["best"]["perplexity"]
-        lines.append(f"  validation perplexity {before:,.1f} before training, {after:,.1f} after it")
-    lines += [
-        f"  {split} perplexity {report['perplexity']:,.1f}, measured by the model folder alone ({report['tokens']:,} tokens)"
-        for split, report in reports.items()
-    ]
+    if training and (before := training.validation.before) and (best := training.validation.best):
+        lines.append(f"  validation perplexity {before.perplexity:,.1f} before training, {best.perplexity:,.1f} after it")
+    for split, report in reports.items():
+        lines.append(f"  {split} perplexity {report.perplexity:,.1f}, measured by the model folder alone ({report.tokens:,} tokens)")
     lines.append("")
-    for prompt, generation in _samples(config.run.dir / "generate" / "samples.jsonl", 3):
-        lines.append(f"  {prompt!r} -> {generation['text']!r}  (log P = {generation['log_prob']:.1f})")
+    for prompt, generation in run_files.generations(config.run.dir, 3):
+        lines.append(f"  {prompt!r} -> {generation.text!r}  (log P = {generation.log_prob:.1f})")
     lines += ["", f"  model       {config.run.dir / 'model'}", f"  dataset     {config.dataset.dir}"]
     lines += [f"  report      {config.run.dir / 'evaluate' / f'{split}.md'}" for split in reports]
     if config.tracking.uri:
@@ -126,39 +124,36 @@ def summary(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _samples(path: Path, count: int) -> list[tuple[str, dict[str, Any]]]:
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [(record["prompt"], generation) for record in records for generation in record.get("generations", [])][:count]
-
-
-def _places(text: str, config: Config) -> str:
-    """A text of the table with the folders it names."""
-    given = config.generate.prompts
-    prompts = str(given) if isinstance(given, Path) else f"{len(given)} prompts"
-    values = {"dataset.dir": config.dataset.dir, "run.dir": config.run.dir, "prompts": prompts}
-    return re.sub("|".join(map(re.escape, values)), lambda found: str(values[found[0]]), text)
+def _with_paths(text: str, config: Config) -> str:
+    """`inputs` or `outputs` of a stage with the settings replaced by their values."""
+    prompts = config.generate.prompts
+    values = {
+        "dataset.dir": config.dataset.dir, "run.dir": config.run.dir,
+        "prompts": prompts if isinstance(prompts, Path) else f"{len(prompts)} prompts",
+    }  # fmt: skip
+    return re.sub("|".join(map(re.escape, values)), lambda match: str(values[match[0]]), text)
 
 
 def _threads(config: Config, stage: Stage) -> dict[str, str]:
-    """Shares the processors among the processes of training, unless the environment says how many threads each may have."""
+    """Divides the CPU cores among the training processes, unless the environment sets the number of threads."""
     if stage.name != "train" or config.train.processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.train.processes))}
 
 
-class _Running:
-    """The command that runs just now, and whether a signal has arrived."""
+class _RunningStage:
+    """The command of the current stage, and whether a signal has arrived."""
 
     def __init__(self) -> None:
         self.stopped = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, command: list[str], environment: dict[str, str]) -> int:
-        """Runs a command to its end, in a process group of its own: Ctrl-C reaches it once, through us."""
+        """Runs a command in a process group of its own, so that Ctrl-C reaches it once, forwarded by us; returns its exit status."""
         if self.stopped:
             return 0
         with subprocess.Popen(command, env=environment, process_group=0) as self._process:
-            if self.stopped:  # the signal came while it was being started
+            if self.stopped:  # the signal arrived while it was being started
                 self._process.terminate()
             return self._process.wait()
 
@@ -169,8 +164,8 @@ class _Running:
 
 
 @contextmanager
-def _forwarded_signals() -> Iterator[_Running]:
-    running = _Running()
+def _forwarded_signals() -> Iterator[_RunningStage]:
+    running = _RunningStage()
     before = {number: signal.signal(number, running.stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield running

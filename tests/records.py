@@ -1,4 +1,4 @@
-"""Settings and metrics files for the tests of the record."""
+"""Configurations and metrics files for the tests of tracking and of the pipeline."""
 
 import json
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from packlm.config import Config
 
 @pytest.fixture(scope="session")
 def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one SQLite store for all tests lies: to make one takes seconds."""
+    """The folder of one SQLite store for all tests: creating one takes seconds."""
     return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture
 def make_config(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-    """Makes a configuration; `tmp_path` is the current folder, below which the run's folder lies."""
+    """Makes a configuration; `tmp_path` is the current folder, and the run's folder is below it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK", raising=False)
 

@@ -1,10 +1,10 @@
-"""Whether a result on the disk is complete: made from the inputs that are asked for, and still as it was made.
+"""Whether a result on the disk is complete: made from the requested inputs, and unchanged since.
 
-Whoever makes a result writes a record of it last, when all its files are on the disk:
+A record of a result is written last, when all its files are on the disk:
 
     {"inputs": {...}, "outputs": {FILE: SHA-256, ...}, "details": {...}}
 
-A result without its record, with a record of other inputs, or with files that are not what the record says, is not complete.
+A result without a readable record, with a record of other inputs, or with files that differ from it, is not complete.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from packlm.base import files, json_models
+from packlm.base.errors import PacklmError
 
 
 class Record(BaseModel):
@@ -39,10 +40,11 @@ def write(record: Path, inputs: Mapping[str, Any], outputs: Iterable[Path], deta
 
 
 def is_complete(record: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether the result was made from these inputs, and all its files are as they were made."""
-    if not record.is_file():
+    """Whether the result was made from these inputs, and its files are unchanged."""
+    try:
+        content = json_models.read(record, Record)
+    except PacklmError:  # none yet, damaged, or of an older version
         return False
-    content = json_models.read(record, Record)
     if content.inputs != dict(inputs):
         return False
     paths = {record.parent / name: digest for name, digest in content.outputs.items()}

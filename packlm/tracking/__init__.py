@@ -1,13 +1,13 @@
-"""The record of what was run, in MLflow: one parent run for a pipeline, one child run for each stage.
+"""Tracking with MLflow: one parent run for a pipeline, one child run for each stage.
 
     with tracking.stage(config, "train") as recorder:
         recorder.params({"parameters": 1_234_567})
-        recorder.mirror(config.run.dir / "train" / "metrics.jsonl")
+        recorder.follow_metrics(config.run.dir / "train" / "metrics.jsonl")
 
-The ids of the runs are kept in `run.dir/tracking.json`, so that a stage started alone joins its parent, and a restarted one goes
-on in its own run. Everything is sent from a thread (`packlm.tracking.outbox`): no method of a recorder waits for the store, except
-`log_model`, and none raises. Only this package imports mlflow, and only when there is something to record or to read. Under torchrun,
-rank 0 records; where `tracking.uri` is empty, nobody does.
+The ids of the runs are kept in `run.dir/tracking.json`: a stage started alone joins its parent, and a restarted one resumes its own run.
+Everything is sent from a thread (`packlm.tracking.outbox`): a recorder never raises, and waits for the store only where it returns an
+answer (`log_model`, `champion`, `set_champion`). Only this package imports mlflow, and only when there is something to record or to read.
+Under torchrun rank 0 records; with an empty `tracking.uri` nothing is recorded.
 """
 
 import logging
@@ -20,12 +20,12 @@ from packlm.base.errors import PacklmError, RequestError, Stopped
 from packlm.base.log import rank
 from packlm.config import Config
 from packlm.tracking import run_note, runs, store
+from packlm.tracking.models import LoggedModel, declare_model, folder_of
 from packlm.tracking.outbox import Outbox
-from packlm.tracking.reading import folder_of, read_run
 from packlm.tracking.recorder import Recorder, flat
-from packlm.tracking.served_model import declare_model
+from packlm.tracking.run_record import RunRecord, read_run
 
-__all__ = ["Recorder", "declare_model", "folder_of", "read_run", "stage", "sync"]
+__all__ = ["LoggedModel", "Recorder", "RunRecord", "declare_model", "folder_of", "read_run", "stage", "sync"]
 
 log = logging.getLogger("packlm")
 
@@ -35,18 +35,18 @@ def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
     """Records a stage: its run is RUNNING within the block, then FINISHED, FAILED, or KILLED if a signal ended it.
 
     Args:
-        fresh: the stage starts over (`--rebuild`), so it gets a new run: its points lie at steps that the old run has already.
+        fresh: whether the stage starts over (`--rebuild`) and gets a new run: the old one has points at the same steps already.
     """
     if rank() != 0 or not config.tracking.uri:
         yield Recorder()
         return
     if fresh:
-        runs.forget(config.run.dir / "tracking.json", name)
-    courier = _courier(config, name)
+        runs.forget(config.run.dir, name)
+    outbox = _open_outbox(config, name)
     status = "FINISHED"
     try:
-        _post_note(courier, config)
-        yield Recorder(courier)
+        _post_note(outbox, config)
+        yield Recorder(outbox)
     except (Stopped, KeyboardInterrupt):
         status = "KILLED"
         raise
@@ -54,57 +54,52 @@ def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
         status = "FINISHED" if isinstance(error, SystemExit) and not error.code else "FAILED"
         raise
     finally:
-        _post_note(courier, config)
-        courier.post(lambda runs: runs.end(status))
-        _warn_of_unsent(courier, config)
+        _post_note(outbox, config)
+        outbox.post(lambda runs: runs.end(status))
+        lines, others = outbox.close()
+        if lines or others:
+            log.warning(
+                "tracking: %d lines of metrics and %d other records were not sent to %s (%s); `python -m pipeline sync` sends the metrics, "
+                "and so does the stage when it is resumed",
+                lines, others, without_credentials(config.tracking.uri), outbox.reason,
+            )  # fmt: skip
 
 
 def sync(config: Config) -> None:
-    """Sends what is in the `metrics.jsonl` of each stage below `run.dir` and is not in MLflow yet.
+    """Sends the lines of each `metrics.jsonl` below `run.dir` that MLflow does not have yet.
 
     Raises:
-        RequestError: no metrics there, or nowhere to send them.
-        PacklmError: MLflow does not answer.
+        RequestError: there are no metrics, or `tracking.uri` is empty.
+        PacklmError: the store does not answer.
     """
-    found = sorted(config.run.dir.glob("*/metrics.jsonl"))
-    if not found:
+    paths = sorted(config.run.dir.glob("*/metrics.jsonl"))
+    if not paths:
         raise RequestError(f"{config.run.dir}: no metrics.jsonl of any stage here; `make train` writes one")
     if not config.tracking.uri:
         raise RequestError("tracking.uri is empty: there is nowhere to send the metrics to")
-    for path in found:
-        name = path.parent.name
-        courier = _courier(config, name)
-        courier.follow(path)
-        courier.post(lambda runs: runs.end(runs.status_before))
-        lines, others = courier.close()
+    for path in paths:
+        outbox = _open_outbox(config, path.parent.name)
+        outbox.follow(path)
+        outbox.post(lambda runs: runs.end(runs.status_before))
+        lines, others = outbox.close()
         if lines or others:
-            raise PacklmError(f"{path}: {lines:,} lines were not sent to {without_credentials(config.tracking.uri)}: {courier.reason}")
-        log.info("%s: all of it is in MLflow", path)
+            raise PacklmError(f"{path}: {lines:,} lines were not sent to {without_credentials(config.tracking.uri)}: {outbox.reason}")
+        log.info("%s: all metrics are in MLflow", path)
 
 
-def _courier(config: Config, name: str) -> Outbox[runs.Runs]:
-    """Starts the thread that records stage `name`; the settings go to the parent first."""
+def _open_outbox(config: Config, name: str) -> Outbox[runs.Runs]:
+    """Starts the thread that sends the records of stage `name`; the settings go to the parent first."""
     started = time.time()
-    courier = Outbox(lambda: runs.connect(config, name, started), lambda error: store.describe(error, config.tracking.uri))
+    outbox = Outbox(lambda: runs.connect(config, name, started), lambda error: store.describe(error, config.tracking.uri))
     settings = flat(config.model_dump(mode="json"))
-    courier.post(lambda runs: runs.params(runs.parent, settings))
-    return courier
+    outbox.post(lambda runs: runs.params(runs.parent, settings))
+    return outbox
 
 
-def _post_note(courier: Outbox[runs.Runs], config: Config) -> None:
+def _post_note(outbox: Outbox[runs.Runs], config: Config) -> None:
     try:
         text = run_note.note(config)
-    except PacklmError as error:  # a damaged file: its own stage complains
-        log.warning("tracking: no note on the run: %s", error)
+    except PacklmError as error:  # a damaged file: the stage that reads it will fail on it
+        log.warning("tracking: the run gets no note: %s", error)
     else:
-        courier.post(lambda runs: runs.note(text))
-
-
-def _warn_of_unsent(courier: Outbox[runs.Runs], config: Config) -> None:
-    lines, others = courier.close()
-    if lines or others:
-        log.warning(
-            "tracking: %d lines of metrics and %d other records were not sent to %s (%s); the lines are sent by `python -m pipeline sync`, "
-            "or when the stage goes on",
-            lines, others, without_credentials(config.tracking.uri), courier.reason,
-        )  # fmt: skip
+        outbox.post(lambda runs: runs.note(text))

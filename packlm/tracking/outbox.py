@@ -1,7 +1,7 @@
-"""Delivers a stage's records to a store that may be slow or away, from a thread of its own, so that the stage never waits for it.
+"""Sends a stage's records from a background thread to a store that may be slow or down, so that the stage never waits for it.
 
-Records go out in the order in which they were given. While the store does not answer, they wait: points in the metrics file
-they are read from, everything else in memory. At the end of the stage there is a bounded wait for what is left.
+Records are sent in the order in which they were posted. While the store does not answer they wait: metrics in the file that they are read
+from, everything else in memory. At the end of the stage there is a bounded wait for the rest.
 """
 
 import logging
@@ -14,18 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from packlm.tracking.metrics_reader import MetricsReader, Point
+from packlm.tracking.metrics_follower import MetricsFollower, Point
 
 log = logging.getLogger("packlm")
 
-BEAT_SECONDS = 2.0
+POLL_SECONDS = 2.0
 """Between two looks for new records, and between two attempts while the store does not answer."""
-PATIENCE_SECONDS = 5.0
+UNREACHABLE_SECONDS = 5.0
 """How long a stage waits at its end for a store that does not answer."""
-SILENCE_SECONDS = 120.0
-"""How long a stage waits for one record on its way, while no failure is to be seen."""
+STALL_SECONDS = 120.0
+"""How long a stage waits for one record on its way while nothing has failed."""
 ATTEMPTS = 3
-"""How often a record is tried that a store which answers does not take."""
+"""How often a record is sent that a store which answers refuses."""
 
 
 class Session(Protocol):
@@ -35,7 +35,7 @@ class Session(Protocol):
         """Stores those points that it does not have yet."""
 
     def answers(self) -> bool:
-        """Whether the store answers a plain question."""
+        """Whether the store answers a plain request."""
 
 
 S = TypeVar("S", bound=Session)
@@ -45,7 +45,7 @@ class Outbox(Generic[S]):
     """The thread and its queue.
 
     Args:
-        connect: opens the session, in the thread; tried again and again while it raises.
+        connect: opens the session, in the thread; called again while it raises.
         describe: makes an exception readable, without credentials.
     """
 
@@ -53,49 +53,49 @@ class Outbox(Generic[S]):
         self._connect = connect
         self._describe = describe
         self._actions: deque[tuple[Callable[[S], Any], Future[Any]]] = deque()
-        self._files: list[MetricsReader] = []
+        self._followers: list[MetricsFollower] = []
         self._refusals = 0
         self._failing = False
-        self._told = False
-        self._moved = time.monotonic()
-        self._gave_up = False
+        self._failure_logged = False
+        self._last_progress = time.monotonic()
+        self._timed_out = False
         self._wake, self._closing, self._abandoned, self._done = (threading.Event() for _ in range(4))
         self.reason = "the store does not answer"
         """Why the last attempt failed."""
         threading.Thread(target=self._work, name="tracking", daemon=True).start()
 
     def post(self, action: Callable[[S], Any]) -> "Future[Any]":
-        """Queues `action`, which the thread calls with the session; its result, or None if it was given up, is in the future."""
+        """Queues `action`, which the thread calls with the session; the future holds its result, or None if it was refused."""
         future: Future[Any] = Future()
         self._actions.append((action, future))
         self._wake.set()
         return future
 
     def follow(self, path: Path) -> None:
-        """Sends what is in the metrics file `path`, and what is appended to it from now on."""
-        self._files.append(MetricsReader(path))
+        """Sends the metrics file `path`, and what is appended to it from now on."""
+        self._followers.append(MetricsFollower(path))
         self._wake.set()
 
     def wait_for(self, future: "Future[Any]") -> Any:
-        """The result of a posted action; None if it was given up, or if the store does not answer."""
+        """The result of a posted action; None if it was refused or if the store does not answer."""
         return future.result() if self._wait(future.done) else None
 
     def close(self) -> tuple[int, int]:
-        """Waits (a bounded time) until everything is delivered; returns how many lines of metrics and how many other records are not."""
+        """Waits (a bounded time) until everything is sent; returns (lines of metrics, other records) that were not."""
         self._closing.set()
         self._wake.set()
         if self._wait(self._done.is_set):
             return 0, 0
         self._abandoned.set()
         self._wake.set()
-        return sum(file.remaining() for file in self._files), len(self._actions)
+        return sum(follower.remaining() for follower in self._followers), len(self._actions)
 
     def _wait(self, done: Callable[[], bool]) -> bool:
         start = time.monotonic()
         while not done():
-            waited = time.monotonic() - max(start, self._moved)
-            if (self._failing and (self._gave_up or waited > PATIENCE_SECONDS)) or waited > SILENCE_SECONDS:
-                self._gave_up = True
+            waited = time.monotonic() - max(start, self._last_progress)
+            if (self._failing and (self._timed_out or waited > UNREACHABLE_SECONDS)) or waited > STALL_SECONDS:
+                self._timed_out = True
                 return False
             time.sleep(0.02)
         return True
@@ -103,7 +103,7 @@ class Outbox(Generic[S]):
     def _work(self) -> None:
         session = None
         while not self._abandoned.is_set():
-            closing = self._closing.is_set()  # asked before delivering: what was recorded before it is then delivered
+            closing = self._closing.is_set()  # read before sending: what was posted before it is then sent
             try:
                 if session is None:
                     session = self._connect()
@@ -112,35 +112,35 @@ class Outbox(Generic[S]):
                 self._failing = False
                 if closing:
                     break
-            except Exception as error:  # whatever it is, the stage goes on
+            except Exception as error:  # tracking never stops a stage
                 self._failed(error)
-            self._rest()
+            self._pause()
         self._done.set()
 
-    def _rest(self) -> None:
-        """Until there is something to do; after a failure new records are no reason to hurry, only the end of the stage is."""
+    def _pause(self) -> None:
+        """Waits until there is something to do; after a failure only the end of the stage shortens the wait, not new records."""
         if not self._failing:
-            self._wake.wait(BEAT_SECONDS)
+            self._wake.wait(POLL_SECONDS)
             self._wake.clear()
         elif self._closing.is_set():
-            time.sleep(BEAT_SECONDS / 4)
+            time.sleep(POLL_SECONDS / 4)
         else:
-            self._closing.wait(BEAT_SECONDS)
+            self._closing.wait(POLL_SECONDS)
 
     def _deliver(self, session: S) -> None:
-        for file in list(self._files):
-            points, end = file.next()
-            while end > file.offset:
+        for follower in list(self._followers):
+            points, end = follower.next()
+            while end > follower.offset:
                 self._attempt(session, partial(_send, points))
-                file.advance(end)
-                points, end = file.next()
+                follower.advance(end)
+                points, end = follower.next()
         while self._actions and not self._abandoned.is_set():
             action, future = self._actions[0]
             future.set_result(self._attempt(session, action))
             self._actions.popleft()
 
     def _attempt(self, session: S, action: Callable[[S], Any]) -> Any:
-        """Calls `action`. Raises when the store does not answer; gives a record up that a store which answers refuses again and again."""
+        """Calls `action`. Raises if the store does not answer; drops a record that a store which answers refuses `ATTEMPTS` times."""
         result = None
         try:
             result = action(session)
@@ -150,21 +150,21 @@ class Outbox(Generic[S]):
             self._refusals += 1
             if self._refusals < ATTEMPTS:
                 raise
-            log.warning("tracking: a record was refused and is left out: %s", self._describe(error))
+            log.warning("tracking: the store refused a record, which is dropped: %s", self._describe(error))
         self._refusals = 0
         self._progressed()
         return result
 
     def _progressed(self) -> None:
         self._failing = False
-        self._moved = time.monotonic()
+        self._last_progress = time.monotonic()
 
     def _failed(self, error: Exception) -> None:
         self.reason = self._describe(error)
         self._failing = True
-        if not self._told:
-            self._told = True
-            log.info("tracking: going on without the store, which is tried again every few seconds (%s)", self.reason)
+        if not self._failure_logged:
+            self._failure_logged = True
+            log.info("tracking: the store does not answer; continuing, and retrying every few seconds (%s)", self.reason)
 
 
 def _send(points: list[Point], session: Session) -> None:

@@ -1,6 +1,5 @@
-"""What MLflow has of a run, read back through its client: settings, final numbers and reports."""
+"""Reads a run back from MLflow: settings, final metrics and reports."""
 
-import json
 import re
 import tempfile
 from dataclasses import dataclass
@@ -8,58 +7,77 @@ from pathlib import Path
 from typing import Any
 
 from packlm import dataset
+from packlm.base import json_models
+from packlm.base.errors import PacklmError, RequestError
+from packlm.config import Tracking
+from packlm.tracking import store
+from packlm.tracking.run_files import EvaluationReport
 
 RUN_TAG = "packlm.run"
-"""The tag of a parent run that holds `run.name`, by which a run is found whatever it was renamed to."""
+"""The tag of a parent run that holds `run.name`, by which it is found even if somebody renamed it."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run of a pipeline, its stages together."""
+class RunRecord:
+    """A run of a pipeline, all its stages together."""
 
     name: str
     params: dict[str, str]
-    """All settings that are set, as `section.key`, as they were last."""
+    """All settings that are set, as `section.key`, with their latest values."""
     metrics: dict[str, float]
-    """The last value of each number, of the parent and of its training."""
-    reports: list[dict[str, Any]]
-    """Those of the stage `evaluate`."""
+    """The last value of each metric, of the parent and of its stages."""
+    reports: list[EvaluationReport]
 
 
-def find(client: Any, experiment: str, wanted: str) -> Record | None:
-    """The run with an id or a name (`run.name`, or what MLflow shows; the latest of several); that of a stage is its pipeline's."""
-    place = client.get_experiment_by_name(experiment)
-    if place is None:
+def read_run(name: str, tracking: Tracking) -> RunRecord:
+    """What MLflow has of a run: the latest with `name` as its id, `run.name` or MLflow name; of a stage's run, the pipeline it belongs to.
+
+    Raises:
+        RequestError: there is no such run.
+        PacklmError: the store does not answer, or a report is damaged.
+    """
+    subject = f"{name} (not a run folder)"
+    if not tracking.uri:
+        raise RequestError(f"{subject}: tracking.uri is empty, so there is no MLflow to look in")
+    where = store.existing(tracking, subject)
+    store.mlflow()
+    from mlflow import MlflowClient
+
+    try:
+        record = _find(MlflowClient(tracking.uri, tracking.uri), tracking.experiment, name)
+    except PacklmError:
+        raise
+    except Exception as error:
+        raise PacklmError(f"{subject}: {where} does not answer: {store.describe(error, tracking.uri)}") from None
+    if record is None:
+        raise RequestError(f"{subject}: no run of this id or name in {where}, experiment {tracking.experiment}")
+    return record
+
+
+def _find(client: Any, experiment_name: str, name: str) -> RunRecord | None:
+    experiment = client.get_experiment_by_name(experiment_name)
+    if experiment is None:
         return None
-    found = client.search_runs([place.experiment_id], _named(wanted), order_by=["attributes.start_time DESC"])
-    by_tag = client.search_runs([place.experiment_id], f"tags.`{RUN_TAG}` = {_quoted(wanted)}", order_by=["attributes.start_time DESC"])
-    if not (found or by_tag):
+    ids, latest = [experiment.experiment_id], ["attributes.start_time DESC"]
+    quoted = "'" + name.replace("'", "") + "'"
+    key = "run_id" if re.fullmatch("[0-9a-f]{32}", name) else "run_name"
+    runs = client.search_runs(ids, f"tags.`{RUN_TAG}` = {quoted}", order_by=latest)
+    runs = runs or client.search_runs(ids, f"attributes.{key} = {quoted}", order_by=latest)
+    if not runs:
         return None
-    run = (by_tag or found)[0]
+    run = runs[0]
     if parent := run.data.tags.get("mlflow.parentRunId"):
         run = client.get_run(parent)
-    stages = client.search_runs([place.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
     changed = {key.removeprefix("changed."): value for key, value in run.data.tags.items() if key.startswith("changed.")}
     metrics, reports = dict(run.data.metrics), []
-    for stage in stages:
+    for stage in client.search_runs(ids, f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"):
         metrics = stage.data.metrics | metrics
         reports += _reports(client, stage.info.run_id)
-    name = run.data.tags.get(RUN_TAG, run.info.run_name)
-    return Record(name, run.data.params | changed, metrics, reports)
+    return RunRecord(run.data.tags.get(RUN_TAG, run.info.run_name), run.data.params | changed, metrics, reports)
 
 
-def _named(wanted: str) -> str:
-    if re.fullmatch("[0-9a-f]{32}", wanted):
-        return f"attributes.run_id = '{wanted}'"
-    return f"attributes.run_name = {_quoted(wanted)}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "") + "'"
-
-
-def _reports(client: Any, run: str) -> list[dict[str, Any]]:
+def _reports(client: Any, run: str) -> list[EvaluationReport]:
     stored = [item.path for item in client.list_artifacts(run, "evaluate")]
     paths = [f"evaluate/{split}.json" for split in dataset.SPLITS if f"evaluate/{split}.json" in stored]
     with tempfile.TemporaryDirectory() as folder:
-        return [json.loads(Path(client.download_artifacts(run, path, folder)).read_text(encoding="utf-8")) for path in paths]
+        return [json_models.read(Path(client.download_artifacts(run, path, folder)), EvaluationReport) for path in paths]

@@ -1,44 +1,65 @@
-"""The runs of a pipeline and of one of its stages: made or joined in a store, and sent to."""
+"""The runs of a pipeline and of one of its stages: created or joined in a store, and written to."""
 
 import json
 import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from packlm.base import files
+from pydantic import BaseModel
+
+from packlm.base import files, json_models
 from packlm.base.errors import PacklmError
 from packlm.config import Config
-from packlm.tracking import registry, run_note, run_record, store
-from packlm.tracking.metrics_reader import Point
+from packlm.tracking import models, run_note, store
+from packlm.tracking.metrics_follower import Point
+from packlm.tracking.models import LoggedModel
+from packlm.tracking.run_record import RUN_TAG
 
 log = logging.getLogger("packlm")
 
 NOTE, NOTE_TAG = "mlflow.note.content", "mlflow.packlm.note"
-"""The tag that MLflow shows as a run's description, and the one that holds the digest of what we wrote there last (as its name begins with
-`mlflow.`, no page shows it)."""
+"""The tag that MLflow shows as a run's description, and the one with the digest of the last description that we wrote (the UI hides tags
+whose name begins with `mlflow.`)."""
 LOCK_SECONDS = 60.0
 """How long a stage waits for another one that is creating the store or the runs."""
 LOGGED_TABLES = 60
-"""Most tables that MLflow's table view is told of, the latest ones (its tag holds 8,000 characters)."""
+"""Tables that MLflow's table view lists, the latest ones (its tag holds 8,000 characters)."""
+
+
+class RunIds(BaseModel):
+    """`run.dir/tracking.json`: the run of the pipeline and those of its stages."""
+
+    parent: str | None = None
+    stages: dict[str, str] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunIds":
+        """The ids of a run's folder; none where there is no file or a damaged one, which gets new runs."""
+        try:
+            return json_models.read(folder / "tracking.json", cls)
+        except PacklmError:
+            return cls()
+
+    def write(self, folder: Path) -> None:
+        files.write_json(folder / "tracking.json", self.model_dump())
 
 
 class Runs:
-    """The store, opened, and our two runs in it (`Session` of the courier); every method raises what mlflow raises."""
+    """An open store and our two runs in it (a `Session` of the outbox); every method raises what mlflow raises."""
 
     def __init__(self, client: Any, uri: str, parent: str, child: str, status_before: str):
         self.client, self.uri, self.parent, self.child, self.status_before = client, uri, parent, child, status_before
         data = {run: client.get_run(run).data for run in (parent, child)}
         self.experiment = client.get_run(child).info.experiment_id
         self._params: dict[str, dict[str, str]] = {run: dict(data[run].params) for run in data}
-        self._numbers: dict[str, dict[str, float]] = {run: dict(data[run].metrics) for run in data}
+        self._metrics: dict[str, dict[str, float]] = {run: dict(data[run].metrics) for run in data}
         self._tables = json.loads(data[child].tags.get("mlflow.loggedArtifacts", "[]"))
-        self._highest_steps = {key: max(point.step for point in client.get_metric_history(child, key)) for key in data[child].metrics}
+        self._last_steps = {key: max(point.step for point in client.get_metric_history(child, key)) for key in data[child].metrics}
 
     def answers(self) -> bool:
         try:
@@ -48,20 +69,20 @@ class Runs:
         return True
 
     def send(self, points: list[Point]) -> None:
-        """Sends points that lie beyond the highest step of their metric: what a restart repeats is there already."""
-        highest, new = dict(self._highest_steps), []
+        """Sends the points beyond the last step of their metric: a restarted stage repeats the others."""
+        last_steps, new = dict(self._last_steps), []
         for point in points:
-            if point.step > highest.get(point.key, -1):
-                highest[point.key] = point.step
+            if point.step > last_steps.get(point.key, -1):
+                last_steps[point.key] = point.step
                 new.append(point)
         self._log_points(self.child, new)
-        self._highest_steps = highest
+        self._last_steps = last_steps
 
-    def numbers(self, run: str, points: list[Point]) -> None:
-        """Sends numbers, except those that the run ends with already."""
-        new = [point for point in points if self._numbers[run].get(point.key) != point.value]
+    def metrics(self, run: str, points: list[Point]) -> None:
+        """Sends points, except those that equal the last value of their metric."""
+        new = [point for point in points if self._metrics[run].get(point.key) != point.value]
         self._log_points(run, new)
-        self._numbers[run] |= {point.key: point.value for point in new}
+        self._metrics[run] |= {point.key: point.value for point in new}
 
     def params(self, run: str, values: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
@@ -102,46 +123,21 @@ class Runs:
         send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
         send(self.child, str(path), folder or None)
 
-    def model(
-        self, folder: Path, code: Path, requirements: list[str], code_paths: list[Path], name: str, column: str,
-        parameters: dict[str, Any], options: dict[str, Any], tags: dict[str, str],
-    ) -> str:  # fmt: skip
-        known = registry.version_of(self.client, name, tags["weights"])
-        if known is not None:
-            return known
-        mlflow = store.mlflow()
-        mlflow.set_tracking_uri(self.uri)  # what follows goes to the global store and experiment
-        mlflow.set_experiment(experiment_id=self.experiment)
-        columns = mlflow.types.Schema([mlflow.types.ColSpec("string", column)])
-        signature = mlflow.models.ModelSignature(inputs=columns, params=_params_schema(parameters))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # asks for an example of an input
-            info = mlflow.models.Model.log(
-                artifact_path=None,
-                name="model",
-                flavor=mlflow.pyfunc,
-                run_id=self.child,
-                python_model=str(code),
-                artifacts={"model": str(folder)},
-                code_paths=[str(path) for path in code_paths],
-                pip_requirements=requirements,
-                signature=signature,
-                model_config=options,
-            )
-        return registry.register(self.client, name, info, self.child, tags)
+    def log_model(self, model: LoggedModel) -> str:
+        return models.log_model(self.client, self.uri, self.experiment, self.child, model)
 
     def champion(self, name: str) -> str:
-        return registry.champion(self.client, name)
+        return models.champion(self.client, name)
 
-    def crown(self, name: str, version: str) -> bool:
-        self.client.set_registered_model_alias(name, registry.CHAMPION, version)
+    def set_champion(self, name: str, version: str) -> bool:
+        self.client.set_registered_model_alias(name, models.CHAMPION, version)
         return True
 
-    def describe(self, name: str, version: str, text: str) -> None:
+    def describe_version(self, name: str, version: str, text: str) -> None:
         self.client.update_model_version(name, version, text)
 
     def note(self, text: str) -> None:
-        """Makes `text` the parent's description, unless somebody else wrote one there."""
+        """Makes `text` the parent's description, unless somebody else has edited it."""
         tags = self.client.get_run(self.parent).data.tags
         if tags.get(NOTE) and files.digest(tags[NOTE]) != tags.get(NOTE_TAG):
             return
@@ -160,7 +156,7 @@ class Runs:
 
 
 def connect(config: Config, name: str, started: float) -> Runs:
-    """Opens the store, and joins the runs of `tracking.json` or creates them, as begun at `started` (Unix seconds)."""
+    """Opens the store, and joins the runs of `tracking.json` or creates them, with `started` (Unix seconds) as their start time."""
     store.mlflow()
     from mlflow import MlflowClient
     from mlflow.tracking.context.registry import resolve_tags
@@ -169,40 +165,50 @@ def connect(config: Config, name: str, started: float) -> Runs:
     with ExitStack() as locks:
         if (database := store.database(uri)) is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(_patient_lock(database.with_name(database.name + ".lock")))
-        locks.enter_context(_patient_lock(folder / "tracking.lock"))
+            locks.enter_context(_waiting_lock(database.with_name(database.name + ".lock")))
+        locks.enter_context(_waiting_lock(folder / "tracking.lock"))
         client = MlflowClient(uri, uri)
         experiment = _experiment(client, config.tracking.experiment, database)
-        ids = _read_ids(folder / "tracking.json")
+        ids = RunIds.read(folder)
         tags, start = resolve_tags(), int(started * 1000)  # user, program, commit
-        parent = _known(client, ids["parent"])
+        parent = _active_run(client, ids.parent)
         if parent is None:
-            parent = client.create_run(experiment, start, tags | {run_record.RUN_TAG: config.run.name}, run_note.run_name(config))
-            ids = {"parent": parent.info.run_id, "stages": {}}
-            files.write_json(folder / "tracking.json", ids)
-        child = _known(client, ids["stages"].get(name))
+            parent = client.create_run(experiment, start, tags | {RUN_TAG: config.run.name}, run_note.run_name(config))
+            ids = RunIds(parent=parent.info.run_id)
+            ids.write(folder)
+        child = _active_run(client, ids.stages.get(name))
         if child is None:
             tags |= {"mlflow.parentRunId": parent.info.run_id}
             child = client.create_run(experiment, start, tags, run_note.stage_name(config, name))
-            ids["stages"][name] = child.info.run_id
-            files.write_json(folder / "tracking.json", ids)
+            ids.stages[name] = child.info.run_id
+            ids.write(folder)
     for run in (parent, child):
         client.update_run(run.info.run_id, status="RUNNING")
     status_before = child.info.status if child.info.status != "RUNNING" else "FINISHED"
     return Runs(client, uri, parent.info.run_id, child.info.run_id, status_before)
 
 
+def forget(folder: Path, stage: str) -> None:
+    """Drops a stage's run from a run's `tracking.json`: the stage gets a new one."""
+    ids = RunIds.read(folder)
+    if ids.stages.pop(stage, None):
+        try:
+            ids.write(folder)
+        except PacklmError as error:  # then the stage resumes its old run
+            log.warning("tracking: %s", error)
+
+
 def _experiment(client: Any, name: str, database: Path | None) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        place = (database.parent / "mlartifacts" / quote(name, safe="")).absolute().as_uri() if database else None
-        # The tag keeps the UI from asking, at every opening, what kind of experiment this is.
-        return str(client.create_experiment(name, artifact_location=place, tags={"mlflow.experimentKind": "custom_model_development"}))
-    return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    artifacts = (database.parent / "mlartifacts" / quote(name, safe="")).absolute().as_uri() if database else None
+    # The tag keeps the UI from asking, every time it is opened, what kind of experiment this is.
+    return str(client.create_experiment(name, artifact_location=artifacts, tags={"mlflow.experimentKind": "custom_model_development"}))
 
 
-def _known(client: Any, run_id: str | None) -> Any:
-    """The run, or None where the store has none of that id (it is another one, or a new one) or has it in its bin."""
+def _active_run(client: Any, run_id: str | None) -> Any:
+    """The run, or None if this store does not have it or has it among its deleted runs."""
     if run_id is None:
         return None
     try:
@@ -214,26 +220,9 @@ def _known(client: Any, run_id: str | None) -> Any:
     return run if run.info.lifecycle_stage == "active" else None
 
 
-def _read_ids(path: Path) -> dict[str, Any]:
-    try:
-        values = files.read_json(path)
-        return {"parent": str(values["parent"]), "stages": dict(values["stages"])}
-    except (PacklmError, KeyError, TypeError, ValueError):  # none yet, or damaged: new runs then
-        return {"parent": None, "stages": {}}
-
-
-def forget(path: Path, name: str) -> None:
-    ids = _read_ids(path)
-    if ids["stages"].pop(name, None):
-        try:
-            files.write_json(path, ids)
-        except PacklmError as error:  # then the stage goes on in its old run
-            log.warning("tracking: %s", error)
-
-
 @contextmanager
-def _patient_lock(path: Path) -> Iterator[None]:
-    """Takes the lock file `path`, waiting for whoever holds it."""
+def _waiting_lock(path: Path) -> Iterator[None]:
+    """Takes the lock file `path`, waiting for its holder."""
     until = time.monotonic() + LOCK_SECONDS
     with ExitStack() as stack:
         while True:
@@ -245,11 +234,3 @@ def _patient_lock(path: Path) -> Iterator[None]:
                     raise
                 time.sleep(0.1)
         yield
-
-
-def _params_schema(parameters: Mapping[str, Any]) -> Any:
-    from mlflow.types import ParamSchema, ParamSpec
-
-    kinds = {bool: "boolean", int: "long", float: "double", str: "string", list: "string"}  # lists are of strings
-    shapes = {list: (-1,)}
-    return ParamSchema([ParamSpec(key, kinds[type(value)], value, shapes.get(type(value))) for key, value in parameters.items()])

@@ -1,4 +1,4 @@
-"""MLflow itself: imported late and quietly, and its errors in our words."""
+"""MLflow itself: imported late and quietly, and its errors made readable."""
 
 import logging
 import os
@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from packlm.base.credentials import without_credentials
+from packlm.base.errors import RequestError
+from packlm.config import Tracking
 
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the courier tries again itself; by default one call to a server that is down takes minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the outbox retries by itself; by default one call to a server that is down takes minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # at the end of every run that a server keeps, among the results
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for results
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""What mlflow is told, unless the environment says otherwise."""
+"""Options of mlflow, unless the environment sets them."""
 
 
 def mlflow() -> Any:
@@ -34,12 +36,23 @@ def mlflow() -> Any:
 
 
 def database(uri: str) -> Path | None:
-    """The file of an SQLite store. Two processes that create one at once leave it broken for good, so they take turns."""
+    """The file of an SQLite store. Two processes that create one at once leave it broken for good, so it is created under a lock."""
     return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
 
 
+def existing(tracking: Tracking, subject: str) -> str:
+    """The store's address, without credentials, for messages; a `RequestError` about `subject` if its database does not exist.
+
+    Reading from a database that does not exist would create it.
+    """
+    address, path = without_credentials(tracking.uri), database(tracking.uri)
+    if path is not None and not path.exists():
+        raise RequestError(f"{subject}: nothing was recorded in {address} yet: `make train` records a run, `make evaluate` a model")
+    return address
+
+
 def is_absent(error: Exception) -> bool:
-    """Whether an error of mlflow's says that there is no such run, model, version or alias: it has two codes for that."""
+    """Whether an error of mlflow's says that there is no such run, model, version or alias, for which it has two codes."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side: from folders, from MLflow, and what is said where numbers must not be compared."""
+"""Comparing runs: from folders, from MLflow, and warnings about numbers that must not be compared."""
 
 import json
 import struct
@@ -10,8 +10,9 @@ import pytest
 
 from packlm import config, tracking
 from packlm.base import files
-from packlm.base.errors import RequestError
+from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
+from packlm.tracking.run_files import EvaluationReport
 from pipeline import compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow")
@@ -24,7 +25,7 @@ REPORT = {
 
 
 def write_run(folder: Path, lr: float, report: dict[str, Any], max_steps: int | None = None) -> Path:
-    """The files that a training and an evaluation leave."""
+    """Writes the files of a training and an evaluation."""
     settings = {"model": {"hidden": 200}, "train": {"lr": lr, "max_steps": max_steps}, "run": {"seed": 1}, "dataset": {"digest": "d"}}
     files.write_json(folder / "train" / "settings.json", settings)
     validation = {"best": {"perplexity": 95.0, "step": 10}}
@@ -49,45 +50,65 @@ def test_settings_that_differ_and_numbers_stand_side_by_side(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("other", "complaint"),
+    ("other", "warning"),
     [
         ({"ids_digest": "i2"}, "not the same text: none"),
         ({"tokenizer_digest": "t2", "ids_digest": "i2"}, "the tokenizers differ: compare bits per byte"),
-        ({"tokenizer_digest": "t2", "ids_digest": "i2", "bits_per_byte": None}, "not all keep the whole text: compare per word"),
+        ({"tokenizer_digest": "t2", "ids_digest": "i2", "bits_per_byte": None}, "not all are lossless: compare per word"),
         ({"tokenizer_digest": "t2", "ids_digest": "i2", "bytes": 301}, "not the same text (documents, words or bytes differ)"),
         ({"context": "sentences"}, "the contexts differ"),
     ],
 )
-def test_what_must_not_be_compared_is_said(other: dict[str, Any], complaint: str) -> None:
-    (found,) = compare.complaints([REPORT, REPORT | other])
-    assert complaint in found
-    assert compare.complaints([REPORT, REPORT | {"perplexity": 1.0}]) == []
+def test_numbers_that_must_not_be_compared_have_a_warning(other: dict[str, Any], warning: str) -> None:
+    def warnings(changes: dict[str, Any]) -> list[str]:
+        return compare.warnings([EvaluationReport.model_validate(report) for report in (REPORT, REPORT | changes)])
+
+    (text,) = warnings(other)
+    assert warning in text
+    assert warnings({"perplexity": 1.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("evaluate/validation.json", REPORT | {"tokens": "many"}, "tokens: Input should be a valid integer"),
+        ("evaluate/validation.json", [], "Input should be a valid dictionary"),
+        ("train/summary.json", {"epochs": 2.0, "steps": 20, "tokens": 6000, "seconds": 90.0, "validation": 3}, "validation: Input"),
+        ("train/settings.json", {"train": 3}, "train: Input should be a valid dictionary"),
+        ("model/config.json", {"text": 3}, "corpus: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_value_in_a_file_is_an_error_that_names_file_and_key(tmp_path: Path, file: str, content: Any, message: str) -> None:
+    folder = write_run(tmp_path / "one", 0.5, {})
+    files.write_json(folder / file, content)
+    with pytest.raises(PacklmError, match=f"{file}: .*{message}"):
+        compare.open_run(str(folder), config.Tracking(uri=""))
 
 
 def test_a_run_in_mlflow_is_found_by_name_and_id_and_compared_with_a_folder(make_config: Callable[..., Config], tmp_path: Path) -> None:
     settings = {"run": {"name": "recorded"}, "train": {"lr": 0.125}, "model": {"hidden": 200}}
-    made = make_config(**settings)
-    with tracking.stage(made, "train") as recorder:
+    recorded = make_config(**settings)
+    with tracking.stage(recorded, "train") as recorder:
         recorder.metrics({"train/epoch": 3.0}, step=9)
         recorder.summary({"parameters": 12, "train/steps": 9, "train/tokens": 900, "train/seconds": 3.0})
     files.write_json(tmp_path / "validation.json", REPORT | {"perplexity": 80.0})
-    with tracking.stage(made, "evaluate") as recorder:
+    with tracking.stage(recorded, "evaluate") as recorder:
         recorder.artifact(tmp_path / "validation.json", "evaluate")
-    ids = files.read_json(made.run.dir / "tracking.json")
-    records = [tracking.read_run(word, made.tracking) for word in ("recorded", ids["parent"], ids["stages"]["train"])]
+    ids = files.read_json(recorded.run.dir / "tracking.json")
+    records = [tracking.read_run(word, recorded.tracking) for word in ("recorded", ids["parent"], ids["stages"]["train"])]
     assert all(record == records[0] for record in records)
     assert records[0].metrics["train/epoch"] == 3.0 and records[0].params["train.lr"] == "0.125"
     folder = write_run(tmp_path / "here", 0.5, {})
-    text = compare.run(["recorded", str(folder)], made.tracking)
+    text = compare.run(["recorded", str(folder)], recorded.tracking)
     rows = {" ".join(line.split()) for line in text.splitlines()}
     assert {"recorded here", "train.lr 0.125 0.5", "epochs 3.00 2.00", "tokens/s 300 67", "perplexity 80.00 93.20"} <= rows
-    assert not any("corpus.train" in row or "max_steps" in row for row in rows)  # not known of the folder; set in neither
-    with pytest.raises(RequestError, match="it's: no run's folder, and no run of this id or name in sqlite"):
-        compare.run(["it's", str(folder)], made.tracking)
+    assert not any("corpus.train" in row or "max_steps" in row for row in rows)  # unknown of the folder; set in neither
+    with pytest.raises(RequestError, match=r"it's \(not a run folder\): no run of this id or name in sqlite"):
+        compare.run(["it's", str(folder)], recorded.tracking)
 
 
 def test_one_run_is_no_comparison(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="two runs or more"):
+    with pytest.raises(RequestError, match="two or more runs"):
         compare.run([str(tmp_path)], config.Tracking(uri=""))
-    with pytest.raises(RequestError, match=r"nothing: no run's folder, and tracking\.uri is empty"):
+    with pytest.raises(RequestError, match=r"nothing \(not a run folder\): tracking\.uri is empty"):
         compare.run(["nothing", "nothing"], config.Tracking(uri=""))

@@ -1,4 +1,4 @@
-"""The run of all stages, with stand-ins for their commands, and its summary."""
+"""Running all stages, with stand-ins for their commands, and the summary."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_stages_run_in_order(make_config: MakeConfig, monkeypatch: pytest.Monkey
 
 def test_the_first_failure_ends_the_run_with_its_status(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "STAGES", (stand_in("first", ""), stand_in("second", "sys.exit(75)"), stand_in("third", "")))
-    with pytest.raises(stages.StageFailed, match=r"the stage second failed \(exit status 75\)") as caught:
+    with pytest.raises(stages.StageFailed, match=r"stage second failed \(exit status 75\)") as caught:
         stages.run_all(make_config())
     assert caught.value.status == 75
     assert "third" not in Path("order").read_text()
@@ -66,9 +66,9 @@ def test_a_signal_reaches_the_running_stage(tmp_path: Path, number: signal.Signa
     while not (tmp_path / "started").exists() and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == 75
-    assert (tmp_path / "stopped").exists() and "stopped in the stage first" in said
+    assert (tmp_path / "stopped").exists() and "stopped in stage first" in stderr
 
 
 def test_a_stage_reads_back_what_was_resolved(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,10 +98,16 @@ def test_summary_shows_numbers_samples_and_places(make_config: MakeConfig) -> No
     config.dataset.dir.mkdir(parents=True)
     (config.dataset.dir / "manifest.json").write_text(json.dumps(asdict(manifest)))
     reports = {
-        "train/summary.json": {"validation": {"before": {"perplexity": 4012.34}, "best": {"perplexity": 85.25, "tokens": 1234}}},
-        "evaluate/validation.json": {"perplexity": 85.26, "tokens": 1234},
+        "train/summary.json": {
+            "epochs": 1.0, "steps": 20, "tokens": 1234, "seconds": 9.0,
+            "validation": {"before": {"perplexity": 4012.34, "step": 0}, "best": {"perplexity": 85.25, "step": 20}},
+        },
+        "evaluate/validation.json": {
+            "split": "validation", "tokens": 1234, "documents": 3, "words": 1000, "bytes": 6000, "context": "sentences", "streams": None,
+            "perplexity": 85.26, "perplexity_per_word": 120.0, "bits_per_byte": 1.2, "unknown_rate": 0.0, "tokenizer_digest": "t",
+        },
         "generate/samples.jsonl": {"prompt": "The", "generations": [{"text": f"The cat {i}", "log_prob": -1.5} for i in range(4)]},
-    }
+    }  # fmt: skip
     for name, content in reports.items():
         (config.run.dir / name).parent.mkdir(parents=True)
         (config.run.dir / name).write_text(json.dumps(content) + "\n")

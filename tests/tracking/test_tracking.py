@@ -24,17 +24,18 @@ from packlm import tracking
 from packlm.base import files
 from packlm.base.errors import PacklmError, RequestError, Stopped
 from packlm.config import Config
-from packlm.tracking import outbox
+from packlm.tracking import LoggedModel, outbox
 
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow")
 
 MakeConfig = Callable[..., Config]
 WriteMetrics = Callable[..., Path]
+NO_MODEL = LoggedModel(Path(), Path(), [], [], "tiny", "", {}, {}, {})
 
 
 @pytest.fixture(autouse=True)
 def _no_global_store() -> Iterator[None]:
-    """mlflow puts the store it used last into the environment, from where our configuration would read it."""
+    """mlflow writes the store that it used last to the environment, where our configuration would read it."""
     before = dict(os.environ)
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -43,7 +44,7 @@ def _no_global_store() -> Iterator[None]:
 
 @pytest.fixture
 def warnings_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What goes to our log, which does not propagate once a command has set it up."""
+    """Records of our log, which does not propagate after a command has set it up."""
     logger = logging.getLogger("packlm")
     logger.propagate = True
     caplog.set_level(logging.INFO, logger="packlm")
@@ -74,18 +75,18 @@ def test_stages_are_children_of_one_parent(make_config: MakeConfig) -> None:
     with tracking.stage(config, "train") as recorder:
         recorder.metrics({"validation/perplexity": 50.0}, step=3)
         recorder.summary({"perplexity": 50.0})
-    client, found = store(config), ids(config)
-    assert set(found["stages"]) == {"preprocess", "train"}
-    parent = client.get_run(found["parent"])
+    client, run_ids = store(config), ids(config)
+    assert set(run_ids["stages"]) == {"preprocess", "train"}
+    parent = client.get_run(run_ids["parent"])
     assert (parent.info.run_name, parent.info.status) == ("tiny: lstm 2x200, sentences", "FINISHED")
     assert parent.data.metrics == {"perplexity": 50.0}
     assert parent.data.params["model.cell"] == "lstm"
-    assert before <= parent.info.start_time / 1000 < between <= client.get_run(found["stages"]["train"]).info.start_time / 1000
-    for name, run_id in found["stages"].items():
+    assert before <= parent.info.start_time / 1000 < between <= client.get_run(run_ids["stages"]["train"]).info.start_time / 1000
+    for name, run_id in run_ids["stages"].items():
         run = client.get_run(run_id)
         assert (run.info.run_name, run.info.status) == (f"{name} tiny", "FINISHED")
-        assert run.data.tags["mlflow.parentRunId"] == found["parent"]
-    preprocess = client.get_run(found["stages"]["preprocess"])
+        assert run.data.tags["mlflow.parentRunId"] == run_ids["parent"]
+    preprocess = client.get_run(run_ids["stages"]["preprocess"])
     assert preprocess.data.params == {"documents": "3", "corpus.kind": "text"}
     (dataset,) = preprocess.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("tiny", "ab" * 16)
@@ -107,7 +108,7 @@ def test_restart_doubles_nothing(make_config: MakeConfig, write_metrics: WriteMe
     config = make_config()
     path = write_metrics(config, range(1, 6))
     with pytest.raises(Stopped), tracking.stage(config, "train") as recorder:
-        recorder.mirror(path)
+        recorder.follow_metrics(path)
         recorder.params({"processes": 2})
         recorder.metrics({"seconds": 1.0})
         raise Stopped("signal")
@@ -115,7 +116,7 @@ def test_restart_doubles_nothing(make_config: MakeConfig, write_metrics: WriteMe
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True)[:3]))  # cut back to the checkpoint
     write_metrics(config, range(4, 9))
     with tracking.stage(config, "train") as recorder:
-        recorder.mirror(path)
+        recorder.follow_metrics(path)
         recorder.params({"processes": 4})
         recorder.metrics({"seconds": 1.0})
     run = before["stages"]["train"]
@@ -130,11 +131,11 @@ def test_restart_doubles_nothing(make_config: MakeConfig, write_metrics: WriteMe
     assert len(history(config, run, "train/loss")) == 8
 
 
-def test_a_note_says_what_came_out_and_how_to_do_it_again(make_config: MakeConfig) -> None:
+def test_a_note_has_the_results_and_the_recipe(make_config: MakeConfig) -> None:
     config = make_config(model={"hidden": [300, 200]}, corpus={"train": "a/*.txt"})
     with tracking.stage(config, "train"):
         validation = {"best": {"perplexity": 93.204, "step": 40}}
-        summary = {"epochs": 2.0, "steps": 1200, "seconds": 90.0, "validation": validation}
+        summary = {"epochs": 2.0, "steps": 1200, "tokens": 36000, "seconds": 90.0, "validation": validation}
         files.write_json(config.run.dir / "train" / "summary.json", summary)
     run = ids(config)["parent"]
     text = store(config).get_run(run).data.tags["mlflow.note.content"]
@@ -151,12 +152,12 @@ def test_starting_over_gets_a_new_run(make_config: MakeConfig, write_metrics: Wr
     config = make_config()
     path = write_metrics(config, range(1, 6))
     with tracking.stage(config, "train") as recorder:
-        recorder.mirror(path)
+        recorder.follow_metrics(path)
     before = ids(config)
     path.unlink()
     write_metrics(config, range(1, 3))
     with tracking.stage(config, "train", fresh=True) as recorder:
-        recorder.mirror(path)
+        recorder.follow_metrics(path)
     after = ids(config)
     assert after["parent"] == before["parent"] and after["stages"]["train"] != before["stages"]["train"]
     assert len(history(config, after["stages"]["train"], "train/loss")) == 2
@@ -177,11 +178,11 @@ def test_ids_of_another_store_are_replaced(make_config: MakeConfig, tmp_path: Pa
     assert store(config).get_run(ids(config)["parent"]).info.status == "FINISHED"
 
 
-def test_values_that_are_not_finite_are_left_out(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:
+def test_metrics_that_are_not_finite_are_not_sent(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:
     config = make_config()
     with tracking.stage(config, "train") as recorder:
         path = write_metrics(config, range(1, 2), **{"validation/perplexity": math.inf, "validation/loss": math.nan})
-        recorder.mirror(path)
+        recorder.follow_metrics(path)
         write_metrics(config, range(2, 3), **{"validation/perplexity": 7.0})
         with open(path, "a") as stream:
             stream.write('{"step": 3, "tok')  # a line still being written
@@ -214,9 +215,9 @@ def test_tables_figures_and_files(make_config: MakeConfig, store_folder: Path, t
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_looking_into_a_store_that_is_not_there_does_not_make_one(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_reading_from_a_store_that_does_not_exist_does_not_create_it(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tracking={"uri": f"sqlite:///{tmp_path}/none.db"})
-    with pytest.raises(RequestError, match=r"run-1: no run's folder, and nothing was recorded in sqlite:///.*none.db yet"):
+    with pytest.raises(RequestError, match=r"run-1 \(not a run folder\): nothing was recorded in sqlite:///.*none.db yet"):
         tracking.read_run("run-1", config.tracking)
     with pytest.raises(RequestError, match=r"models:/tiny@champion: nothing was recorded in sqlite:///.*none.db yet"):
         tracking.folder_of("models:/tiny@champion", config.tracking)
@@ -237,7 +238,7 @@ def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_pat
     )
     with tracking.stage(config, "evaluate") as recorder:
         package = Path(packlm.__file__).parent
-        version = recorder.log_model(folder, code, ["numpy"], [package], "tiny", "name", {"marks": 1}, {}, {"weights": "abc"})
+        version = recorder.log_model(LoggedModel(folder, code, ["numpy"], [package], "tiny", "name", {"marks": 1}, {}, {"weights": "abc"}))
     assert version == "1"
     store(config).set_registered_model_alias("tiny", "champion", version)
     for address in ("models:/tiny/1", "models:/tiny@champion"):
@@ -259,7 +260,7 @@ def test_nothing_is_recorded_without_a_store_or_by_other_ranks(
 ) -> None:
     with tracking.stage(make_config(""), "train") as recorder:
         recorder.params({"a": 1})
-        assert recorder.log_model(tmp_path, tmp_path, [], [], "tiny", "", {}, {}, {}) is None
+        assert recorder.log_model(NO_MODEL) is None
     monkeypatch.setenv("RANK", "1")
     with tracking.stage(make_config(), "train") as recorder:
         recorder.metrics({"a": 1.0})
@@ -286,7 +287,7 @@ def test_training_goes_on_without_the_server(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(outbox, "UNREACHABLE_SECONDS", 2.0)
     import mlflow  # noqa: F401  (its import is not what is timed)
 
     with HTTPServer(("127.0.0.1", 0), Broken) as server:  # listens; accepts in the kernel, and answers only if it is served
@@ -297,9 +298,9 @@ def test_training_goes_on_without_the_server(
         path = write_metrics(config, range(1, 6))
         start = time.monotonic()
         with tracking.stage(config, "train") as recorder:
-            recorder.mirror(path)
+            recorder.follow_metrics(path)
             recorder.params({"a": 1})
-            assert recorder.log_model(Path(), Path(), [], [], "tiny", "", {}, {}, {}) is None
+            assert recorder.log_model(NO_MODEL) is None
         assert time.monotonic() - start < 8  # a call to a server that hangs takes 5 s
         if kind == "broken":
             server.shutdown()
@@ -308,7 +309,7 @@ def test_training_goes_on_without_the_server(
     assert "hunter2" not in warnings_logged.text
 
 
-def test_what_was_spooled_is_sent_when_the_server_comes(
+def test_pending_records_are_sent_when_the_server_comes_up(
     make_config: MakeConfig, write_metrics: WriteMetrics, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
@@ -330,7 +331,7 @@ def test_what_was_spooled_is_sent_when_the_server_comes(
     ]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with tracking.stage(config, "train") as recorder:
-        recorder.mirror(path)
+        recorder.follow_metrics(path)
         with open(tmp_path / "server.log", "w") as output:
             server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, env=environment, process_group=0)
         try:

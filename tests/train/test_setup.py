@@ -11,7 +11,7 @@ from packlm.base.errors import RequestError
 from packlm.model import folder as model_folder
 from packlm.model.language_model import build
 from packlm.tracking.recorder import Recorder
-from tests import made_up
+from tests import random_dataset
 from tests.ranks import run_on_ranks
 from train import dry_run
 from train.progress.progress import Progress
@@ -30,22 +30,22 @@ def settings(data, run, **train) -> config.Config:
 
 
 @pytest.fixture
-def folder(made, tmp_path):
+def folder(random_data, tmp_path):
     """A trained model's folder."""
-    Trainer(settings(made[0], tmp_path / "first"), made[1], ALONE).run()
+    Trainer(settings(random_data.folder, tmp_path / "first"), random_data.manifest, ALONE).run()
     return tmp_path / "first" / "model"
 
 
-def test_a_training_starts_from_a_model_folder_with_a_fresh_optimizer(made, folder, tmp_path):
+def test_a_training_starts_from_a_model_folder_with_a_fresh_optimizer(random_data, folder, tmp_path):
     first = model_folder.load(folder)[0]
-    trainer = Trainer(settings(made[0], tmp_path / "next", init=str(folder)), made[1], ALONE)
+    trainer = Trainer(settings(random_data.folder, tmp_path / "next", init=str(folder)), random_data.manifest, ALONE)
     assert all(torch.equal(weight, other) for weight, other in zip(trainer.model.parameters(), first.parameters(), strict=True))
     assert not trainer.optimizers[0].state and trainer.state.step == 0
     trainer.run()
     before = json.loads((tmp_path / "next" / "train" / "metrics.jsonl").read_text().splitlines()[0])
     assert before["validation/loss"] == pytest.approx(model_folder.read(folder).numbers.validation["best"]["loss"], rel=1e-6)
     # Started again, it goes on from its own checkpoint.
-    again = Trainer(settings(made[0], tmp_path / "next", init=str(folder), max_steps=13), made[1], ALONE)
+    again = Trainer(settings(random_data.folder, tmp_path / "next", init=str(folder), max_steps=13), random_data.manifest, ALONE)
     again.resume()
     assert again.state.step == 12 and not torch.equal(again.model.embedding.weight, first.embedding.weight)
 
@@ -54,37 +54,37 @@ def start_on_ranks(data, manifest, folder) -> None:
     with distributed.start("cpu") as ranks:
         first = model_folder.load(folder)[0]
         for more in ({}, {"bitwise": 2}):
-            trainer = Trainer(settings(data, folder.parent / "gang", init=str(folder), **more), manifest, ranks)
+            trainer = Trainer(settings(data, folder.parent / "ranks", init=str(folder), **more), manifest, ranks)
             assert all(torch.equal(weight, other) for weight, other in zip(trainer.model.parameters(), first.parameters(), strict=True))
 
 
-def test_all_ranks_start_from_the_same_weights(made, folder):
-    run_on_ranks(2, start_on_ranks, *made, folder)
+def test_all_ranks_start_from_the_same_weights(random_data, folder):
+    run_on_ranks(2, start_on_ranks, *random_data, folder)
 
 
-def test_a_model_that_does_not_fit_is_refused_by_name(made, folder, tmp_path, monkeypatch):
+def test_a_model_that_does_not_fit_is_refused_by_name(random_data, folder, tmp_path, monkeypatch):
     other = tmp_path / "other-data"
-    manifest = made_up.write(other, vocab_size=18)
+    manifest = random_dataset.write(other, vocab_size=18)
     with pytest.raises(RequestError, match=r"train\.init: .* has another tokenizer .*--tokenizer\.kind file"):
         Trainer(settings(other, tmp_path / "x", init=str(folder)), manifest, ALONE)
-    larger = settings(made[0], tmp_path / "x", init=str(folder))
+    larger = settings(random_data.folder, tmp_path / "x", init=str(folder))
     larger = larger.model_copy(update={"model": config.Model(hidden=9, cell="gru")})
     with pytest.raises(RequestError, match=r"another shape: model\.cell = 'lstm', here 'gru'; model\.hidden = 8, here 9"):
-        Trainer(larger, made[1], ALONE)
+        Trainer(larger, random_data.manifest, ALONE)
     with pytest.raises(RequestError, match="no model here"):
-        Trainer(settings(made[0], tmp_path / "x", init=str(tmp_path)), made[1], ALONE)
+        Trainer(settings(random_data.folder, tmp_path / "x", init=str(tmp_path)), random_data.manifest, ALONE)
     # A registry's address is fetched; what it gives is a folder like any other.
     monkeypatch.setattr(tracking.models, "_download", lambda address, settings: folder if address == "models:/it@champion" else None)
-    assert Trainer(settings(made[0], tmp_path / "x", init="models:/it@champion"), made[1], ALONE).state.step == 0
+    assert Trainer(settings(random_data.folder, tmp_path / "x", init="models:/it@champion"), random_data.manifest, ALONE).state.step == 0
 
 
-def test_a_dry_run_says_what_would_be_and_writes_nothing(made, tmp_path):
-    text = dry_run.describe(settings(made[0], tmp_path / "run"), made[1], ALONE)
+def test_a_dry_run_says_what_would_be_and_writes_nothing(random_data, tmp_path):
+    text = dry_run.describe(settings(random_data.folder, tmp_path / "run"), random_data.manifest, ALONE)
     model = build(config.Model(hidden=8), 17, 1)
-    tokens = made[1].split("train").tokens
+    tokens = random_data.manifest.split("train").tokens
     assert f"parameters   {sum(weight.numel() for weight in model.parameters()):,}" in text
     assert f"{math.ceil(math.ceil(tokens / 4) / 5)} per epoch, 12 in total" in text and "20 tokens in" in text
-    ids = Trainer(settings(made[0], tmp_path / "run"), made[1], ALONE).plan.share(0, 0, 0, 1)
+    ids = Trainer(settings(random_data.folder, tmp_path / "run"), random_data.manifest, ALONE).plan.share(0, 0, 0, 1)
     assert repr(" ".join("<eos>" if id == 0 else f"w{id}" for id in ids.targets[: ids.lengths[0]])) in text
     assert not (tmp_path / "run").exists()
 
@@ -102,8 +102,8 @@ def test_operations_are_counted_as_the_products_say():
     assert flops(config.Model(cell="rnn", layers=1, hidden=10, embedding=4, tied=False), 7) == 6 * 10 * 14 + 6 * 10 * 7
 
 
-def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_random_numbers(made, tmp_path):
-    Trainer(settings(made[0], tmp_path, validate_every=6, lr=1e-9), made[1], ALONE).run()
+def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_random_numbers(random_data, tmp_path):
+    Trainer(settings(random_data.folder, tmp_path, validate_every=6, lr=1e-9), random_data.manifest, ALONE).run()
     lines = [json.loads(line) for line in (tmp_path / "train" / "samples.jsonl").read_text().splitlines()]
     assert [(line["step"], line["sample"]) for line in lines] == [(0, 1), (0, 2), (6, 1), (6, 2), (12, 1), (12, 2)]
     texts = [line["text"] for line in lines]
@@ -125,8 +125,8 @@ def test_a_restart_replaces_the_samples_it_draws_again(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # torch 2.11 says so of every profile
-def test_a_profile_leaves_a_trace_and_a_table(made, tmp_path):
-    Trainer(settings(made[0], tmp_path, max_steps=14), made[1], ALONE).run(profile=True)
+def test_a_profile_leaves_a_trace_and_a_table(random_data, tmp_path):
+    Trainer(settings(random_data.folder, tmp_path, max_steps=14), random_data.manifest, ALONE).run(profile=True)
     trace = json.loads((tmp_path / "train" / "profile" / "trace.json").read_text())
     assert any("addmm" in str(event.get("name")) or "mm" in str(event.get("name")) for event in trace["traceEvents"])
     assert "aten::" in (tmp_path / "train" / "profile" / "operations.txt").read_text()

@@ -1,4 +1,4 @@
-"""Following a metrics file, and delivering in order to a store that comes and goes."""
+"""Following a metrics file, and sending records in order to a store that goes down and comes up."""
 
 import json
 import threading
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from packlm.tracking import outbox
-from packlm.tracking.metrics_reader import MetricsReader, Point, points_of
+from packlm.tracking.metrics_follower import MetricsFollower, Point, points_of
 from packlm.tracking.outbox import Outbox
 
 
@@ -29,55 +29,55 @@ def test_a_damaged_line_has_no_points(damaged: bytes) -> None:
     assert points_of(damaged) == []
 
 
-def test_a_file_is_read_on_from_where_it_was_delivered(tmp_path: Path) -> None:
+def test_a_file_is_read_on_from_the_delivered_offset(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    file = MetricsReader(path)
-    assert file.next() == ([], 0) and file.remaining() == 0
+    follower = MetricsFollower(path)
+    assert follower.next() == ([], 0) and follower.remaining() == 0
     path.write_text(line(1) + line(2)[:-5])
-    points, end = file.next()
+    points, end = follower.next()
     assert [point.step for point in points] == [1]
-    assert file.next() == (points, end), "what was not delivered is read again"
-    file.advance(end)
+    assert follower.next() == (points, end), "lines are read again until they are delivered"
+    follower.advance(end)
     path.write_text(line(1) + line(2))
-    assert file.remaining() == 1
-    assert [point.step for point in file.next()[0]] == [2]
+    assert follower.remaining() == 1
+    assert [point.step for point in follower.next()[0]] == [2]
 
 
 def test_a_replaced_file_is_read_from_its_beginning(tmp_path: Path) -> None:
     path, other = tmp_path / "metrics.jsonl", tmp_path / "new"
     path.write_text(line(1) + line(2))
-    file = MetricsReader(path)
-    file.advance(file.next()[1])
+    follower = MetricsFollower(path)
+    follower.advance(follower.next()[1])
     other.write_text(line(1) + line(2) + line(3))
     other.replace(path)
-    assert [point.step for point in file.next()[0]] == [1, 2, 3]
+    assert [point.step for point in follower.next()[0]] == [1, 2, 3]
 
 
 def test_long_files_are_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(line(step) for step in range(2000)))
-    file, parts = MetricsReader(path), []
-    while file.remaining():
-        points, end = file.next()
-        file.advance(end)
+    follower, parts = MetricsFollower(path), []
+    while follower.remaining():
+        points, end = follower.next()
+        follower.advance(end)
         parts.append(len(points))
     assert sum(parts) == 2000 and max(parts) <= 1000
 
 
 class Store:
-    """A session that keeps what it gets, and can be made to fail."""
+    """A session that stores what it gets, and can be down."""
 
     def __init__(self) -> None:
-        self.kept: list[object] = []
+        self.items: list[object] = []
         self.up = True
 
     def send(self, points: list[Point]) -> None:
-        self.keep([point.step for point in points])
+        self.add([point.step for point in points])
 
-    def keep(self, item: object) -> None:
+    def add(self, item: object) -> None:
         if not self.up:
             raise ConnectionError("no answer")
-        self.kept.append(item)
+        self.items.append(item)
 
     def answers(self) -> bool:
         return self.up
@@ -85,8 +85,8 @@ class Store:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(outbox, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "UNREACHABLE_SECONDS", 0.5)
 
 
 def test_records_arrive_in_order_after_an_interruption(tmp_path: Path) -> None:
@@ -100,20 +100,20 @@ def test_records_arrive_in_order_after_an_interruption(tmp_path: Path) -> None:
 
     sender = Outbox(connect, str)
     for item in range(5):
-        sender.post(lambda store, item=item: store.keep(item))
+        sender.post(lambda store, item=item: store.add(item))
     connected.set()
     store.up = True
     assert sender.close() == (0, 0)
-    assert store.kept == [0, 1, 2, 3, 4]
+    assert store.items == [0, 1, 2, 3, 4]
 
 
-def test_what_could_not_be_sent_is_counted(tmp_path: Path) -> None:
+def test_unsent_records_are_counted(tmp_path: Path) -> None:
     store = Store()
     store.up = False
     (tmp_path / "metrics.jsonl").write_text(line(1) + line(2))
     sender = Outbox(lambda: store, str)
     sender.follow(tmp_path / "metrics.jsonl")
-    sender.post(lambda store: store.keep("a"))
+    sender.post(lambda store: store.add("a"))
     assert sender.close() == (2, 1)
     assert sender.reason == "no answer"
 
@@ -122,6 +122,6 @@ def test_a_record_that_is_refused_does_not_hold_up_the_others() -> None:
     store = Store()
     sender = Outbox(lambda: store, str)
     refused = sender.post(lambda store: 1 / 0)
-    sender.post(lambda store: store.keep("next"))
+    sender.post(lambda store: store.add("next"))
     assert sender.wait_for(refused) is None
-    assert sender.close() == (0, 0) and store.kept == ["next"]
+    assert sender.close() == (0, 0) and store.items == ["next"]

@@ -1,7 +1,7 @@
-"""Reads what a stage appends to its `metrics.jsonl`, as points that a tracking store can take.
+"""Follows a stage's `metrics.jsonl` and turns its lines into points that a tracking store can take.
 
 A line is one JSON object: `step` (updates done), `tokens` (targets trained on so far), `time` (Unix seconds) and any number of
-metrics. The file is the truth; this is a reader that follows it, line by line, and knows how far it has come.
+metrics. The file is the truth: the follower keeps the offset up to which it was delivered, and reads on from there.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 BATCH_POINTS = 900
-"""Most points taken at a time, to within a line; MLflow refuses more than 1,000 in a request."""
+"""Most points read at a time, to within a line; MLflow refuses more than 1,000 in a request."""
 
 
 class Point(NamedTuple):
@@ -23,8 +23,8 @@ class Point(NamedTuple):
     step: int
 
 
-class MetricsReader:
-    """A place in a `metrics.jsonl`: `next` reads on from it, `advance` moves it once what was read has been delivered."""
+class MetricsFollower:
+    """An offset in a `metrics.jsonl`: `next` reads on from it, `advance` moves it once what was read has been delivered."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -32,7 +32,7 @@ class MetricsReader:
         self._inode = 0
 
     def next(self) -> tuple[list[Point], int]:
-        """The points of the next lines, and the offset after them; the same offset where there is no whole new line.
+        """The points of the next lines, and the offset after them; the same offset if there is no complete new line.
 
         A file that was replaced or cut back is read from its beginning.
         """
@@ -54,11 +54,11 @@ class MetricsReader:
         return points, end
 
     def advance(self, offset: int) -> None:
-        """Takes everything before `offset` as delivered."""
+        """Marks everything before `offset` as delivered."""
         self.offset = offset
 
     def remaining(self) -> int:
-        """How many whole lines have not been delivered."""
+        """The number of complete lines that have not been delivered."""
         try:
             with open(self.path, "rb") as stream:
                 stream.seek(self.offset)

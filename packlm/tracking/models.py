@@ -1,0 +1,154 @@
+"""Models in MLflow: logged and registered as versions of a name, downloaded by their address, loaded and called by MLflow itself."""
+
+import atexit
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packlm import config as configuration
+from packlm.base.errors import PacklmError, RequestError
+from packlm.config import Tracking
+from packlm.tracking import store
+
+CHAMPION = "champion"
+"""The alias of the best version: `models:/NAME@champion`."""
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model folder, and how MLflow is to serve it."""
+
+    folder: Path
+    """Our model folder; `declare_model`'s `load` gets a copy of it."""
+    code: Path
+    """The Python file that calls `declare_model`."""
+    requirements: list[str]
+    """pip requirements of a program that loads it."""
+    code_paths: list[Path]
+    """Packages that are stored with it."""
+    name: str
+    """Its name in the registry."""
+    column: str
+    """The column of text that `predict` reads."""
+    parameters: Mapping[str, Any]
+    """The `params` that `predict` accepts, with their defaults; MLflow drops all others."""
+    options: Mapping[str, Any]
+    """The default `model_config` that `load` gets."""
+    tags: Mapping[str, str]
+    """Tags of the version; `weights`, their digest, identifies it."""
+
+
+def log_model(client: Any, uri: str, experiment: str, run: str, model: LoggedModel) -> str:
+    """Logs a model to a run and registers it as a version of its name; returns the version, the old one if it has these weights."""
+    versions = client.search_model_versions(f"name = '{model.name}' and tag.weights = '{model.tags['weights']}'")
+    if versions:
+        return max((str(version.version) for version in versions), key=int)
+    mlflow = store.mlflow()
+    mlflow.set_tracking_uri(uri)  # `Model.log` uses the global store and experiment
+    mlflow.set_experiment(experiment_id=experiment)
+    columns = mlflow.types.Schema([mlflow.types.ColSpec("string", model.column)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # asks for an example of an input
+        info = mlflow.models.Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.pyfunc,
+            run_id=run,
+            python_model=str(model.code),
+            artifacts={"model": str(model.folder)},
+            code_paths=[str(path) for path in model.code_paths],
+            pip_requirements=model.requirements,
+            signature=mlflow.models.ModelSignature(inputs=columns, params=_params_schema(model.parameters)),
+            model_config=dict(model.options),
+        )
+    try:
+        client.create_registered_model(model.name)
+    except Exception as error:
+        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return str(client.create_model_version(model.name, info.model_uri, run, tags=dict(model.tags), model_id=info.model_id).version)
+
+
+def champion(client: Any, name: str) -> str:
+    """The version with the alias `champion`; empty if none has it."""
+    try:
+        return str(client.get_model_version_by_alias(name, CHAMPION).version)
+    except Exception as error:
+        if store.is_absent(error):
+            return ""
+        raise
+
+
+def folder_of(address: str | Path, tracking: Tracking | None = None) -> Path:
+    """The folder of a model: `address` itself, or the model of a registry address, downloaded and kept until the program ends.
+
+    Args:
+        address: a folder, or `models:/NAME@ALIAS`, `models:/NAME/3`.
+        tracking: where the registry is; by default what the environment says.
+
+    Raises:
+        RequestError: the registry has no such model.
+        PacklmError: the registry does not answer, or the model was not logged by packlm.
+    """
+    if not str(address).startswith("models:/"):
+        return Path(address)
+    return _download(str(address), tracking or configuration.load().tracking)
+
+
+def _download(address: str, tracking: Tracking) -> Path:
+    if not tracking.uri:
+        raise RequestError(f"{address}: tracking.uri is empty, so there is no registry; give a model folder, or --tracking.uri")
+    where = store.existing(tracking, address)
+    mlflow = store.mlflow()
+    mlflow.set_tracking_uri(tracking.uri)
+    target = tempfile.mkdtemp(prefix="packlm-model-")
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=target))
+        model_path = mlflow.models.Model.load(str(folder)).flavors["python_function"]["artifacts"]["model"]["path"]
+    except (KeyError, TypeError):
+        raise PacklmError(f"{address}: not a model logged by packlm (it holds no model folder)") from None
+    except Exception as error:
+        reason = store.describe(error, tracking.uri)
+        if store.is_absent(error):
+            hint = "`make evaluate` registers one, `make ui` shows the registered ones"
+            raise RequestError(f"{address}: no such model in {where} ({reason}); {hint}") from None
+        raise PacklmError(f"{address}: the download from {where} failed: {reason}") from None
+    return folder / str(model_path)
+
+
+def declare_model(load: Callable[[Path, dict[str, Any]], Any], predict: Callable[[Any, Any, dict[str, Any]], Any]) -> None:
+    """Tells MLflow how to load and call a logged model; called by the code file that is stored with it.
+
+    Args:
+        load: makes a model from our model folder and MLflow's `model_config`.
+        predict: answers (model, DataFrame of inputs, params); its `RequestError` becomes an error that a server answers with status 400.
+    """
+    mlflow = store.mlflow()
+
+    class Base:  # apart from PythonModel, which warns of a `predict` without type hints, and with them would drop `params`
+        def load_context(self, context: Any) -> None:
+            self.model = load(Path(context.artifacts["model"]), dict(context.model_config or {}))
+
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+            try:
+                return predict(self.model, model_input, params or {})
+            except RequestError as error:
+                raise mlflow.exceptions.MlflowException.invalid_parameter_value(str(error)) from None
+
+    class Model(Base, mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+        pass
+
+    mlflow.models.set_model(Model())
+
+
+def _params_schema(parameters: Mapping[str, Any]) -> Any:
+    from mlflow.types import ParamSchema, ParamSpec
+
+    types = {bool: "boolean", int: "long", float: "double", str: "string", list: "string"}  # lists are of strings
+    shapes = {list: (-1,)}
+    return ParamSchema([ParamSpec(key, types[type(value)], value, shapes.get(type(value))) for key, value in parameters.items()])

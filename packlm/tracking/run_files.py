@@ -1,0 +1,110 @@
+"""The results in a run's folder, as the run note, `pipeline compare` and the pipeline's summary read them back.
+
+Only the keys that are read back are listed; a wrong type is a `PacklmError` that names file and key.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from packlm import dataset
+from packlm.base import json_models
+from packlm.base.errors import PacklmError
+
+
+class EvaluationReport(BaseModel):
+    """`evaluate/SPLIT.json`, written by the stage `evaluate`; `packlm.evaluation.reports` explains the numbers."""
+
+    split: str
+    tokens: int
+    documents: int
+    words: int
+    bytes: int
+    context: str
+    streams: int | None
+    perplexity: float
+    perplexity_per_word: float
+    bits_per_byte: float | None
+    unknown_rate: float
+    tokenizer_digest: str
+    ids_digest: str | None = None
+    """None in a report of an older version."""
+
+    @property
+    def line(self) -> str:
+        """`validation: perplexity 93.20 per token, 141.00 per word, 1.3210 bits per byte`."""
+        bits = f", {self.bits_per_byte:.4f} bits per byte" if self.bits_per_byte is not None else ""
+        return f"{self.split}: perplexity {self.perplexity:,.2f} per token, {self.perplexity_per_word:,.2f} per word{bits}"
+
+
+class Validation(BaseModel):
+    """One validation in training."""
+
+    perplexity: float
+    step: int
+
+
+class Validations(BaseModel):
+    """The validations before the first step and after the best one."""
+
+    before: Validation | None = None
+    best: Validation | None = None
+
+
+class TrainingSummary(BaseModel):
+    """`train/summary.json`, written by the stage `train`."""
+
+    epochs: float
+    steps: int
+    tokens: int
+    seconds: float
+    validation: Validations
+
+
+class ChampionDecision(BaseModel):
+    """`evaluate/champion.json`, written by the stage `evaluate`."""
+
+    model: str
+    reason: str
+
+
+class Generation(BaseModel):
+    text: str
+    log_prob: float
+
+
+class GenerationRecord(BaseModel):
+    """A line of `generate/samples.jsonl`, written by the stage `generate`; one with an error has no generations."""
+
+    prompt: str = ""
+    generations: list[Generation] = []
+
+
+def reports(folder: Path) -> dict[str, EvaluationReport]:
+    """The reports of a run's folder, by split, in the order of the splits."""
+    paths = {split: folder / "evaluate" / f"{split}.json" for split in dataset.SPLITS}
+    return {split: json_models.read(path, EvaluationReport) for split, path in paths.items() if path.exists()}
+
+
+def training_summary(folder: Path) -> TrainingSummary | None:
+    """The summary of a run's training, if it has one."""
+    path = folder / "train" / "summary.json"
+    return json_models.read(path, TrainingSummary) if path.exists() else None
+
+
+def champion_decision(folder: Path) -> ChampionDecision | None:
+    """Whether a run's model became the champion, and why, if that was decided."""
+    path = folder / "evaluate" / "champion.json"
+    return json_models.read(path, ChampionDecision) if path.exists() else None
+
+
+def generations(folder: Path, count: int) -> list[tuple[str, Generation]]:
+    """(prompt, generation) of the first `count` generations of a run."""
+    path = folder / "generate" / "samples.jsonl"
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            records.append(GenerationRecord.model_validate_json(line))
+        except ValidationError as error:
+            raise PacklmError(f"{path} line {number}: {error.errors()[0]['msg']}") from None
+    return [(record.prompt, generation) for record in records for generation in record.generations][:count]
