@@ -1,7 +1,7 @@
-"""log P of many texts, each read after other texts or after nothing: what rescoring asks, where many hypotheses share their context.
+"""Log-probabilities of texts given contexts, for rescoring: many hypotheses share a context.
 
-A context is read once, sentence after sentence, each closed with `<eos>`, from a zero state; every text that follows it starts from the
-state it leaves. Equal texts after equal contexts are scored once.
+A context is read once, from a zero state, each of its sentences closed with `<eos>`; every text after it starts from its final state. Equal
+texts after equal contexts are scored once.
 """
 
 from collections.abc import Sequence
@@ -19,58 +19,59 @@ from packlm.scoring.sentences import CHUNK_SENTENCES, segment_scores
 from packlm.text.encoder import Encoder
 
 Context = tuple[str, ...]
+"""Preceding sentences, in order."""
 
 
 def log_probs(
-    model: LanguageModel, encoder: Encoder, asked: Sequence[tuple[Context, str]], batch_tokens: int
+    model: LanguageModel, encoder: Encoder, texts: Sequence[tuple[Context, str]], batch_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Scores texts, the white space around them aside.
+    """Scores texts given their contexts, without the whitespace around them.
 
     Args:
-        asked: n texts, each with what is read before it.
+        texts: n pairs (context, text).
 
-    Returns ([n] float64 log P of each text and its `<eos>`, in nats; [n] how many of its tokens are the unknown one).
+    Returns ([n] float64 ln P(text and its `<eos>` | context), in nats; [n] number of unknown tokens of the text).
 
     Raises:
-        PacklmError: a score is infinite or not a number.
+        PacklmError: a score is infinite or NaN.
     """
-    places: dict[tuple[Context, str], int] = {}
-    which = np.array([places.setdefault((context, text.strip()), len(places)) for context, text in asked], np.int64)
-    distinct, totals, unknown = iter(places), [np.zeros(0)], [np.zeros(0, np.int64)]
-    while chunk := list(islice(distinct, CHUNK_SENTENCES)):
-        own, own_unknown = _chunk(model, encoder, chunk, batch_tokens)
-        totals.append(own)
-        unknown.append(own_unknown)
-    return np.concatenate(totals)[which], np.concatenate(unknown)[which]
+    distinct: dict[tuple[Context, str], int] = {}
+    indices = np.array([distinct.setdefault((context, text.strip()), len(distinct)) for context, text in texts], np.int64)
+    remaining, totals, unknown = iter(distinct), [np.zeros(0)], [np.zeros(0, np.int64)]
+    while chunk := list(islice(remaining, CHUNK_SENTENCES)):
+        chunk_totals, chunk_unknown = _score_chunk(model, encoder, chunk, batch_tokens)
+        totals.append(chunk_totals)
+        unknown.append(chunk_unknown)
+    return np.concatenate(totals)[indices], np.concatenate(unknown)[indices]
 
 
-def _chunk(
-    model: LanguageModel, encoder: Encoder, asked: Sequence[tuple[Context, str]], batch_tokens: int
+def _score_chunk(
+    model: LanguageModel, encoder: Encoder, texts: Sequence[tuple[Context, str]], batch_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     contexts: dict[Context, int] = {(): 0}
-    which = np.array([contexts.setdefault(context, len(contexts)) for context, _ in asked])
-    ids, ends = encoder.encode_sentences([text for _, text in asked])
-    starts = (_after(model, encoder, list(contexts)[1:], batch_tokens), which) if len(contexts) > 1 else None
-    found, _ = segment_scores(model, Sentences.from_arrays(ids, ends), batch_tokens, starts=starts)
+    indices = np.array([contexts.setdefault(context, len(contexts)) for context, _ in texts])
+    ids, ends = encoder.encode_sentences([text for _, text in texts])
+    starts = (_context_states(model, encoder, list(contexts)[1:], batch_tokens), indices) if len(contexts) > 1 else None
+    scores, _ = segment_scores(model, Sentences.from_arrays(ids, ends), batch_tokens, starts=starts)
     begins = np.concatenate([[0], ends[:-1]])
-    totals = -np.add.reduceat(found.losses, begins)
+    totals = -np.add.reduceat(scores.losses, begins)
     if not np.isfinite(totals).all():
         wrong = int(np.flatnonzero(~np.isfinite(totals))[0])
-        raise PacklmError(f"the score of {asked[wrong][1][:60]!r} is {totals[wrong]}: the model's weights are unusable")
+        raise PacklmError(f"the score of {texts[wrong][1][:60]!r} is {totals[wrong]}: the model's weights are unusable")
     return totals, np.add.reduceat((ids == encoder.unk).astype(np.int64), begins)
 
 
 @torch.inference_mode()
-def _after(model: LanguageModel, encoder: Encoder, contexts: Sequence[Context], batch_tokens: int) -> State:
-    """[C, 1 + n, H] the zero state, and the one after each of n contexts, all but the `<eos>` that the next text starts after."""
+def _context_states(model: LanguageModel, encoder: Encoder, contexts: Sequence[Context], batch_tokens: int) -> State:
+    """The zero state, then the state after each of n contexts without the last `<eos>`, which the text starts after; [C, 1 + n, H]."""
     device = model.embedding.weight.device
-    read = [np.concatenate([[encoder.eos], encoder.encode_sentences([text.strip() for text in context])[0][:-1]]) for context in contexts]
-    lengths = np.array([len(ids) for ids in read])
+    ids = [np.concatenate([[encoder.eos], encoder.encode_sentences([text.strip() for text in context])[0][:-1]]) for context in contexts]
+    lengths = np.array([len(row) for row in ids])
     states = model.recurrence.zero_state(1 + len(contexts))
-    for batch in length_batches(lengths, np.arange(len(read)), batch_tokens):
-        ids = torch.from_numpy(np.concatenate([read[index] for index in batch]).astype(np.int64)).to(device)
-        _, final = model.hidden(ids, lengths[batch])
+    for batch in length_batches(lengths, np.arange(len(ids)), batch_tokens):
+        batch_ids = torch.from_numpy(np.concatenate([ids[index] for index in batch]).astype(np.int64)).to(device)
+        _, final = model.hidden(batch_ids, lengths[batch])
         assert final is not None
-        for part, new in zip(states, final, strict=True):
-            part[:, torch.from_numpy(batch + 1).to(device)] = new
+        for part, final_part in zip(states, final, strict=True):
+            part[:, torch.from_numpy(batch + 1).to(device)] = final_part
     return states

@@ -1,4 +1,4 @@
-"""A model of four tokens whose every sentence is enumerated: what is said of sentences, pairs and n-best lists follows from that table."""
+"""A model of four tokens whose sentences are all enumerated: scores of sentences, pairs and n-best lists follow from that table."""
 
 import itertools
 import math
@@ -40,15 +40,15 @@ def tiny(engine: Engine) -> Engine:
 @pytest.fixture(scope="module")
 def table(tiny: Engine) -> dict[tuple[int, ...], float]:
     """log P of every sequence of ids that ends with `<eos>` or has four ids, by reading id after id."""
-    found = {}
+    log_probs_of = {}
     for ids in itertools.product(range(4), repeat=LONGEST):
         ids = ids[: ids.index(0) + 1] if 0 in ids else ids
-        state, read, total = tiny.model.recurrence.zero_state(1), 0, 0.0
+        state, previous, total = tiny.model.recurrence.zero_state(1), 0, 0.0
         for target in ids:
-            log_probs, state = tiny.model.step(torch.tensor([read]), state)
-            total, read = total + float(log_probs[0, target]), target
-        found[ids] = total
-    return found
+            log_probs, state = tiny.model.step(torch.tensor([previous]), state)
+            total, previous = total + float(log_probs[0, target]), target
+        log_probs_of[ids] = total
+    return log_probs_of
 
 
 def truth(table: dict[tuple[int, ...], float], text: str) -> float:
@@ -65,20 +65,20 @@ def test_sentences_have_their_log_probability_and_entropy(tiny: Engine, table: d
     for text, score in zip(SENTENCES, tiny.score(SENTENCES), strict=True):
         assert score.log_prob == pytest.approx(truth(table, text), abs=1e-9)
         ids = [{"a": 2, "b": 3}.get(word, 1) for word in text.split()]
-        for place in range(len(ids) + 1):
+        for time in range(len(ids) + 1):
             # The next id's distribution, from the sums of everything that begins with the ids before it.
-            begun = [(own[place], math.exp(value)) for own, value in table.items() if list(own[:place]) == ids[:place]]
+            begun = [(sequence[time], math.exp(value)) for sequence, value in table.items() if list(sequence[:time]) == ids[:time]]
             masses = [math.fsum(mass for next_id, mass in begun if next_id == id) for id in range(4)]
             whole = sum(masses)
             entropy = -sum(mass / whole * math.log(mass / whole) for mass in masses) * BITS
-            assert score.entropies[place] == pytest.approx(entropy, abs=1e-9)
+            assert score.entropies[time] == pytest.approx(entropy, abs=1e-9)
 
 
 def test_pairs_are_decided_by_the_table(tiny: Engine, table: dict[tuple[int, ...], float]) -> None:
     every = [*itertools.product(SENTENCES[1:16], repeat=2)]
-    rows = [Row(number, good, others={"bad": bad}) for number, (good, bad) in enumerate(every, 1)]
-    found = pairs.scored(iter(rows), "bad", lambda sentences: iter(tiny.score([sentence.text for sentence in sentences])))
-    for (good, bad), (_, pair) in zip(every, found, strict=True):
+    rows = [Row(number, good, extra={"bad": bad}) for number, (good, bad) in enumerate(every, 1)]
+    scored = pairs.score_pairs(iter(rows), "bad", lambda sentences: iter(tiny.score([sentence.text for sentence in sentences])))
+    for (good, bad), (_, pair) in zip(every, scored, strict=True):
         assert pair is not None
         difference = truth(table, good) - truth(table, bad)
         assert pair.difference == pytest.approx(difference, abs=1e-9)
@@ -93,23 +93,23 @@ def test_lists_are_ranked_by_the_table(tiny: Engine, table: dict[tuple[int, ...]
     scores = np.random.default_rng(1).normal(0, 2, len(SENTENCES)).tolist()
     hypotheses = [Hypothesis(text, rank, score) for rank, (text, score) in enumerate(zip(SENTENCES, scores, strict=True), 1)]
     settings = Rescore(lm_weight=weights[0], word_bonus=weights[1])
-    (found,), given = rescore.rescore(
-        [Utterance("u", hypotheses, 1)], lambda asked: log_probs(tiny.model, tiny.encoder, asked, 100), settings, None
+    (reranked,), fixed = rescore.rescore(
+        [Utterance("u", hypotheses, 1)], lambda texts: log_probs(tiny.model, tiny.encoder, texts, 100), settings, None
     )  # fmt: skip
     log_p, words = [truth(table, text) for text in SENTENCES], [len(text.split()) for text in SENTENCES]
     expected = np.array(scores) + weights[0] * np.array(log_p) + weights[1] * np.array(words)
-    assert found.totals(given) == pytest.approx(expected, abs=1e-9)
-    assert found.order(given) == np.argsort(-expected, kind="stable").tolist()
+    assert reranked.totals(fixed) == pytest.approx(expected, abs=1e-9)
+    assert reranked.order(fixed) == np.argsort(-expected, kind="stable").tolist()
 
 
 def test_tuning_finds_the_weight_at_which_the_table_is_right(tiny: Engine, table: dict[tuple[int, ...], float]) -> None:
-    """Each list holds the likeliest sentence of a length and another one that the recogniser prefers by twice the difference."""
+    """Each list holds the most likely sentence of a length and another one that the recogniser prefers by twice the difference."""
     utterances = []
     for length in (1, 2, 3):
         best, *others = sorted((text for text in SENTENCES if len(text.split()) == length), key=lambda text: -truth(table, text))
         for number, other in enumerate(others):
             score = 2 * (truth(table, best) - truth(table, other))
             utterances.append(Utterance(f"{length}-{number}", [Hypothesis(other, 1, score), Hypothesis(best, 2, 0.0)], 1, best))
-    found, weights = rescore.rescore(utterances, lambda asked: log_probs(tiny.model, tiny.encoder, asked, 100), Rescore(), None)
-    rates = rescore.rates(found, weights)
+    rescored, weights = rescore.rescore(utterances, lambda texts: log_probs(tiny.model, tiny.encoder, texts, 100), Rescore(), None)
+    rates = rescore.rates(rescored, weights)
     assert rates["after"].errors == 0 < rates["before"].errors and weights[0] == pytest.approx(4, abs=1e-6)

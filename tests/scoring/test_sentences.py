@@ -1,4 +1,4 @@
-"""Scores of sentences: independent of what is scored beside them, and equal to reading token by token."""
+"""Scores of sentences: independent of the other sentences in a batch, and equal to reading token by token."""
 
 import math
 
@@ -15,15 +15,15 @@ LINES = ["the cat sees a dog.", "tree", "", "a small dog quietly eats under the 
 
 
 def chain(engine: Engine, texts: list[str]) -> list[list[tuple[int, torch.Tensor]]]:
-    """Of each text (read one after the other, from one state): its ids, each with log P of every id at its place."""
-    state, read, found = engine.model.recurrence.zero_state(1), engine.encoder.eos, []
+    """For each text (read one after the other, from one state) its ids, each with ln P of every id at its position."""
+    state, previous, steps = engine.model.recurrence.zero_state(1), engine.encoder.eos, []
     for text in texts:
-        found.append([])
+        steps.append([])
         for target in engine.encoder.encode_sentences([text.strip()])[0].tolist():
-            log_probs, state = engine.model.step(torch.tensor([read]), state)
-            found[-1].append((target, log_probs[0].double()))
-            read = target
-    return found
+            log_probs, state = engine.model.step(torch.tensor([previous]), state)
+            steps[-1].append((target, log_probs[0].double()))
+            previous = target
+    return steps
 
 
 def check(engine: Engine, score: SentenceScore, steps: list[tuple[int, torch.Tensor]]) -> None:
@@ -52,10 +52,10 @@ def test_sentences_of_a_document_are_read_one_after_the_other(
     monkeypatch.setattr(scoring, "CHUNK_SENTENCES", chunk)
     documents = [LINES[:3], LINES[3:4], LINES[4:]]
     sentences = [Sentence(line, opens=not number) for lines in documents for number, line in enumerate(lines)]
-    scores = list(scoring.score(engine.model, engine.encoder, sentences, batch_tokens, carry_on=True))
-    steps = [own for lines in documents for own in chain(engine, lines)]
-    for score, own in zip(scores, steps, strict=True):
-        check(engine, score, own)
+    scores = list(scoring.score(engine.model, engine.encoder, sentences, batch_tokens, carry_state=True))
+    chains = [steps for lines in documents for steps in chain(engine, lines)]
+    for score, steps in zip(scores, chains, strict=True):
+        check(engine, score, steps)
     assert engine.score(LINES[:3], document=True)[2].log_prob == pytest.approx(scores[2].log_prob, abs=1e-4)
     assert abs(engine.score(LINES[2:3])[0].log_prob - scores[2].log_prob) > 1e-3
 
@@ -67,8 +67,8 @@ def test_scores_depend_neither_on_the_batch_nor_on_the_order(engine: Engine, mon
     assert [score.log_prob for score in engine.score(LINES[::-1])][::-1] == pytest.approx(together, abs=1e-4)
     monkeypatch.setattr(scoring, "CHUNK_SENTENCES", 2)
     for batch_tokens in (1, 3, 50):  # sentences longer than a batch are read in pieces
-        found = scoring.score(engine.model, engine.encoder, map(Sentence, LINES), batch_tokens)
-        assert [score.log_prob for score in found] == pytest.approx(together, abs=1e-4)
+        scores = scoring.score(engine.model, engine.encoder, map(Sentence, LINES), batch_tokens)
+        assert [score.log_prob for score in scores] == pytest.approx(together, abs=1e-4)
 
 
 def test_one_sentence_alone_and_among_a_thousand(word_engine: Engine) -> None:
@@ -80,15 +80,15 @@ def test_one_sentence_alone_and_among_a_thousand(word_engine: Engine) -> None:
         assert alone.word_surprisals == pytest.approx(together[number].word_surprisals, rel=1e-5, abs=1e-5)
 
 
-def test_white_space_around_a_line_and_its_end_do_not_count(engine: Engine) -> None:
+def test_whitespace_around_a_line_is_ignored(engine: Engine) -> None:
     one, other = engine.score(["the cat", " \tthe cat  \r\n"])
     assert one.tokens == other.tokens and one.log_prob == pytest.approx(other.log_prob, abs=1e-5)
 
 
-def test_a_score_that_is_no_number_is_an_error(engine: Engine) -> None:
+def test_a_score_that_is_not_finite_is_an_error(engine: Engine) -> None:
     broken = Engine(engine.model, engine.info, engine.encoder, {})
     bias = broken.model.projection.bias
-    kept = bias.detach().clone()
+    original = bias.detach().clone()
     try:
         with torch.no_grad():
             bias[5] = torch.inf
@@ -96,4 +96,4 @@ def test_a_score_that_is_no_number_is_an_error(engine: Engine) -> None:
             broken.score(["the cat"])
     finally:
         with torch.no_grad():
-            bias.copy_(kept)
+            bias.copy_(original)

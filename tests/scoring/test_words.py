@@ -1,4 +1,4 @@
-"""Words out of tokens: each word's probability is what summing over everything that could follow gives."""
+"""Words from tokens: the probability of a word is the sum over everything that could follow."""
 
 import itertools
 import math
@@ -28,12 +28,12 @@ def test_words_are_those_of_the_text_and_own_their_tokens(made: Callable[[str], 
     assert (opens is None) == (kind == "word")
     for text, score in zip(TEXTS, engine.score(TEXTS), strict=True):
         assert score.words == text.split()
-        found = words.words_of(engine.encoder, [text.strip()])
-        pairs = list(zip(score.tokens, found.owners.tolist(), strict=True))
+        sentence_words = words.words_of(engine.encoder, [text.strip()])
+        pairs = list(zip(score.tokens, sentence_words.owners.tolist(), strict=True))
         owned = ["".join(token for token, owner in pairs if owner == word) for word in range(len(score.words))]
         if kind == "bpe" and text.isascii():
-            assert [own.strip() for own in owned] == score.words
-        assert found.owners[-1] == len(score.words) and found.texts == [score.words]
+            assert [word.strip() for word in owned] == score.words
+        assert sentence_words.owners[-1] == len(score.words) and sentence_words.texts == [score.words]
 
 
 @pytest.mark.parametrize("kind", ["bpe", "word", "character"])
@@ -44,15 +44,15 @@ def test_the_surprisal_of_a_word_is_its_definition(made: Callable[[str], Config]
     opens = torch.from_numpy(everything if engine.encoder.opens_word is None else engine.encoder.opens_word)
     for text, score in zip(TEXTS, engine.score(TEXTS), strict=True):
         steps, owners = chain(engine, [text])[0], words.words_of(engine.encoder, [text.strip()]).owners.tolist()
-        # White space that is unknown to the tokenizer says nothing.
+        # Whitespace that is unknown to the tokenizer says nothing.
         ended = [float(log_probs[opens].logsumexp(0)) if opens[target] else 0.0 for target, log_probs in steps]
         for word in range(len(score.words)):
-            own = [place for place, owner in enumerate(owners) if owner == word]
-            expected = sum(float(steps[place][1][steps[place][0]]) for place in own) + ended[own[-1] + 1]
-            expected -= ended[own[0]] if own[0] else 0.0
+            tokens = [index for index, owner in enumerate(owners) if owner == word]
+            expected = sum(float(steps[index][1][steps[index][0]]) for index in tokens) + ended[tokens[-1] + 1]
+            expected -= ended[tokens[0]] if tokens[0] else 0.0
             assert score.word_surprisals[word] == pytest.approx(-expected * BITS, abs=1e-4)
-            assert score.word_entropies[word] == pytest.approx(score.entropies[own[0]])
-            assert score.entropy_reductions[word] == pytest.approx(score.entropies[own[0]] - score.entropies[own[-1] + 1])
+            assert score.word_entropies[word] == pytest.approx(score.entropies[tokens[0]])
+            assert score.entropy_reductions[word] == pytest.approx(score.entropies[tokens[0]] - score.entropies[tokens[-1] + 1])
         last_end = ended[-1] if len(steps) > 1 else 0.0
         assert score.end_surprisal == pytest.approx(-(score.log_probs[-1] - last_end) * BITS, abs=1e-4)
 
@@ -69,24 +69,24 @@ def test_words_have_the_probability_of_all_that_begins_with_them() -> None:
     opens = np.array([True, False, False, True, True])
     first_word, both_words = 0.0, 0.0
     for ids in itertools.product(range(5), repeat=5):
-        chance = _chance(model, ids)
+        probability = _probability(model, ids)
         cut = ids[: ids.index(0) + 1] if 0 in ids else ids
-        first_word += chance * (cut[:2] == (1, 2) and opens[cut[2]])
-        both_words += chance * (cut[:3] == (1, 2, 3) and opens[cut[3]])
+        first_word += probability * (cut[:2] == (1, 2) and opens[cut[2]])
+        both_words += probability * (cut[:3] == (1, 2, 3) and opens[cut[3]])
     ids = np.array([1, 2, 3, 4, 0])
     losses, boundaries = _scores(model, ids, opens)
-    own = SentenceWords([[]], np.array([0, 0, 1, 2, 3]), np.array([0, 2, 3, 4]), np.array([4]))
-    found = words.surprisals(own, losses, boundaries, np.array([5]))
-    assert math.exp(-found[0]) == pytest.approx(first_word, rel=1e-9)
-    assert math.exp(-found[:2].sum()) == pytest.approx(both_words, rel=1e-9)
-    assert found.sum() == pytest.approx(losses.sum(), rel=1e-12)
+    sentence_words = SentenceWords([[]], np.array([0, 0, 1, 2, 3]), np.array([0, 2, 3, 4]), np.array([4]))
+    surprisals = words.surprisals(sentence_words, losses, boundaries, np.array([5]))
+    assert math.exp(-surprisals[0]) == pytest.approx(first_word, rel=1e-9)
+    assert math.exp(-surprisals[:2].sum()) == pytest.approx(both_words, rel=1e-9)
+    assert surprisals.sum() == pytest.approx(losses.sum(), rel=1e-12)
 
 
 def _settings() -> config.Model:
     return config.Model(hidden=5, layers=1)
 
 
-def _chance(model: models.LanguageModel, ids: tuple[int, ...]) -> float:
+def _probability(model: models.LanguageModel, ids: tuple[int, ...]) -> float:
     return math.exp(-_scores(model, np.array(ids), np.ones(5, bool))[0].sum())
 
 
