@@ -1,11 +1,11 @@
-"""Lines of a file that anybody may have written: what they hold, or what is wrong with them."""
+"""Decodes lines of files from outside: the text or JSON value of a line, or what is wrong with it."""
 
 import json
 from typing import Any
 
 
-def decoded(line: bytes) -> tuple[str, str]:
-    """(text without its line end, "") or ("", what is wrong)."""
+def decode(line: bytes) -> tuple[str, str]:
+    """(text without its line end, "") of a line, or ("", what is wrong)."""
     try:
         text = line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
@@ -17,11 +17,11 @@ def json_value(line: str) -> tuple[Any, str]:
     """(value, "") of a line of JSON, or (None, what is wrong)."""
     try:
         value = json.loads(line, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair, which JSON can spell but no file can hold
+        json.dumps(value, ensure_ascii=False).encode()  # fails on an unpaired surrogate, which JSON can spell but UTF-8 cannot
     except (ValueError, RecursionError) as error:
         return None, f"not JSON: {error}"
     return value, ""
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")

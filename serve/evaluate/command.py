@@ -1,4 +1,4 @@
-"""The command `evaluate`: which text or which splits of a dataset; where the reports go."""
+"""The command `evaluate`: measures plain text, or splits of a dataset, and writes the reports."""
 
 import logging
 from argparse import Namespace
@@ -16,24 +16,24 @@ from . import page as report_page
 log = logging.getLogger("packlm")
 
 
-def run(model: str | Path, asked: Namespace, config: Config, ranks: Ranks) -> None:
-    """All ranks: measures what the options `asked` name, see `serve.__main__`; without any, `evaluate.split` of the configured dataset.
+def run(model: str | Path, options: Namespace, config: Config, ranks: Ranks) -> None:
+    """All ranks: measures the text of `--text`, or `evaluate.split` of the dataset of `--data` (the configured one without it).
 
     Raises:
-        RequestError: no such model, text, dataset or split, or several splits for one page.
+        RequestError: there is no such model, text, dataset or split, or several splits for one page.
     """
-    engine = Engine.load(model, ranks.device, config.tracking, asked.precision)
-    if asked.text:
-        found, counts = measure.measure_text(engine.model, engine.about, engine.encoder, asked.text, config.evaluate, ranks)
-        for reason, count in counts.items():
+    engine = Engine.load(model, ranks.device, config.tracking, options.precision)
+    if options.text:
+        report, changes = measure.measure_text(engine.model, engine.info, engine.encoder, options.text, config.evaluate, ranks)
+        for reason, count in changes.items():
             log.info("%s: %d", reason, count)
-        made = [found]
+        reports = [report]
     else:
-        folder = asked.data or config.dataset.dir
+        folder = options.data or config.dataset.dir
         splits = config.evaluate.splits(dataset.read_manifest(folder).splits)
-        if len(splits) > 1 and (asked.out or "").endswith(".md"):
-            raise RequestError(f"--out {asked.out}: a page holds one split; give one with --split, or a .json file")
-        chosen = [config.evaluate.model_copy(update={"split": split}) for split in splits]
-        made = [measure.measure_dataset(engine.model, engine.about, folder, settings, ranks) for settings in chosen]
+        if len(splits) > 1 and (options.out or "").endswith(".md"):
+            raise RequestError(f"--out {options.out}: a page holds one split; choose one with --split, or write a .json file")
+        split_settings = [config.evaluate.model_copy(update={"split": split}) for split in splits]
+        reports = [measure.measure_dataset(engine.model, engine.info, folder, settings, ranks) for settings in split_settings]
     if ranks.first:
-        report_page.write_all(made, asked.out)
+        report_page.write_all(reports, options.out)

@@ -1,4 +1,4 @@
-"""An evaluation as a page of Markdown with one figure beside it, for people: the numbers, what they mean, where the loss is."""
+"""An evaluation report as a Markdown page with one figure: the numbers, what they mean, and where the loss is."""
 
 import io
 import json
@@ -15,41 +15,43 @@ if TYPE_CHECKING:
 
 Report = dict[str, Any]
 MODEL, NGRAMS, UNIGRAM = "#3b6ea8", "#d9822b", "#9a9a9a"
-BESIDE = (("perplexity_unigram", "their frequencies", UNIGRAM), ("perplexity_kneser_ney_5", "Kneser-Ney 5-grams", NGRAMS))
+BASELINES = (("perplexity_unigram", "unigram", UNIGRAM), ("perplexity_kneser_ney_5", "Kneser-Ney 5-grams", NGRAMS))
+"""(key in a report, name, color) of what the model is compared with."""
 
 
 def write(report: Report, path: Path) -> None:
     """Writes the page to `path` (`.md`) and its figure beside it (`.svg`)."""
-    picture = path.with_suffix(".svg")
-    with files.atomic(picture) as stream:
-        stream.write(drawn(report))
-    files.write_text(path, page(report, picture.name))
+    image = path.with_suffix(".svg")
+    with files.atomic(image) as stream:
+        stream.write(figure(report))
+    files.write_text(path, page(report, image.name))
 
 
-def write_all(made: list[Report], out: str | None) -> None:
-    """Prints reports, or writes them to `out`: JSON (`-`: standard output; an object, or a list of several), or, of one, a page (`.md`)."""
-    whole = made[0] if len(made) == 1 else made
+def write_all(measured: list[Report], out: str | None) -> None:
+    """Prints reports as tables, and writes them to `out`: as JSON (one object, or a list of several; `-`: to standard output instead), or
+    one report as a page (`.md`)."""
+    content = measured[0] if len(measured) == 1 else measured
     if out == "-":
-        print(json.dumps(whole, indent=2, ensure_ascii=False))
+        print(json.dumps(content, indent=2, ensure_ascii=False))
         return
     if out and out.endswith(".md"):
-        write(made[0], Path(out))
+        write(measured[0], Path(out))
     elif out:
-        files.write_json(Path(out), whole)
-    print("\n\n".join(map(reports.table, made)))
+        files.write_json(Path(out), content)
+    print("\n\n".join(map(reports.table, measured)))
 
 
-def page(report: Report, picture: str) -> str:
-    """The page; `picture`: where its figure is."""
+def page(report: Report, image: str) -> str:
+    """The page; `image` is the address of its figure."""
     documents = report["by_document"]
     parts = [
         f"# {report['model']} on {report['split'] or report['data']}\n",
         _table(["", ""], [[name or "&nbsp;", value] for name, value in reports.rows(report)]),
         _interval(report),
-        f"![Perplexity by length of the sentence and frequency of the token, where the loss is, and by document]({picture})\n",
-        "## By length of the sentence\n\nTokens of sentences of so many tokens, `<eos>` included.\n",
+        f"![Perplexity by length of the sentence and frequency of the token, where the loss is, and by document]({image})\n",
+        "## By length of the sentence\n\nTokens of sentences of this length in tokens, `<eos>` included.\n",
         _groups(report["by_sentence_length"]),
-        "## By token\n\nTokens that occur so often in the training split.\n"
+        "## By token\n\nTokens by their number of occurrences in the training split.\n"
         if any(row["group"] not in ("<eos>", "unknown", "other") for row in report["by_token"])
         else "## By token\n",
         _groups(report["by_token"]),
@@ -62,56 +64,55 @@ def page(report: Report, picture: str) -> str:
     return "\n".join(parts)
 
 
-def drawn(report: Report) -> bytes:
-    """The figure, as SVG: the same report gives the same bytes."""
+def figure(report: Report) -> bytes:
+    """The figure, as SVG; the same report gives the same bytes."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "packlm", "font.size": 9}):
-        figure, panels = _figure()
-        _bars(panels[0], report["by_sentence_length"], "tokens in the sentence", "Perplexity by length of the sentence")
-        _bars(panels[1], report["by_token"], "occurrences in training", "Perplexity by frequency of the token")
-        _shares(panels[2], report["by_token"])
-        _histogram(panels[3], report)
+        canvas, panels = _canvas()
+        _plot_groups(panels[0], report["by_sentence_length"], "tokens in the sentence", "Perplexity by length of the sentence")
+        _plot_groups(panels[1], report["by_token"], "occurrences in training", "Perplexity by frequency of the token")
+        _plot_shares(panels[2], report["by_token"])
+        _plot_histogram(panels[3], report)
         stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
+        canvas.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
 
 
 def _interval(report: Report) -> str:
-    found = report["interval"]
-    if not found:
-        return "One document: how far the numbers would be off with another, it does not tell.\n"
-    low, high = found["perplexity"]
+    interval = report["interval"]
+    if not interval:
+        return "A single document: there is no interval, which comes from resampling documents.\n"
+    low, high = interval["perplexity"]
     return (
-        f"Had other documents of this kind been drawn, the perplexity would have been between {low:,.2f} and {high:,.2f} "
-        f"({found['level']:.0%} of 1,000 resamples of the {report['documents']:,} documents). It says nothing of another training of the "
-        "same model.\n"
+        f"{interval['level']:.0%} interval of the perplexity: {low:,.2f} to {high:,.2f}, from 1,000 resamples of the "
+        f"{report['documents']:,} documents. It covers the choice of documents, not another training of the same model.\n"
     )
 
 
 def _groups(rows: list[dict[str, Any]]) -> str:
-    beside = [(key, name) for key, name, _ in reversed(BESIDE) if key in rows[0]]
-    heads = ["", "tokens", "loss per token", "perplexity", "likeliest", "among five", *(name for _, name in beside)]
+    baselines = [(key, name) for key, name, _ in reversed(BASELINES) if key in rows[0]]
+    header = ["", "tokens", "loss per token", "perplexity", "top 1", "top 5", *(name for _, name in baselines)]
     cells = [
         [
             f"`{row['group']}`", f"{row['tokens']:,}", f"{row['loss_per_token']:.4f}", f"{row['perplexity']:,.2f}",
-            f"{row['accuracy_at_1']:.1%}", f"{row['accuracy_at_5']:.1%}", *_numbers(row[key] for key, _ in beside),
+            f"{row['accuracy_at_1']:.1%}", f"{row['accuracy_at_5']:.1%}", *_numbers(row[key] for key, _ in baselines),
         ]
         for row in rows
     ]  # fmt: skip
-    return _table(heads, cells)
+    return _table(header, cells)
 
 
 def _numbers(values: Any) -> list[str]:
     return [f"{value:,.2f}" for value in values]
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---", *["--:"] * (len(heads) - 1)] if len(heads) > 2 else ["---"] * len(heads), *rows]
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["--:"] * (len(header) - 1)] if len(header) > 2 else ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
-def _figure() -> "tuple[Figure, list[Axes]]":
+def _canvas() -> "tuple[Figure, list[Axes]]":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -125,43 +126,42 @@ def _figure() -> "tuple[Figure, list[Axes]]":
     return figure, panels
 
 
-def _bars(axes: "Axes", rows: list[dict[str, Any]], what: str, title: str) -> None:
-    """A point for each group, of the model and of what there is beside it."""
-    places = range(len(rows))
-    for key, name, color in (*BESIDE, ("perplexity", "the model", MODEL)):
+def _plot_groups(axes: "Axes", rows: list[dict[str, Any]], xlabel: str, title: str) -> None:
+    """A line over the groups for the model and for each baseline."""
+    for key, name, color in (*BASELINES, ("perplexity", "the model", MODEL)):
         if key in rows[0]:
-            axes.plot(places, [row[key] for row in rows], "o-", color=color, linewidth=1.6, markersize=4, label=name)
+            axes.plot(range(len(rows)), [row[key] for row in rows], "o-", color=color, linewidth=1.6, markersize=4, label=name)
     axes.set_yscale("log")
-    _plain(axes.yaxis)
-    _name(axes, rows)
-    axes.set_xlabel(what)
+    _format_ticks(axes.yaxis)
+    _label_groups(axes, rows)
+    axes.set_xlabel(xlabel)
     axes.set_ylabel("perplexity")
     axes.set_title(title, loc="left", fontweight="bold")
     axes.legend(frameon=False)
 
 
-def _shares(axes: "Axes", rows: list[dict[str, Any]]) -> None:
-    """What each group is of all tokens, and of all loss."""
+def _plot_shares(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    """The share of each group in all tokens, and in all loss."""
     tokens = [row["tokens"] for row in rows]
     losses = [row["tokens"] * row["loss_per_token"] for row in rows]
     for offset, values, name, color in ((-0.2, tokens, "of all tokens", UNIGRAM), (0.2, losses, "of all loss", MODEL)):
         heights = [value / sum(values) for value in values]
-        axes.bar([place + offset for place in range(len(rows))], heights, 0.4, color=color, label=name)
+        axes.bar([index + offset for index in range(len(rows))], heights, 0.4, color=color, label=name)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _name(axes, rows)
+    _label_groups(axes, rows)
     axes.set_xlabel("occurrences in training")
     axes.set_title("Where the loss is", loc="left", fontweight="bold")
     axes.legend(frameon=False)
 
 
-def _histogram(axes: "Axes", report: Report) -> None:
-    found = report["by_document"]["histogram"]
-    axes.stairs(found["counts"], found["edges"], fill=True, color=MODEL, alpha=0.3)
+def _plot_histogram(axes: "Axes", report: Report) -> None:
+    histogram = report["by_document"]["histogram"]
+    axes.stairs(histogram["counts"], histogram["edges"], fill=True, color=MODEL, alpha=0.3)
     axes.axvline(report["perplexity"], color=MODEL, label=f"of all tokens: {report['perplexity']:,.2f}")
     if report["interval"]:
         axes.axvspan(*report["interval"]["perplexity"], color=MODEL, alpha=0.15, label=f"{report['interval']['level']:.0%} interval")
     axes.set_xscale("log")
-    _plain(axes.xaxis)
+    _format_ticks(axes.xaxis)
     axes.locator_params(axis="y", integer=True)
     axes.set_xlabel("perplexity of a document")
     axes.set_ylabel("documents")
@@ -169,11 +169,11 @@ def _histogram(axes: "Axes", report: Report) -> None:
     axes.legend(frameon=False)
 
 
-def _plain(axis: "Axis") -> None:
-    """Plain numbers at 1, 2 and 5 times the powers of ten of a logarithmic axis."""
+def _format_ticks(axis: "Axis") -> None:
+    """Labels a logarithmic axis with plain numbers, at 1, 2 and 5 times the powers of ten."""
     for ticks in (axis.set_major_formatter, axis.set_minor_formatter):
         ticks(lambda value, _: f"{value:,.0f}" if f"{value:e}"[0] in "125" else "")
 
 
-def _name(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+def _label_groups(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     axes.set_xticks(range(len(rows)), [row["group"] for row in rows], rotation=25, ha="right")

@@ -1,8 +1,10 @@
-"""The stage `evaluate` of a pipeline: what it reads, where its results go, what MLflow keeps of them.
+"""The stage `evaluate` of a pipeline: measures the configured splits, and records and registers the model.
 
-run.dir/evaluate/SPLIT.json         the report                run.dir/evaluate/SPLIT.inputs.json    what it was made from
-                 SPLIT.md, .svg     the same as a page with a figure
+run.dir/evaluate/SPLIT.json              the report
+                 SPLIT.md, SPLIT.svg     the same as a page with a figure
                  SPLIT.surprisal.html    a heat map of the first sentences
+                 SPLIT.inputs.json       written last: the record that the split is complete
+                 champion.json           whether the model became the champion (`serve.registry.champion`)
 """
 
 import logging
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from packlm import dataset, tracking
-from packlm.base import files
+from packlm.base import completion, files, json_models
 from packlm.config import Config
 from packlm.dataset.views import Sentences
 from packlm.distributed import Ranks
@@ -18,70 +20,74 @@ from packlm.engine import Engine
 from packlm.evaluation import measure, reports
 from packlm.model import folder as model_folder
 from packlm.tracking import Recorder
+from packlm.tracking.run_files import EvaluationReport
 
-from ..completion import note_inputs, up_to_date
-from ..registry.register import registered
+from ..registry.register import register
 from ..score import heat_map
 from . import page as report_page
 
 log = logging.getLogger("packlm")
 
-HEAT_SENTENCES = 200
+HEAT_MAP_SENTENCES = 200
 """Sentences of a split in its heat map."""
 
 
 def evaluate(config: Config, ranks: Ranks) -> str | None:
-    """All ranks: measures `evaluate.split` of the configured dataset, then records and registers the model.
+    """All ranks: measures the splits of `evaluate.split` that are not complete, then records and registers the model.
 
-    Returns the reports for reading; on rank 0.
+    Returns the reports as a table for people on rank 0, None on the others.
     """
     folder = config.run.dir / "model"
-    about, manifest = model_folder.read(folder), dataset.read_manifest(config.dataset.dir)
+    info, manifest = model_folder.read(folder), dataset.read_manifest(config.dataset.dir)
     settings = config.evaluate.model_dump(mode="json", exclude={"batch_tokens", "split"})
-    inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "dataset": manifest.digests["content"], "evaluate": settings}
+    inputs = {"weights": info.weights, "tokenizer": info.tokenizer, "dataset": manifest.digests["content"], "evaluate": settings}
     inputs["format"] = str(reports.FORMAT)
     outs = {split: config.run.dir / "evaluate" / f"{split}.json" for split in config.evaluate.splits(manifest.splits)}
-    complete = {split: up_to_date(out, inputs | {"split": split}, ranks) for split, out in outs.items()}
+    complete = {split: completion.is_complete(out.with_suffix(".inputs.json"), inputs | {"split": split}) for split, out in outs.items()}
+    ranks.barrier()  # all ranks have read the records before rank 0 writes
+    for split in filter(complete.get, outs):
+        log.info("%s: up to date, from this model, dataset and settings", outs[split])
     if not all(complete.values()):
         with tracking.stage(config, "evaluate") as recorder:
-            recorder.params(settings | {"split": config.evaluate.split, "weights": about.weights})
+            recorder.params(settings | {"split": config.evaluate.split, "weights": info.weights})
             engine = Engine.load(folder, ranks.device)
             for split in outs:
                 if not complete[split]:
                     recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), split)
-                    chosen = config.evaluate.model_copy(update={"split": split})
-                    report = measure.measure_dataset(engine.model, about, config.dataset.dir, chosen, ranks)
+                    split_settings = config.evaluate.model_copy(update={"split": split})
+                    report = measure.measure_dataset(engine.model, info, config.dataset.dir, split_settings, ranks)
                     if ranks.first:
-                        _keep(report, engine, config, outs[split], recorder)
+                        _write(report, engine, config, outs[split], recorder)
             if not ranks.first:
                 return None
-            if registered(folder, engine, config, {split: files.read_json(out) for split, out in outs.items()}, recorder):
+            if register(folder, engine, config, {split: json_models.read(out, EvaluationReport) for split, out in outs.items()}, recorder):
                 for split, out in outs.items():
-                    note_inputs(out, inputs | {"split": split})
+                    completion.write(out.with_suffix(".inputs.json"), inputs | {"split": split}, [out])
     return "\n\n".join(reports.table(files.read_json(out)) for out in outs.values()) if ranks.first else None
 
 
-def _keep(report: dict[str, Any], engine: Engine, config: Config, out: Path, recorder: Recorder) -> None:
+def _write(report: dict[str, Any], engine: Engine, config: Config, out: Path, recorder: Recorder) -> None:
     """Writes a report as JSON, as a page with its figure, and a heat map of the split's first sentences; records them all."""
     split = report["split"]
     files.write_json(out, report)
     page, heat = out.with_suffix(".md"), out.with_name(f"{split}.surprisal.html")
     report_page.write(report, page)
-    _draw_first_sentences(engine, config, split, report["context"], heat)
-    numbers = reports.metrics(report, split)
-    recorder.metrics(numbers)
-    recorder.summary(numbers)
+    _write_heat_map(engine, config, split, report["context"], heat)
+    metrics = reports.metrics(report, split)
+    recorder.metrics(metrics)
+    recorder.summary(metrics)
     for path in (out, page, page.with_suffix(".svg"), heat):
         recorder.artifact(path, "evaluate")
-    for parts in ("by_sentence_length", "by_token"):
-        recorder.table(f"evaluate/{split}.{parts}.json", {key: [row[key] for row in report[parts]] for key in report[parts][0]})
-    log.info("wrote %s, and beside it a page, %s, and a heat map, %s", out, page.name, heat.name)
+    for groups in ("by_sentence_length", "by_token"):
+        columns = {key: [row[key] for row in report[groups]] for key in report[groups][0]}
+        recorder.table(f"evaluate/{split}.{groups}.json", columns)
+    log.info("wrote %s, %s and %s", out, page.name, heat.name)
 
 
-def _draw_first_sentences(engine: Engine, config: Config, split: str, context: str, out: Path) -> None:
+def _write_heat_map(engine: Engine, config: Config, split: str, context: str, out: Path) -> None:
     sentences = Sentences.open(config.dataset.dir, dataset.read_manifest(config.dataset.dir), split)
-    texts = [engine.encoder.decode(sentences.targets(number)[:-1]) for number in range(min(HEAT_SENTENCES, len(sentences)))]
+    texts = [engine.encoder.decode(sentences.targets(number)[:-1]) for number in range(min(HEAT_MAP_SENTENCES, len(sentences)))]
     scores = engine.score(texts, document=context != "sentences")
     with files.atomic(out, "w") as stream:
         note = "Context: each sentence " + ("by itself." if context == "sentences" else "after all those before it here.")
-        heat_map.write(scores, stream, f"Surprisal of {split} under {engine.about.name}", note, len(sentences) - len(texts))
+        heat_map.write(scores, stream, f"Surprisal of {split} under {engine.info.name}", note, len(sentences) - len(texts))

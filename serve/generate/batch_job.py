@@ -1,19 +1,19 @@
-"""Many prompts to many continuations: a file of prompts in (`prompts`), JSONL or Parquet out, one record for every line, in order.
+"""Continues many prompts: a file of prompts in (`prompts`), JSONL or Parquet out, one record for every line, in order.
 
     {"line": 1, "id": ..., "prompt": ..., "generations": [{"text", "log_prob", "tokens", "finished"}, ...]}
-    {"line": 2, "error": ...}    a line that is no prompt does not stop the others
+    {"line": 2, "error": ...}    a line that is not a prompt does not stop the others
 
-`unknown` tokens of a prompt, where it has any, are counted beside it. Prompts that ask for the same are continued once. The others are
-sorted by length and cut into batches of about `generate.batch_tokens`; under torchrun the ranks share the batches. What a batch made is
-kept in a journal before the next begins, so that a job that was killed goes on where it was and ends with the same bytes, on any number
-of ranks: each computes with one thread, since the last bits of a matrix product may depend on their number.
+`unknown` counts the unknown tokens of a prompt that has any. Equal requests are generated once. The others are sorted by length and cut
+into batches of about `generate.batch_tokens`, which the ranks share under torchrun. The records of a batch are in a journal before the
+next one begins, so a killed job resumes after its last batch, and ends with the same bytes on any number of ranks: each rank computes
+with one thread, because the last bits of a matrix product may depend on the number of threads.
 """
 
 import heapq
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Generate
 from packlm.distributed import Ranks
 from packlm.engine import Engine
-from packlm.generation.prompt_batches import batches_of
+from packlm.generation.decoding import prompt_batches
 
 from . import journal
 from .journal import Journal
@@ -40,165 +40,170 @@ from .summary import Summary
 log = logging.getLogger("packlm")
 
 FORMAT = 1
-"""Of the journal's records: a job that an older version began is begun anew."""
+"""Format of the journal's records: a job that another version began starts over."""
+
+LineRecord = tuple[int, str]
+"""(line number, record as JSON)."""
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What some lines ask for alike."""
+class _Task:
+    """A prompt with its settings, for all requests that are equal."""
 
     prompt: tuple[np.ndarray, np.ndarray]
-    """As of `Engine.prompt`."""
+    """From `Engine.encode_prompt`."""
     settings: Generate
     seed: int
     indices: list[int]
-    """Of the requests."""
+    """The requests."""
 
 
 def run(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int, ranks: Ranks, out: Path) -> dict[str, Any] | None:
-    """All ranks: writes the record of every request to `out`, in order, whole or not at all; returns the job's summary, on rank 0.
+    """All ranks: writes the record of every request to `out`, in order and atomically; returns the summary on rank 0.
 
     Raises:
-        PacklmError: another job writes to `out`.
+        PacklmError: another job is writing `out`.
     """
-    kept = Journal(out)
+    job_journal = Journal(out)
     lock = out.with_name(f".{out.name}.lock")
     with files.lock(lock, out) if ranks.first else nullcontext():
         if ranks.first:
-            kept.begin(_key(engine, requests, settings, seed))
+            job_journal.begin(_inputs(engine, requests, settings, seed))
         ranks.barrier()
-        done = kept.done()
-        ranks.barrier()  # all have read before one writes
+        done = job_journal.done()
+        ranks.barrier()  # all ranks have read the journal before one appends to it
         if done and ranks.first:
-            log.info("%s: %d of %d prompts were done before; going on", out, len(done), len(requests))
+            log.info("%s: resuming, %d of %d prompts are done", out, len(done), len(requests))
         batches, errors = _plan(engine, requests, settings, seed)
-        left = [batch for batch in batches if any(requests[index].line not in done for asked in batch for index in asked.indices)]
-        began, made = time.monotonic(), 0
-        with kept.writer(ranks.rank) as stream:
-            for records, tokens in _made(engine, requests, left[ranks.rank :: ranks.world]):
+        remaining = [batch for batch in batches if any(requests[index].line not in done for task in batch for index in task.indices)]
+        start, tokens = time.monotonic(), 0
+        with job_journal.writer(ranks.rank) as stream:
+            for records, batch_tokens in _generate(engine, requests, remaining[ranks.rank :: ranks.world]):
                 journal.append(stream, records)
-                made += tokens
-        seconds = time.monotonic() - began
+                tokens += batch_tokens
+        seconds = time.monotonic() - start
         ranks.barrier()
-        made_by_all = int(ranks.sum(np.array([float(made)]))[0])
-        summary = None
+        total_tokens = int(ranks.sum(np.array([float(tokens)]))[0])
+        values = None
         if ranks.first:
-            _refusals(requests, errors)
-            counted = Summary()
-            write_records(out, _merged(kept.records(), errors), counted.add)
-            kept.remove()
+            _warn_of_errors(requests, errors)
+            summary = Summary()
+            write_records(out, _add_to(summary, heapq.merge(job_journal.records(), errors)))
+            job_journal.remove()
             lock.unlink()
-            summary = counted.values() | {"tokens_per_second": made_by_all / seconds if made_by_all else None}
+            values = summary.values() | {"tokens_per_second": total_tokens / seconds if total_tokens else None}
         ranks.barrier()
-    return summary
+    return values
 
 
 def write(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int, ranks: Ranks, stream: IO[str]) -> None:
-    """Writes the record of every request to a stream; for one process."""
+    """Writes the record of every request to a stream; for a single process."""
     if ranks.world > 1:
         raise RequestError("several processes cannot share standard output: give --out FILE")
     batches, errors = _plan(engine, requests, settings, seed)
-    _refusals(requests, errors)
-    made = [record for records, _ in _made(engine, requests, batches) for record in records]
-    stream.writelines(f"{record}\n" for _, record in sorted([*made, *errors]))
+    _warn_of_errors(requests, errors)
+    records = [record for batch, _ in _generate(engine, requests, batches) for record in batch]
+    stream.writelines(f"{record}\n" for _, record in sorted([*records, *errors]))
 
 
-def tell(summary: dict[str, Any]) -> None:
-    """Says in two lines what a job came to."""
-    lengths, perplexity = summary["tokens_per_generation"], summary["self_perplexity"]
+def log_summary(summary: dict[str, Any]) -> None:
+    """Logs the summary of a job in one line, and its speed in another."""
+    lengths, repetition, distinct = summary["tokens_per_generation"], summary["repetition"], summary["distinct_2"]
     if lengths:
-        repeated = "" if summary["repetition"] is None else f", {summary['repetition']:.1%} of 4-grams repeated"
-        distinct = "" if summary["distinct_2"] is None else f", {summary['distinct_2']:.1%} of bigrams different"
         log.info(
-            "%s generations of %s prompts, %.0f tokens in the middle (%.0f to %.0f), perplexity %.1f%s%s",
-            f"{summary['generations']:,}", f"{summary['prompts']:,}", lengths["p50"], lengths["p5"], lengths["p95"], perplexity, distinct,
-            repeated,
+            "%s generations of %s prompts: %.0f tokens in the median (5 %% to 95 %%: %.0f to %.0f), perplexity %.1f%s%s",
+            f"{summary['generations']:,}", f"{summary['prompts']:,}", lengths["p50"], lengths["p5"], lengths["p95"],
+            summary["self_perplexity"],
+            "" if repetition is None else f", {repetition:.1%} of 4-grams repeated",
+            "" if distinct is None else f", {distinct:.1%} of bigrams distinct",
         )  # fmt: skip
     if summary["tokens_per_second"]:
-        log.info("%s tokens a second", f"{summary['tokens_per_second']:,.0f}")
+        log.info("%s tokens/s", f"{summary['tokens_per_second']:,.0f}")
 
 
-def _refusals(requests: Sequence[Request], errors: list[tuple[int, str]]) -> None:
+def _add_to(summary: Summary, records: Iterable[LineRecord]) -> Iterator[str]:
+    for _, record in records:
+        summary.add(json.loads(record))
+        yield record
+
+
+def _warn_of_errors(requests: Sequence[Request], errors: list[LineRecord]) -> None:
     if errors:
-        total = len(requests)
-        log.warning("%d of %d lines are no prompts, line %d first; their records say why", len(errors), total, errors[0][0])
+        total, first = len(requests), errors[0][0]
+        log.warning("%d of %d lines are not prompts (the first is line %d); their records say why", len(errors), total, first)
 
 
-def _plan(
-    engine: Engine, requests: Sequence[Request], settings: Generate, seed: int
-) -> tuple[list[list[_Asked]], list[tuple[int, str]]]:  # fmt: skip
-    """The batches, a function of the requests alone, and the records of the requests that cannot be met."""
-    errors: list[tuple[int, str]] = []
-    asked: dict[tuple[str, bytes], _Asked] = {}
-    chosen: dict[str, tuple[Generate, int] | str] = {}
+def _plan(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int) -> tuple[list[list[_Task]], list[LineRecord]]:
+    """The batches, a function of the requests alone, and the records of the requests with errors."""
+    errors: list[LineRecord] = []
+    tasks: dict[tuple[str, bytes], _Task] = {}
+    resolved: dict[str, tuple[Generate, int] | str] = {}
     for index, request in enumerate(requests):
-        own = json.dumps(request.settings, sort_keys=True)
-        if own not in chosen:
-            chosen[own] = _settings(settings, seed, request.settings)
-        found, error = chosen[own], request.error
-        if isinstance(found, str):
-            error = error or found
+        overrides = json.dumps(request.settings, sort_keys=True)
+        if overrides not in resolved:
+            resolved[overrides] = _resolve(settings, seed, request.settings)
+        request_settings, error = resolved[overrides], request.error
+        if isinstance(request_settings, str):
+            error = error or request_settings
         elif not error:
             try:
-                prompt = engine.prompt(request.prompt)
-                asked.setdefault((own, prompt[0].tobytes()), _Asked(prompt, *found, [])).indices.append(index)
-            except PacklmError as refused:
-                error = str(refused)
+                prompt = engine.encode_prompt(request.prompt)
+                key = (overrides, prompt[0].tobytes())
+                tasks.setdefault(key, _Task(prompt, *request_settings, [])).indices.append(index)
+            except PacklmError as refusal:
+                error = str(refusal)
         if error:
-            errors.append((request.line, _json(request, {"error": error})))
-    alike: dict[tuple[str, int], list[_Asked]] = {}
-    for one in asked.values():
-        alike.setdefault((one.settings.model_dump_json(), one.seed), []).append(one)
+            errors.append((request.line, _record(request, {"error": error})))
+    groups: dict[tuple[str, int], list[_Task]] = {}
+    for task in tasks.values():
+        groups.setdefault((task.settings.model_dump_json(), task.seed), []).append(task)
     batches = [
         [group[number] for number in batch]
-        for group in alike.values()
-        for batch in batches_of([one.prompt[0] for one in group], group[0].settings)
+        for group in groups.values()
+        for batch in prompt_batches([task.prompt[0] for task in group], group[0].settings)
     ]
     return batches, errors
 
 
-def _settings(settings: Generate, seed: int, own: dict[str, Any]) -> tuple[Generate, int] | str:
-    """The settings of a request and its seed; or what is wrong with its own."""
-    changed = {name: value for name, value in own.items() if name != "seed"}
+def _resolve(settings: Generate, seed: int, overrides: dict[str, Any]) -> tuple[Generate, int] | str:
+    """The settings and seed of a request; or what is wrong with its overrides."""
+    changed = {name: value for name, value in overrides.items() if name != "seed"}
     try:
-        resolved = configuration.resolve({"generate": settings.model_dump() | changed, "run": {"seed": own.get("seed", seed)}})
+        config = configuration.resolve({"generate": settings.model_dump() | changed, "run": {"seed": overrides.get("seed", seed)}})
     except RequestError as error:
         return " ".join(str(error).split())
-    return resolved.generate, resolved.run.seed
+    return config.generate, config.run.seed
 
 
-def _made(engine: Engine, requests: Sequence[Request], batches: list[list[_Asked]]) -> Iterator[tuple[list[tuple[int, str]], int]]:
-    """For each batch ((line, JSON) of its requests, tokens generated)."""
-    total = sum(len(asked.indices) for batch in batches for asked in batch)
+def _generate(engine: Engine, requests: Sequence[Request], batches: list[list[_Task]]) -> Iterator[tuple[list[LineRecord], int]]:
+    """(the records of its requests, number of generated tokens) of each batch."""
+    total = sum(len(task.indices) for batch in batches for task in batch)
     with _one_thread(), logs.progress(total=total, unit="prompt") as bar:
         for batch in batches:
             records, tokens = [], 0
-            continued = engine.continue_([asked.prompt for asked in batch], batch[0].settings, batch[0].seed)
-            for asked, continuations in zip(batch, continued, strict=True):
+            batch_continuations = engine.continue_batch([task.prompt for task in batch], batch[0].settings, batch[0].seed)
+            for task, continuations in zip(batch, batch_continuations, strict=True):
                 generations = [asdict(item) | {"log_prob": round(item.log_prob, 6)} for item in continuations]
                 tokens += sum(item.tokens for item in continuations)
-                unknown = int((asked.prompt[0] == engine.encoder.unk).sum()) if engine.encoder.unk is not None else 0
-                for index in asked.indices:
+                unknown = int((task.prompt[0] == engine.encoder.unk).sum()) if engine.encoder.unk is not None else 0
+                for index in task.indices:
                     values = {"prompt": requests[index].prompt} | ({"unknown": unknown} if unknown else {}) | {"generations": generations}
-                    records.append((requests[index].line, _json(requests[index], values)))
+                    records.append((requests[index].line, _record(requests[index], values)))
             bar.update(len(records))
             yield records, tokens
 
 
-def _merged(made: Iterator[tuple[int, str]], errors: list[tuple[int, str]]) -> Iterator[str]:
-    """All records in the order of their lines."""
-    yield from (record for _, record in heapq.merge(made, errors))
+def _inputs(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int) -> dict[str, Any]:
+    """What the records of a job depend on."""
+    return {
+        "format": FORMAT, "weights": engine.info.weights, "tokenizer": engine.info.tokenizer,
+        "requests": files.digest([vars(request) for request in requests]), "generate": settings.model_dump(mode="json"), "seed": seed,
+    }  # fmt: skip
 
 
-def _key(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int) -> str:
-    asked = files.digest([vars(request) for request in requests])
-    about = [FORMAT, engine.about.weights, engine.about.tokenizer, asked, settings.model_dump(mode="json"), seed]
-    return files.digest(about)
-
-
-def _json(request: Request, values: dict[str, Any]) -> str:
-    named = {"line": request.line} | ({} if request.id is None else {"id": request.id})
-    return json.dumps(named | values, ensure_ascii=False)
+def _record(request: Request, values: dict[str, Any]) -> str:
+    head = {"line": request.line} | ({} if request.id is None else {"id": request.id})
+    return json.dumps(head | values, ensure_ascii=False)
 
 
 @contextmanager

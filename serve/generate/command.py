@@ -1,4 +1,4 @@
-"""The command `generate`: which prompts, which settings; where the generations go."""
+"""The command `generate`: continues prompts of a file or of the command line with any model."""
 
 import json
 import logging
@@ -18,42 +18,41 @@ from .prompts import Request, open_requests, read_requests
 log = logging.getLogger("packlm")
 
 
-def run(model: str | Path, asked: Namespace, config: Config, given: list[str] | None, ranks: Ranks) -> None:
-    """All ranks: continues the prompts that the options `asked` name; see `serve.__main__`.
+def run(model: str | Path, options: Namespace, config: Config, arguments: list[str] | None, ranks: Ranks) -> None:
+    """All ranks: continues the prompts of `--prompt` or `--prompts`.
 
     Args:
-        given: the settings of the command line, where they are to amend what the model's folder recommends; else `config` has them all.
+        arguments: the settings of the command line, if they override what the model folder recommends; None if `config` is complete.
 
     Raises:
-        RequestError: no such model or file, a setting that cannot be, or several processes with one standard output.
+        RequestError: there is no such model or file, a setting is invalid, or several processes share standard output.
     """
-    requests = _requests(asked, config)
-    engine = Engine.load(model, ranks.device, config.tracking, asked.precision)
-    if given is not None:
-        recommended = [word for key, value in engine.generation.items() for word in (f"--generate.{key}", _spelled(value))]
-        config = configuration.load(None, recommended + given)
-    settings = config.generate
-    for key, why in settings.ignored.items():
-        if given is None or f"--generate.{key}" in given:  # what the model's folder recommends for another strategy is no mistake
+    requests = _requests(options, config)
+    engine = Engine.load(model, ranks.device, config.tracking, options.precision)
+    if arguments is not None:
+        recommended = [word for key, value in engine.generation_config.items() for word in (f"--generate.{key}", _as_argument(value))]
+        config = configuration.load(None, recommended + arguments)
+    for key, why in config.generate.ignored.items():
+        if arguments is None or f"--generate.{key}" in arguments:  # not what the model folder recommends for another strategy
             log.warning("%s", why)
-    if asked.out in (None, "-"):
-        batch_job.write(engine, requests, settings, config.run.seed, ranks, sys.stdout)
+    if options.out in (None, "-"):
+        batch_job.write(engine, requests, config.generate, config.run.seed, ranks, sys.stdout)
     else:
-        summary = batch_job.run(engine, requests, settings, config.run.seed, ranks, Path(asked.out))
+        summary = batch_job.run(engine, requests, config.generate, config.run.seed, ranks, Path(options.out))
         if summary:
-            batch_job.tell(summary)
+            batch_job.log_summary(summary)
 
 
-def _requests(asked: Namespace, config: Config) -> list[Request]:
-    if asked.prompt is not None:
-        return [Request(1, asked.prompt)]
-    if asked.prompts == "-":
+def _requests(options: Namespace, config: Config) -> list[Request]:
+    if options.prompt is not None:
+        return [Request(1, options.prompt)]
+    if options.prompts == "-":
         return read_requests(sys.stdin.buffer, "-")
-    if asked.prompts:
-        return open_requests(Path(asked.prompts))
-    return [Request(1)] if asked.model else stage.configured_requests(config)
+    if options.prompts:
+        return open_requests(Path(options.prompts))
+    return [Request(1)] if options.model else stage.configured_requests(config)
 
 
-def _spelled(value: Any) -> str:
-    """A setting as it is given on the command line."""
+def _as_argument(value: Any) -> str:
+    """A setting's value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""Prompts of a batch job, from a file of text or JSONL: what each line asks for, or why it is no prompt.
+"""Reads the prompts of a batch job from text or JSONL; a line that is not a prompt becomes a request with an error.
 
-text     a prompt a line
-jsonl    {"prompt": ..., "id": ..., "seed": ..., SETTING: ...}, all but the prompt optional; SETTING is one of `generate.*`, for
-         this prompt alone
+text     one prompt a line
+jsonl    {"prompt": ..., "id": ..., "seed": ..., SETTING: ...}, all but the prompt optional; SETTING is one of `generate.*`, for this
+         prompt alone
 """
 
 from dataclasses import dataclass, field
@@ -10,35 +10,36 @@ from pathlib import Path
 from typing import IO, Any
 
 from packlm.base.errors import RequestError, did_you_mean
-from packlm.config.generate import DRAWING
+from packlm.config.generate import DECODING_SETTINGS
 
-from ..lines import decoded, json_value
+from ..lines import decode, json_value
 
 
 @dataclass(frozen=True)
 class Request:
-    """A line of the file of prompts: a prompt, or why it is none."""
+    """A line of a file of prompts."""
 
     line: int
-    """Counts from 1."""
+    """Line number, from 1."""
     prompt: str = ""
     id: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
-    """Those of `generate.*` that it has for itself, and `seed`."""
+    """The settings of `generate` that this prompt overrides, and its `seed`."""
     error: str = ""
+    """Why the line is not a prompt."""
 
 
 def read_requests(stream: IO[bytes], name: str) -> list[Request]:
-    """Reads a file of prompts: JSONL where its name ends in `.jsonl` or the first line begins with a brace, else a prompt a line."""
+    """Reads a file of prompts: JSONL if its name ends in `.jsonl` or its first line begins with a brace, else text."""
     lines = stream.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if lines[-1] == b"":  # what follows the last line feed is no line
+    if lines[-1] == b"":  # the file ends with a line feed
         lines.pop()
-    structured = name.endswith(".jsonl") or (not name.endswith(".txt") and bool(lines) and lines[0].lstrip().startswith(b"{"))
-    return [_request(number, line, structured) for number, line in enumerate(lines, 1)]
+    is_jsonl = name.endswith(".jsonl") or (not name.endswith(".txt") and bool(lines) and lines[0].lstrip().startswith(b"{"))
+    return [_request(number, line, is_jsonl) for number, line in enumerate(lines, 1)]
 
 
 def open_requests(path: Path) -> list[Request]:
-    """`read_requests` of a file; `RequestError` where it cannot be read."""
+    """`read_requests` of a file; `RequestError` if it cannot be read."""
     try:
         with open(path, "rb") as stream:
             return read_requests(stream, str(path))
@@ -46,19 +47,19 @@ def open_requests(path: Path) -> list[Request]:
         raise RequestError(f"{path}: the prompts cannot be read: {error.strerror}") from None
 
 
-def _request(number: int, line: bytes, structured: bool) -> Request:
-    if (place := line.find(b"\0")) >= 0:
-        return Request(number, error=f"not text: byte {place + 1} is NUL")
-    text, wrong = decoded(line)
-    if wrong or not structured:
-        return Request(number, text.strip(), error=wrong)
-    value, wrong = json_value(text)
-    if wrong:
-        return Request(number, error=wrong)
+def _request(number: int, line: bytes, is_jsonl: bool) -> Request:
+    if (offset := line.find(b"\0")) >= 0:
+        return Request(number, error=f"not text: byte {offset + 1} is NUL")
+    text, error = decode(line)
+    if error or not is_jsonl:
+        return Request(number, text.strip(), error=error)
+    value, error = json_value(text)
+    if error:
+        return Request(number, error=error)
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
-        return Request(number, error='not an object with a "prompt" that is a string')
-    settings = {name: given for name, given in value.items() if name not in ("prompt", "id")}
-    if unknown := sorted(set(settings) - {"seed", *DRAWING}):
-        hint = did_you_mean(unknown[0], DRAWING, "there are prompt, id, seed and the settings of generate")
+        return Request(number, error='not an object with a string "prompt"')
+    settings = {key: setting for key, setting in value.items() if key not in ("prompt", "id")}
+    if unknown := sorted(set(settings) - {"seed", *DECODING_SETTINGS}):
+        hint = did_you_mean(unknown[0], DECODING_SETTINGS, "known are prompt, id, seed and the settings of generate")
         return Request(number, id=value.get("id"), error=f"unknown field {unknown[0]}; {hint}")
     return Request(number, value["prompt"], value.get("id"), settings)

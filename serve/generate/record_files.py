@@ -1,7 +1,7 @@
-"""Records of generations as a file: JSON lines, or Parquet where the name ends in `.parquet`."""
+"""Writes the records of a batch job: JSON lines, or Parquet if the file's name ends in `.parquet`."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from packlm.base import files
 
 ROWS = 10_000
-"""Records of a row group."""
+"""Records in a row group."""
 
 SCHEMA = pa.schema(
     [
         ("line", pa.int64()),
-        ("id", pa.string()),  # as JSON where it is no string: the ids of one file may be of any kinds
+        ("id", pa.string()),  # as JSON if it is not a string: the ids of one file may have any types
         ("prompt", pa.string()),
         ("unknown", pa.int64()),
         ("error", pa.string()),
@@ -31,27 +31,19 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def write_records(path: Path, records: Iterable[str], seen: Callable[[dict[str, Any]], None]) -> None:
-    """Writes records, each a JSON object in a line, atomically; shows each to `seen`."""
+def write_records(path: Path, records: Iterable[str]) -> None:
+    """Writes records, each a JSON object on one line, atomically."""
     if path.suffix == ".parquet":
         with files.atomic(path) as stream, pq.ParquetWriter(stream, SCHEMA, compression="zstd") as writer:
-            rows = map(_row, _shown(records, seen))
-            while some := list(islice(rows, ROWS)):
-                writer.write_table(pa.Table.from_pylist(some, SCHEMA))
+            rows = map(_row, records)
+            while group := list(islice(rows, ROWS)):
+                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
         return
     with files.atomic(path, "w") as stream:
-        for record in records:
-            seen(json.loads(record))
-            stream.write(record + "\n")
+        stream.writelines(f"{record}\n" for record in records)
 
 
-def _shown(records: Iterable[str], seen: Callable[[dict[str, Any]], None]) -> Iterator[dict[str, Any]]:
-    for record in records:
-        value = json.loads(record)
-        seen(value)
-        yield value
-
-
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    id = record.get("id")
-    return record | {"id": id if id is None or isinstance(id, str) else json.dumps(id, ensure_ascii=False)}
+def _row(record: str) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(record)
+    id = row.get("id")
+    return row | {"id": id if id is None or isinstance(id, str) else json.dumps(id, ensure_ascii=False)}

@@ -1,7 +1,8 @@
-"""The stage `generate` of a pipeline: what it reads, where its results go, what MLflow keeps of them.
+"""The stage `generate` of a pipeline: continues the configured prompts and records the result.
 
-run.dir/generate/samples.jsonl      the generations           run.dir/generate/samples.inputs.json    what they were made from
-                 summary.json       how many, how long, how varied
+run.dir/generate/samples.jsonl          the generations
+                 summary.json           their statistics
+                 samples.inputs.json    written last: the record that the stage is complete
 """
 
 import json
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from packlm import tracking
-from packlm.base import files
+from packlm.base import completion, files
 from packlm.config import Config
-from packlm.config.generate import DRAWING
+from packlm.config.generate import DECODING_SETTINGS
 from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.model import folder as model_folder
 
-from ..completion import note_inputs, up_to_date
 from . import batch_job
 from .prompts import Request, open_requests
 
@@ -28,37 +28,41 @@ TABLE_ROWS = 1000
 
 
 def generate(config: Config, ranks: Ranks) -> None:
-    """All ranks: continues the prompts of `generate.prompts`, or writes text from nothing where there are none."""
+    """All ranks: continues the prompts of `generate.prompts`; without any, generates from the empty prompt."""
     folder = config.run.dir / "model"
-    about = model_folder.read(folder)
+    info = model_folder.read(folder)
     requests = configured_requests(config)
-    settings = config.generate.model_dump(mode="json", include=set(DRAWING))
+    settings = config.generate.model_dump(mode="json", include=set(DECODING_SETTINGS))
     prompts = files.digest([vars(request) for request in requests])
-    inputs = {"weights": about.weights, "tokenizer": about.tokenizer, "prompts": prompts, "generate": settings, "seed": config.run.seed}
+    inputs = {"weights": info.weights, "tokenizer": info.tokenizer, "prompts": prompts, "generate": settings, "seed": config.run.seed}
     out = config.run.dir / "generate" / "samples.jsonl"
+    record, summary_path = out.with_suffix(".inputs.json"), out.with_name("summary.json")
     for line in config.generate.ignored.values():
         log.warning("%s", line)
-    if up_to_date(out, inputs, ranks):
+    complete = completion.is_complete(record, inputs)
+    ranks.barrier()  # all ranks have read the record before rank 0 writes
+    if complete:
+        log.info("%s: up to date, from this model, prompts and settings", out)
         return
     with tracking.stage(config, "generate") as recorder:
-        recorder.params(settings | {"seed": config.run.seed, "prompts": str(config.generate.prompts), "weights": about.weights})
+        recorder.params(settings | {"seed": config.run.seed, "prompts": str(config.generate.prompts), "weights": info.weights})
         summary = batch_job.run(Engine.load(folder, ranks.device), requests, config.generate, config.run.seed, ranks, out)
         if summary is None:
             return
-        files.write_json(out.with_name("summary.json"), summary)
-        lengths = {f"tokens_{share}": value for share, value in summary["tokens_per_generation"].items()}
+        files.write_json(summary_path, summary)
+        lengths = {f"tokens_{quantile}": value for quantile, value in summary["tokens_per_generation"].items()}
         numbers = {name: value for name, value in (summary | lengths).items() if isinstance(value, int | float)}
         recorder.metrics({f"generate/{name}": value for name, value in numbers.items()})
         recorder.table("samples.json", table(out))
-        for path in (out, out.with_name("summary.json")):
+        for path in (out, summary_path):
             recorder.artifact(path, "generate")
-        note_inputs(out, inputs)
+        completion.write(record, inputs, [out])
     log.info("wrote %s", out)
-    batch_job.tell(summary)
+    batch_job.log_summary(summary)
 
 
 def configured_requests(config: Config) -> list[Request]:
-    """The prompts of `generate.prompts`; the empty prompt where there are none."""
+    """The prompts of `generate.prompts`, or the empty prompt without any."""
     prompts = config.generate.prompts
     if isinstance(prompts, Path):
         return open_requests(prompts)
@@ -66,7 +70,7 @@ def configured_requests(config: Config) -> list[Request]:
 
 
 def table(path: Path) -> dict[str, list[Any]]:
-    """The first generations of a file of them, as columns, for MLflow's table view."""
+    """The first generations of a file as columns, for MLflow's table view."""
     columns: dict[str, list[Any]] = {name: [] for name in ("line", "prompt", "text", "log_prob", "tokens", "finished")}
     with open(path, encoding="utf-8") as lines:
         for line in lines:

@@ -1,4 +1,4 @@
-"""The command `pairs`: which ranks, which files, where the summary goes."""
+"""The command `pairs`: scores minimal pairs and prints accuracies."""
 
 import logging
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from packlm.engine import Engine
 from packlm.scoring import sentences as scoring
 
 from ..score import files as score_files
-from ..score.command import check_streams, counting, deliver
+from ..score.command import check_streams, log_errors, write
 from . import pairs
 from . import summary as pairs_summary
-from .pairs import Pairs, PairWriter
+from .pairs import PairReader, PairWriter
 from .summary import PairCounts
 
 log = logging.getLogger("packlm")
@@ -25,33 +25,33 @@ def run(
     model: str | Path, source: Iterable[bytes], name: str, out: str | None, summary: Path | None, config: Config, ranks: Ranks,
     precision: str = "full",
 ) -> None:  # fmt: skip
-    """All ranks: scores the pairs of `source`, writes them to `out` (`-`: standard output) and what they come to to `summary`, as JSON.
+    """All ranks: scores the pairs of `source`, called `name`; writes them to `out` (`-`: standard output) and the accuracies to `summary`.
 
-    The summary goes to standard output for people to read, or to standard error where the pairs go there.
+    The accuracies are printed to standard output, or to standard error if the pairs go to standard output.
 
     Raises:
-        RequestError: no such model, no pair in the input, or several processes with one standard input or output.
+        RequestError: there is no such model, no pair in the input, or several processes share standard input or output.
     """
     check_streams(ranks, name, out)
     engine = Engine.load(model, ranks.device, config.tracking, precision)
-    settings, tally = config.pairs, PairCounts()
-    given = Pairs(source, name, settings.format, settings.good, settings.bad, settings.group)
-    rows = counting(score_files.share(given, ranks), "pairs")
-    found = pairs.scored(
-        rows, given.bad, lambda sentences: scoring.score(engine.model, engine.encoder, sentences, config.evaluate.batch_tokens)
+    settings, counts = config.pairs, PairCounts()
+    reader = PairReader(source, name, settings.format, settings.good, settings.bad, settings.group)
+    rows = log_errors(score_files.rank_share(reader, ranks), "pairs")
+    results = pairs.score_pairs(
+        rows, reader.bad, lambda sentences: scoring.score(engine.model, engine.encoder, sentences, config.evaluate.batch_tokens)
     )
-    found = tally.keep(found, given.group_of if settings.group else lambda row: "")
-    writer = PairWriter("jsonl" if (out or "").endswith(".jsonl") else "tsv", given)
-    deliver(found, writer.lines, writer.header, ranks, out, "pairs")
-    tally.join(ranks)
+    results = counts.count(results, reader.group_of if settings.group else lambda row: "")
+    writer = PairWriter("jsonl" if (out or "").endswith(".jsonl") else "tsv", reader)
+    write(results, writer.lines, writer.header, ranks, out, "pairs")
+    counts.reduce(ranks)
     if not ranks.first:
         return
-    made = {"model": engine.about.name, "weights_digest": engine.about.weights, "data": name} | tally.summary()
-    if not made["pairs"]:
-        raise RequestError(f"{name}: there is no pair in it")
+    values = {"model": engine.info.name, "weights_digest": engine.info.weights, "data": name} | counts.summary()
+    if not values["pairs"]:
+        raise RequestError(f"{name}: no pairs found")
     if summary:
-        files.write_json(summary, made)
+        files.write_json(summary, values)
     if out == "-":
-        log.info("%s", pairs_summary.table(made))
+        log.info("%s", pairs_summary.table(values))
     else:
-        print(pairs_summary.table(made))
+        print(pairs_summary.table(values))

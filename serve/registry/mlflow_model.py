@@ -1,7 +1,7 @@
 """The code of a model in MLflow's registry: `load_model("models:/NAME@champion").predict(rows, params)`, or the same from a server.
 
-A row has a text in the column `prompt`. `params`: `task` is "generate" (continuations, the likeliest first) or "score" (the text taken as
-one sentence: its log P(E), tokens and their log P, in nats), `seed`, and the settings of `generate`. Answers one record a row.
+A row has a text in the column `prompt`. `params`: `task` is "generate" (continuations, the most likely first) or "score" (the text taken
+as one sentence: log P(E), its tokens and their log P, in nats), `seed`, and the settings of `generate`. Answers one record per row.
 `model_config`: `precision`, as of `packlm.load`.
 """
 
@@ -15,8 +15,8 @@ TASKS = ("generate", "score")
 
 
 def load(folder: Path, options: dict[str, Any]) -> Any:
-    """Opens the model folder that was recorded."""
-    from packlm.engine import Engine  # torch takes seconds to import, and whoever only records this file needs none of it
+    """Loads the model folder that was logged."""
+    from packlm.engine import Engine  # imports torch, which takes seconds, and logging this file does not need it
 
     return Engine.load(folder, **options)
 
@@ -25,7 +25,7 @@ def predict(engine: Any, rows: Any, params: dict[str, Any]) -> list[dict[str, An
     """Answers the rows of a DataFrame with a column `prompt`.
 
     Raises:
-        RequestError: a prompt is no text, or there is no such task or setting.
+        RequestError: a prompt is not a string, or there is no such task or setting.
     """
     prompts = list(rows["prompt"])
     for number, prompt in enumerate(prompts, 1):

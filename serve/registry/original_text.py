@@ -1,4 +1,4 @@
-"""The documents of a split as they were, from the ids and the white space that a dataset holds: to the letter, if it is lossless."""
+"""The original documents of a split, from the ids and the whitespace that a dataset holds: exact if its tokenizer is lossless."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,16 +1,15 @@
-"""Recording an evaluated model in MLflow's registry, and settling which version is its champion."""
+"""Registers an evaluated model in MLflow, and decides whether it becomes the champion."""
 
 import logging
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import packlm
 from packlm.config import Config
 from packlm.engine import Engine
-from packlm.evaluation import reports
-from packlm.tracking import Recorder
+from packlm.tracking import LoggedModel, Recorder
+from packlm.tracking.run_files import EvaluationReport
 
 from . import champion
 
@@ -19,28 +18,43 @@ log = logging.getLogger("packlm")
 REQUIREMENTS = ("torch", "numpy", "safetensors", "tokenizers", "sentencex", "pydantic", "pyarrow", "datasets", "tqdm", "mlflow")
 
 
-def registered(folder: Path, engine: Engine, config: Config, made: dict[str, Any], recorder: Recorder) -> bool:
-    """Registers the model and settles who is champion; false if the registry did not answer: run again, the stage does the rest."""
+def register(folder: Path, engine: Engine, config: Config, reports: dict[str, EvaluationReport], recorder: Recorder) -> bool:
+    """Rank 0: registers the model and decides on the champion.
+
+    Args:
+        reports: the model's evaluation reports by split.
+
+    Returns False if the registry did not answer: run again, the stage does the rest.
+    """
     if not config.tracking.uri:
         return True
-    code = Path(__file__).with_name("mlflow_model.py")
-    packages = [Path(packlm.__file__).parent]
-    parameters = {"task": "generate", "seed": config.run.seed, **engine.generation}
-    name, about = config.tracking.model_name, engine.about
-    tags = {split: f"{report['perplexity']:.2f}" for split, report in made.items()}
-    tags |= {"run": config.run.name, "weights": about.weights[:16], "tokenizer": about.tokenizer[:16]}
-    version = recorder.log_model(folder.resolve(), code, requirements(), packages, name, "prompt", parameters, {"precision": "full"}, tags)
+    name, info = config.tracking.model_name, engine.info
+    perplexities = {split: f"{report.perplexity:.2f}" for split, report in reports.items()}
+    model = LoggedModel(
+        folder=folder.resolve(),
+        code=Path(__file__).with_name("mlflow_model.py"),
+        requirements=requirements(),
+        code_paths=[Path(packlm.__file__).parent],
+        name=name,
+        column="prompt",
+        parameters={"task": "generate", "seed": config.run.seed, **engine.generation_config},
+        options={"precision": "full"},
+        tags=perplexities | {"run": config.run.name, "weights": info.weights[:16], "tokenizer": info.tokenizer[:16]},
+    )
+    version = recorder.log_model(model)
     if version is None:
         return False
     log.info("version %s of models:/%s", version, name)
-    found = champion.contest(config, engine, version, made, recorder)
-    if found:
-        champion.keep(found, config, recorder)
-        if found.champion != version:
-            recorder.describe(name, version, "\n\n".join([*map(reports.in_a_line, made.values()), f"As champion: {found.reason}."]))
-    return found is not None
+    comparison = champion.contest(config, engine, version, reports, recorder)
+    if comparison is None:
+        return False
+    champion.write(comparison, config, recorder)
+    if comparison.champion != version:
+        lines = [f"{report.line}; {report.tokens:,} tokens, context {report.context}" for report in reports.values()]
+        recorder.describe_version(name, version, "\n\n".join([*lines, f"As champion: {comparison.reason}."]))
+    return True
 
 
 def requirements() -> list[str]:
-    """What a recorded model needs installed: the versions at hand, without local parts such as `+cpu`, which no index has."""
+    """The installed versions of what a logged model needs, without local parts such as `+cpu`, which no package index has."""
     return [f"{name}=={re.sub(r'[+].*', '', metadata.version(name))}" for name in REQUIREMENTS]

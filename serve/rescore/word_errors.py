@@ -1,6 +1,6 @@
-"""Word errors: the fewest insertions, deletions and substitutions of words that turn what was recognised into what was said.
+"""Word errors: the fewest insertions, deletions and substitutions of words that turn a hypothesis into its reference (Levenshtein 1966).
 
-Words are what stands between white space, compared letter by letter (Levenshtein 1966): the texts must agree in case and spelling.
+Words are separated by whitespace and compared exactly: the texts must agree in case and spelling.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ def errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
         ends = ends[0] - 1, ends[1] - 1
     reference, hypothesis = reference[start : ends[0]], hypothesis[start : ends[1]]
     row = list(range(len(hypothesis) + 1))
-    for number, word in enumerate(reference, 1):
-        corner, row[0] = row[0], number
-        for place, other in enumerate(hypothesis, 1):
-            corner, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, corner + (word != other))
+    for i, word in enumerate(reference, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(hypothesis, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
     return row[-1]
 
 
 @dataclass(frozen=True)
 class WordErrorRate:
-    """A word error rate."""
+    """Word errors of hypotheses against their references."""
 
     errors: int
     words: int
-    """Of the references."""
+    """Words of the references."""
 
     @property
     def rate(self) -> float:
-        """Errors a word; more than 1 where more was inserted than said."""
+        """Errors per word of the references; above 1 if there are many insertions."""
         return self.errors / self.words

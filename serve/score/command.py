@@ -1,4 +1,4 @@
-"""The command `score`: which context, which ranks, which files."""
+"""The command `score`, and what it shares with `pairs`: warnings about lines, and output to a file or standard output."""
 
 import logging
 import sys
@@ -23,96 +23,96 @@ from .sentence_files import Reader, Row
 log = logging.getLogger("packlm")
 
 T = TypeVar("T")
-NAMED = 10
-"""Lines that could not be read and are named one by one; the rest is counted."""
+MAX_WARNINGS = 10
+"""Most lines with errors that are logged one by one; the others are counted."""
 
 
 def run(
     model: str | Path, source: IO[bytes], name: str, out: str, html: Path | None, config: Config, ranks: Ranks, precision: str
 ) -> None:  # fmt: skip
-    """All ranks: scores the sentences of `source` to the file `out` (`-`: standard output), and draws them to `html`.
+    """All ranks: scores the sentences of `source`, called `name`, to the file `out` (`-`: standard output), and as a heat map to `html`.
 
     Raises:
-        RequestError: no such model, an input that is no text, or several processes with one standard input or output.
+        RequestError: there is no such model, the input is not text, or several processes share standard input or output.
     """
     check_streams(ranks, name, out)
     if ranks.world > 1 and html:
-        raise RequestError("--html draws what one process scores: run it without torchrun")
+        raise RequestError("--html needs all scores in one process: run it without torchrun")
     engine = Engine.load(model, ranks.device, config.tracking, precision)
-    documents, why = context(engine, config.score.context)
-    log.info("context: %s", why)
+    documents, description = context(engine, config.score.context)
+    log.info("context: %s", description)
     reader = Reader(source, name, config.score.format, config.score.text_field, documents)
-    rows = counting(score_files.share(reader, ranks), "sentences")
-    writer = ScoreWriter("jsonl" if out.endswith(".jsonl") else "tsv", config.score.rows, reader.others)
-    found = score_files.scored(
+    rows = log_errors(score_files.rank_share(reader, ranks), "sentences")
+    writer = ScoreWriter("jsonl" if out.endswith(".jsonl") else "tsv", config.score.rows, reader.extra_columns)
+    scores = score_files.score_rows(
         rows, lambda sentences: scoring.score(engine.model, engine.encoder, sentences, config.evaluate.batch_tokens, documents)
     )
-    drawn = _Drawn()
+    head = _Head()
     if html:
-        found = drawn.keep(found)
-    deliver(found, writer.lines, writer.header, ranks, out, "sentences")
+        scores = head.keep(scores)
+    write(scores, writer.lines, writer.header, ranks, out, "sentences")
     if html:
         with files.atomic(html, "w") as stream:
-            title = f"Surprisal of {Path(name).name} under {engine.about.name}"
-            heat_map.write(drawn.scores, stream, title, f"Context: {why}.", drawn.left_out)
+            title = f"Surprisal of {Path(name).name} under {engine.info.name}"
+            heat_map.write(head.scores, stream, title, f"Context: {description}.", head.omitted)
 
 
-def context(engine: Engine, asked: str) -> tuple[bool, str]:
-    """(Whether sentences are read after those before them in their document, that in words)."""
-    documents = not engine.sentences_alone if asked == "auto" else asked == "document"
-    said = "each sentence after those before it in its document" if documents else "each sentence by itself"
-    return documents, said + (", as the model was trained" if asked == "auto" else "")
+def context(engine: Engine, setting: str) -> tuple[bool, str]:
+    """(whether a sentence follows those before it in its document, a description of that) for a value of `score.context`."""
+    documents = not engine.isolated_sentences if setting == "auto" else setting == "document"
+    description = "each sentence after those before it in its document" if documents else "each sentence by itself"
+    return documents, description + (", as the model was trained" if setting == "auto" else "")
 
 
-def counting(rows: Iterable[Row], what: str) -> Iterator[Row]:
-    """The rows; the first that are none of what they should be are named, and all of them counted."""
-    count = wrong = 0
+def log_errors(rows: Iterable[Row], unit: str) -> Iterator[Row]:
+    """The rows; logs the first ones with errors and the number of all of them. `unit`: what rows should be."""
+    count = errors = 0
     for row in rows:
         count += 1
         if row.error:
-            wrong += 1
-            if wrong <= NAMED:
+            errors += 1
+            if errors <= MAX_WARNINGS:
                 log.warning("line %d: %s", row.number, row.error)
         yield row
-    if wrong:
-        log.warning("%d of %d lines are no %s", wrong, count, what)
+    if errors:
+        log.warning("%d of %d lines are not %s", errors, count, unit)
     elif not count:
         log.warning("the input is empty: nothing was scored")
 
 
-class _Drawn:
-    """The first scores, for a page."""
+class _Head:
+    """The first scores, for a heat map."""
 
     def __init__(self) -> None:
         self.scores: list[SentenceScore] = []
-        self.left_out = 0
+        self.omitted = 0
 
-    def keep(self, found: Iterable[tuple[Row, SentenceScore | None]]) -> Iterator[tuple[Row, SentenceScore | None]]:
-        for row, score in found:
-            if score is not None and len(self.scores) < heat_map.SENTENCES:
+    def keep(self, results: Iterable[tuple[Row, SentenceScore | None]]) -> Iterator[tuple[Row, SentenceScore | None]]:
+        for row, score in results:
+            if score is not None and len(self.scores) < heat_map.MAX_SENTENCES:
                 self.scores.append(score)
             else:
-                self.left_out += score is not None
+                self.omitted += score is not None
             yield row, score
 
 
 def check_streams(ranks: Ranks, name: str, out: str | None) -> None:
-    """`RequestError` where several processes would read standard input or write standard output."""
+    """Raises `RequestError` if several processes would share standard input or output."""
     if ranks.world > 1 and "-" in (name, out):
         raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
 
 
-def deliver(
-    found: Iterable[tuple[Row, T]], lines: Callable[[Row, T], Iterator[str]], header: str, ranks: Ranks, out: str | None, unit: str
+def write(
+    results: Iterable[tuple[Row, T]], lines: Callable[[Row, T], Iterator[str]], header: str, ranks: Ranks, out: str | None, unit: str
 ) -> None:  # fmt: skip
-    """All ranks: writes what was found to the file `out`, or to standard output (`-`), or nowhere (None), with a progress bar."""
-    with logs.progress(found, unit=f" {unit}") as ticking:
+    """All ranks: writes results to the file `out`, to standard output (`-`) or nowhere (None), with a progress bar."""
+    with logs.progress(results, unit=f" {unit}") as bar:
         if out == "-":
             sys.stdout.write(header)
-            for row, value in ticking:
-                sys.stdout.writelines(lines(row, value))
+            for row, result in bar:
+                sys.stdout.writelines(lines(row, result))
         elif out:
-            score_files.write(ticking, lines, header, ranks, Path(out))
+            score_files.write(bar, lines, header, ranks, Path(out))
         else:
-            for _ in ticking:
+            for _ in bar:
                 pass

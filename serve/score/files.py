@@ -1,10 +1,10 @@
-"""Files of scores, of any size, whatever the number of ranks.
+"""Writes files of scores, of any size, with any number of ranks.
 
-    tsv      a row a word, a token or a sentence (`COLUMNS`), then the other columns of the input
-    jsonl    an object a sentence, with its words and tokens as lists; or, for a line that cannot be read, why
+    tsv      a row for each word, token or sentence (`COLUMNS`), then the other columns of the input
+    jsonl    an object for each sentence, with its words and tokens as lists; for a line with an error, the error
 
-`sentence` numbers the sentences as the input's lines (a TSV's header aside). `item` is the input's; without one, the number of the
-document, or of the sentence where each is read by itself. Surprisals and entropies are in bits, log P in nats.
+`sentence` is the number of the input's line (a TSV's header aside). `item` is that of the input; without one, the number of the document,
+or of the sentence if each is scored by itself. Surprisals and entropies are in bits, log P in nats.
 """
 
 import heapq
@@ -26,36 +26,36 @@ COLUMNS = {
     "token": ("position", "token", "log_prob", "surprisal", "entropy"),
     "sentence": ("text", "tokens", "words", "unknown_words", "log_prob", "perplexity", "end_surprisal"),
 }
-"""The columns of a TSV, by what a row is; each after `item` and `sentence`."""
+"""The columns of a TSV after `item` and `sentence`, by what a row is."""
 
 T = TypeVar("T")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def scored(
+def score_rows(
     rows: Iterable[Row], score: Callable[[Iterator[Sentence]], Iterator[SentenceScore]]
 ) -> Iterator[tuple[Row, SentenceScore | None]]:
-    """Each row with its score, or without one where it is an error, in order. `score`: `scoring.score` of sentences."""
-    waiting: deque[Row] = deque()
+    """Each row with its score, None for a row with an error, in order; `score` is `scoring.score` of sentences."""
+    pending: deque[Row] = deque()
 
     def sentences() -> Iterator[Sentence]:
         for row in rows:
-            waiting.append(row)
+            pending.append(row)
             if not row.error:
-                yield Sentence(row.text, row.opens)
+                yield Sentence(row.text, row.starts_document)
 
-    for found in score(sentences()):
-        while waiting[0].error:
-            yield waiting.popleft(), None
-        yield waiting.popleft(), found
-    yield from ((row, None) for row in waiting)
+    for sentence_score in score(sentences()):
+        while pending[0].error:
+            yield pending.popleft(), None
+        yield pending.popleft(), sentence_score
+    yield from ((row, None) for row in pending)
 
 
-def share(rows: Iterable[Row], ranks: Ranks) -> Iterator[Row]:
-    """The rows of a rank: blocks of them in turn, each ending with a document."""
+def rank_share(rows: Iterable[Row], ranks: Ranks) -> Iterator[Row]:
+    """The rows of this rank: blocks are dealt to the ranks in turn, and end with documents."""
     block = count = 0
     for row in rows:
-        if count >= CHUNK_SENTENCES and row.opens and not row.error:
+        if count >= CHUNK_SENTENCES and row.starts_document and not row.error:
             block, count = block + 1, 0
         count += not row.error
         if block % ranks.world == ranks.rank:
@@ -63,56 +63,56 @@ def share(rows: Iterable[Row], ranks: Ranks) -> Iterator[Row]:
 
 
 class ScoreWriter:
-    """Scores as lines of a file."""
+    """Formats scores as lines of a file."""
 
-    def __init__(self, kind: str, rows: str, others: list[str]):
-        """`kind`: tsv or jsonl; `rows`: `score.rows`; `others`: columns of the input, `input_` before those whose name is taken."""
-        own = ("item", "sentence", *COLUMNS[rows])
-        self.kind, self._rows, self._others = kind, rows, others
-        names = [*own, *(free(name, own) for name in others)]
-        self.header = "\t".join(names) + "\n" if kind == "tsv" else ""
+    def __init__(self, format: str, rows: str, extra_columns: list[str]):
+        """`format`: tsv or jsonl; `rows`: `score.rows`; `extra_columns`: columns of the input that are passed through."""
+        columns = ("item", "sentence", *COLUMNS[rows])
+        self._format, self._rows, self._extra_columns = format, rows, extra_columns
+        names = [*columns, *(output_name(name, columns) for name in extra_columns)]
+        self.header = "\t".join(names) + "\n" if format == "tsv" else ""
 
     def lines(self, row: Row, score: SentenceScore | None) -> Iterator[str]:
-        """The lines of a row; a TSV has none for a row that could not be read."""
-        if self.kind == "jsonl":
+        """The lines of a row; a TSV has none for a row with an error."""
+        if self._format == "jsonl":
             yield json.dumps(_record(row, score), ensure_ascii=False) + "\n"
         elif score is not None:
-            others = [escape(str(row.others.get(name, ""))) for name in self._others]
+            extra = [escape(str(row.extra.get(name, ""))) for name in self._extra_columns]
             for cells in _cells(score, self._rows):
-                yield "\t".join([escape(str(row.item)), str(row.number), *cells, *others]) + "\n"
+                yield "\t".join([escape(str(row.item)), str(row.number), *cells, *extra]) + "\n"
 
 
 def write(
-    found: Iterable[tuple[Row, T]], lines: Callable[[Row, T], Iterator[str]], header: str, ranks: Ranks, out: Path
+    results: Iterable[tuple[Row, T]], lines: Callable[[Row, T], Iterator[str]], header: str, ranks: Ranks, out: Path
 ) -> None:  # fmt: skip
-    """All ranks: writes what all ranks found to one file, in the order of the rows; whole or not at all.
+    """All ranks: writes the results of all ranks to one file, in the order of the rows, atomically.
 
     Args:
-        lines: the lines of a row and what was found for it.
+        lines: formats the result of a row.
     """
     parts = [out.with_name(f".{out.name}.part-{rank:05d}") for rank in range(ranks.world)]
     with files.atomic(parts[ranks.rank], "w") as stream:
-        for row, value in found:
-            stream.writelines(f"{row.number:015d}{line}" for line in lines(row, value))
+        for row, result in results:
+            stream.writelines(f"{row.number:015d}{line}" for line in lines(row, result))
     ranks.barrier()
     if ranks.first:
         with ExitStack() as stack:
             streams = [stack.enter_context(open(part, encoding="utf-8", newline="\n")) for part in parts]
-            with files.atomic(out, "w") as whole:
-                whole.write(header)
-                whole.writelines(line[15:] for line in heapq.merge(*streams, key=lambda line: line[:15]))
+            with files.atomic(out, "w") as merged:
+                merged.write(header)
+                merged.writelines(line[15:] for line in heapq.merge(*streams, key=lambda line: line[:15]))
         for part in parts:
             part.unlink()
     ranks.barrier()
 
 
-def free(name: str, taken: Container[str]) -> str:
-    """What a column or field that is passed through is called: `input_` before it, if we use its name."""
+def output_name(name: str, taken: Container[str]) -> str:
+    """The name of a column or field that is passed through: with `input_` before it if the name is taken."""
     return f"input_{name}" if name in taken else name
 
 
 def escape(text: str) -> str:
-    """A text for a field of a TSV: tab, line feed, carriage return and backslash as `\\t`, `\\n`, `\\r` and `\\\\`."""
+    """A text as a field of a TSV: tab, line feed, carriage return and backslash become `\\t`, `\\n`, `\\r` and `\\\\`."""
     return text.translate(_ESCAPES)
 
 
@@ -122,12 +122,12 @@ def _cells(score: SentenceScore, rows: str) -> Iterator[list[str]]:
         counts = [str(len(score.tokens)), str(len(score.words)), str(int(score.unknown.sum()))]
         yield [escape(score.text), *counts, *_decimals([score.log_prob, score.perplexity, score.end_surprisal])]
     elif rows == "token":
-        columns = (score.log_probs, score.surprisals, score.entropies)
-        for position, (token, *values) in enumerate(zip(score.tokens, *(column.tolist() for column in columns), strict=True), 1):
+        numbers = zip(score.tokens, score.log_probs.tolist(), score.surprisals.tolist(), score.entropies.tolist(), strict=True)
+        for position, (token, *values) in enumerate(numbers, 1):
             yield [str(position), escape(token), *_decimals(values)]
     else:
-        numbers = (score.unknown, score.word_surprisals, score.word_entropies, score.entropy_reductions)
-        for position, (word, unknown, *values) in enumerate(zip(score.words, *(column.tolist() for column in numbers), strict=True), 1):
+        columns = (score.unknown, score.word_surprisals, score.word_entropies, score.entropy_reductions)
+        for position, (word, unknown, *values) in enumerate(zip(score.words, *(column.tolist() for column in columns), strict=True), 1):
             yield [str(position), escape(word), *_decimals(values), str(int(unknown))]
 
 
@@ -138,15 +138,15 @@ def _decimals(values: Iterable[float]) -> list[str]:
 def _record(row: Row, score: SentenceScore | None) -> dict[str, Any]:
     if score is None:
         return {"sentence": row.number, "error": row.error}
-    found = {
+    fields = {
         "text": score.text, "log_prob": round(score.log_prob, 6), "perplexity": round(score.perplexity, 6),
         "words": score.words, "surprisals": _rounded(score.word_surprisals), "entropies": _rounded(score.word_entropies),
         "entropy_reductions": _rounded(score.entropy_reductions), "unknown": score.unknown.tolist(),
         "end_surprisal": round(score.end_surprisal, 6),
         "tokens": score.tokens, "token_surprisals": _rounded(score.surprisals), "token_entropies": _rounded(score.entropies),
     }  # fmt: skip
-    others = {free(name, found): value for name, value in row.others.items()}
-    return {"item": row.item, "sentence": row.number} | found | others
+    extra = {output_name(name, fields): value for name, value in row.extra.items()}
+    return {"item": row.item, "sentence": row.number} | fields | extra
 
 
 def _rounded(values: Any) -> list[float]:

@@ -1,4 +1,4 @@
-"""A heat map of surprisal over text: a page of HTML that needs nothing else, the darker a word the less it was expected."""
+"""Writes a heat map of surprisal as a self-contained HTML page: the darker a word, the higher its surprisal."""
 
 import html
 from collections.abc import Iterable
@@ -6,10 +6,10 @@ from typing import IO
 
 from packlm.scoring.sentences import SentenceScore
 
-SENTENCES = 2000
-"""Most sentences for a page; a browser has to hold it."""
+MAX_SENTENCES = 2000
+"""Most sentences on a page, which a browser has to hold."""
 FULL = 20.0
-"""Bits from which on a word is as dark as can be."""
+"""The surprisal in bits of the darkest color."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -24,14 +24,14 @@ b.unknown {{ text-decoration: underline dotted #a00 }}
 .scale b {{ padding: .1em .8em }}
 </style>
 <h1>{title}</h1>
-<p class="note">{note} Each word on the color of its surprisal in bits; its number, the entropy before it and what it took of that
-appear under the pointer. Dotted: unknown to the model. After each sentence: its perplexity per token.</p>
+<p class="note">{note} The color of a word is its surprisal in bits; hover over it for surprisal, entropy and entropy reduction.
+Dotted: unknown to the model. After each sentence: its perplexity per token.</p>
 <p class="scale">{scale}</p>
 """
 
 
-def write(scores: Iterable[SentenceScore], stream: IO[str], title: str, note: str, left_out: int = 0) -> None:
-    """Writes a page. `note`: what precedes a prediction; `left_out`: how many further sentences there were."""
+def write(scores: Iterable[SentenceScore], stream: IO[str], title: str, note: str, omitted: int = 0) -> None:
+    """Writes a page. `note`: the context of the predictions; `omitted`: number of further sentences that are not shown."""
     scale = " ".join(f'<b style="background:{color(bits)}">{bits}</b>' for bits in (0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20))
     stream.write(_PAGE.format(title=html.escape(title), note=html.escape(note), scale=scale))
     for number, score in enumerate(scores, 1):
@@ -41,13 +41,13 @@ def write(scores: Iterable[SentenceScore], stream: IO[str], title: str, note: st
         )  # fmt: skip
         words = " ".join(_word(*value) for value in values)
         stream.write(f'<p><span class="number">{number}</span>{words} <span class="number">{score.perplexity:,.1f}</span></p>\n')
-    if left_out:
-        stream.write(f'<p class="note">{left_out:,} further sentences are not shown.</p>\n')
+    if omitted:
+        stream.write(f'<p class="note">{omitted:,} further sentences are not shown.</p>\n')
     stream.write("</html>\n")
 
 
 def color(bits: float) -> str:
-    """White for what was certain, over yellow, to red for what nobody expected; black text can be read on all of it."""
+    """White for 0 bits, over yellow, to red for `FULL` bits; black text is readable on all of them."""
     share = min(max(bits, 0.0) / FULL, 1.0)
     return f"hsl({55 - 45 * share:.0f} 95% {100 - 38 * share:.0f}%)"
 

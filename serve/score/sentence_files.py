@@ -1,8 +1,8 @@
-"""Files of sentences, of any size, read line by line.
+"""Reads files of sentences, of any size, line by line.
 
-text     a sentence a line. Read as documents, an empty line ends a document; otherwise it is the empty sentence.
-tsv      a line of column names, then a sentence a line in the column `text`; no quoting. Rows that follow each other with one `item`
-         are a document; without such a column each is one.
+text     a sentence a line. With documents, an empty line ends a document; otherwise it is the empty sentence.
+tsv      a header line, then a sentence a line in the column `text`; no quoting. Consecutive rows with one `item` are a document; without
+         a column `item` each row is one.
 jsonl    objects with `text`, and `item` if wanted.
 """
 
@@ -14,96 +14,99 @@ from typing import Any
 
 from packlm.base.errors import RequestError
 
-from ..lines import decoded, json_value
+from ..lines import decode, json_value
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the input: a sentence, or why it is none."""
+    """A line of the input: a sentence, or an error."""
 
     number: int
-    """Counts from 1."""
+    """Counts from 1, the header of a TSV aside."""
     text: str = ""
-    opens: bool = True
-    """Whether it opens a document."""
+    starts_document: bool = True
     item: Any = None
-    others: dict[str, Any] = field(default_factory=dict)
-    """What else the line holds, to be passed through."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Other columns or fields of the line, which are passed through."""
     error: str = ""
+    """Why the line is not a sentence."""
 
 
 class Reader:
-    """The rows of a stream; what the header of a TSV says is known at once."""
+    """The rows of a stream; the header of a TSV is read at once."""
 
-    def __init__(self, stream: Iterable[bytes], name: str, kind: str, text_field: str, documents: bool, setting: str = "score.text_field"):
+    def __init__(
+        self, stream: Iterable[bytes], name: str, format: str, text_field: str, documents: bool, setting: str = "score.text_field"
+    ):  # fmt: skip
         """
         Args:
-            name: of the file, for messages and its ending; `-` is standard input.
-            kind: `score.format`.
-            documents: whether sentences are read after one another.
-            setting: the one that names `text_field`, for messages.
+            name: name of the file, for messages and its suffix; `-` is standard input.
+            format: `score.format`.
+            documents: whether a sentence follows those before it in its document.
+            setting: the setting that `text_field` comes from, for messages.
 
         Raises:
             RequestError: a binary file, or a TSV without a column `text_field`.
         """
-        self._field, self._documents = text_field, documents
-        self.others: list[str] = []
+        self._text_field, self._documents = text_field, documents
+        self.extra_columns: list[str] = []
         """Columns of a TSV that are passed through."""
         lines = iter(stream)
         first = next(lines, b"").removeprefix(b"\xef\xbb\xbf")
-        if (place := first.find(b"\0")) >= 0:
-            raise RequestError(f"{name}: not a text file: byte {place + 1} is NUL")
-        self.kind = kind if kind != "auto" else _kind(name, first)
+        if (offset := first.find(b"\0")) >= 0:
+            raise RequestError(f"{name}: not a text file: byte {offset + 1} is NUL")
+        self.format = format if format != "auto" else _format_of(name, first)
         self._lines = iter(chain([first] if first else [], lines))
-        if self.kind == "tsv":
-            self._columns = decoded(next(self._lines, b""))[0].split("\t")
+        if self.format == "tsv":
+            self._columns = decode(next(self._lines, b""))[0].split("\t")
             if text_field not in self._columns or len(set(self._columns)) < len(self._columns):
-                there = ", ".join(filter(None, self._columns)) or "none"
-                raise RequestError(f"{name}: no column {text_field!r}, or one twice; there are {there}; {setting} names the text's")
-            self.others = [column for column in self._columns if column not in (text_field, "item")]
+                columns = ", ".join(filter(None, self._columns)) or "none"
+                raise RequestError(f"{name}: no column {text_field!r}, or one twice; found {columns}; {setting} names the text column")
+            self.extra_columns = [column for column in self._columns if column not in (text_field, "item")]
 
     def __iter__(self) -> Iterator[Row]:
-        read = {"text": self._text, "tsv": self._tsv, "jsonl": self._json}[self.kind]
-        before, ended, documents = None, True, 0
+        parse = {"text": self._parse_text, "tsv": self._parse_tsv, "jsonl": self._parse_json}[self.format]
+        last_item, ended, documents = None, True, 0
         for number, line in enumerate(self._lines, 1):
-            text, error = decoded(line)
-            row = Row(number, error=error) if error else read(number, text)
+            text, error = decode(line)
+            row = Row(number, error=error) if error else parse(number, text)
             if row.error:
                 yield row
                 continue
-            if self.kind != "text":
-                opens = row.item is None or row.item != before
+            if self.format != "text":
+                starts = row.item is None or row.item != last_item
             elif self._documents and not text.strip():
                 ended = True
                 continue
             else:
-                opens = ended or not self._documents
-            before, ended, documents = row.item, False, documents + opens
+                starts = ended or not self._documents
+            last_item, ended, documents = row.item, False, documents + starts
             item = row.item if row.item is not None else documents if self._documents else number
-            yield replace(row, opens=opens, item=item)
+            yield replace(row, starts_document=starts, item=item)
 
-    def _text(self, number: int, line: str) -> Row:
+    def _parse_text(self, number: int, line: str) -> Row:
         return Row(number, line)
 
-    def _tsv(self, number: int, line: str) -> Row:
+    def _parse_tsv(self, number: int, line: str) -> Row:
         values = line.split("\t")
         if len(values) != len(self._columns):
             return Row(number, error=f"{len(values)} columns, the header has {len(self._columns)}")
         cells = dict(zip(self._columns, values, strict=True))
-        return Row(number, cells[self._field], item=cells.get("item"), others={name: cells[name] for name in self.others})
+        extra = {name: cells[name] for name in self.extra_columns}
+        return Row(number, cells[self._text_field], item=cells.get("item"), extra=extra)
 
-    def _json(self, number: int, line: str) -> Row:
-        value, wrong = json_value(line)
-        if wrong:
-            return Row(number, error=wrong)
-        if not isinstance(value, dict) or not isinstance(value.get(self._field), str):
-            return Row(number, error=f'not an object with a "{self._field}" that is a string')
-        others = {name: other for name, other in value.items() if name not in (self._field, "item")}
-        return Row(number, value[self._field], item=value.get("item"), others=others)
+    def _parse_json(self, number: int, line: str) -> Row:
+        value, error = json_value(line)
+        if error:
+            return Row(number, error=error)
+        if not isinstance(value, dict) or not isinstance(value.get(self._text_field), str):
+            return Row(number, error=f'not an object with a string "{self._text_field}"')
+        extra = {key: other for key, other in value.items() if key not in (self._text_field, "item")}
+        return Row(number, value[self._text_field], item=value.get("item"), extra=extra)
 
 
-def _kind(name: str, first: bytes) -> str:
-    ending = Path(name).suffix
-    if ending in (".tsv", ".jsonl"):
-        return ending[1:]
-    return "jsonl" if name == "-" and first.lstrip().startswith(b"{") else "text"
+def _format_of(name: str, first_line: bytes) -> str:
+    suffix = Path(name).suffix
+    if suffix in (".tsv", ".jsonl"):
+        return suffix[1:]
+    return "jsonl" if name == "-" and first_line.lstrip().startswith(b"{") else "text"

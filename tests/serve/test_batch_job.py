@@ -1,4 +1,4 @@
-"""From a file of prompts to JSONL: one record a line, in order, the same bytes on any number of processes."""
+"""Batch jobs of generation: one record for each line, in order, the same bytes on any number of processes."""
 
 import io
 import json
@@ -90,7 +90,7 @@ def test_every_line_has_one_record_in_order(engine: Engine, tmp_path: Path) -> N
         assert len(record.get("generations", [0, 0])) == 2
 
 
-def test_each_prompt_gets_what_it_gets_alone(engine: Engine, tmp_path: Path) -> None:
+def test_a_prompt_in_a_batch_gets_what_it_gets_alone(engine: Engine, tmp_path: Path) -> None:
     requests = read_requests(io.BytesIO(b"the cat\n\na small dog quietly\nthe\n"), "p.txt")
     together = run(engine, requests, tmp_path / "all.jsonl")
     for request, record in zip(requests, together, strict=True):
@@ -116,7 +116,7 @@ def test_two_processes_of_torchrun_write_the_bytes_of_one(engine: Engine, made: 
     command += ["--strategy", "sample", "--samples", "2", "--max-tokens", "8", "--seed", "5", "--out", "two"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("8 of 13 lines are no prompts") == 1
+    assert done.stderr.count("8 of 13 lines are not prompts") == 1
     run(engine, open_requests(prompts), tmp_path / "one")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "p.jsonl", "two"]
@@ -127,14 +127,14 @@ def test_several_processes_need_a_file(engine: Engine) -> None:
         batch_job.write(engine, [Request(1)], SETTINGS, 1, Ranks(0, 2, torch.device("cpu")), io.StringIO())
 
 
-def test_text_is_a_prompt_a_line() -> None:
+def test_a_line_of_text_is_a_prompt() -> None:
     read = read_requests(io.BytesIO(b"\xef\xbb\xbf the cat\r\n\n\xff\n{a dog}"), "p.txt")
     assert [request.prompt for request in read] == ["the cat", "", "", "{a dog}"]
     assert [bool(request.error) for request in read] == [False, False, True, False]
     assert read_requests(io.BytesIO(b""), "p.txt") == []
 
 
-def test_one_thread_computes_and_then_all_do_again(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_uses_one_thread_and_restores_their_number(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last bits of products depend on the number of threads, so that is the same under torchrun and without."""
     before, seen, original = torch.get_num_threads(), [], decoding.generate
     monkeypatch.setattr(decoding, "generate", lambda *arguments: seen.append(torch.get_num_threads()) or original(*arguments))
@@ -174,17 +174,17 @@ def test_parquet_holds_what_jsonl_holds(engine: Engine, tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """The end of a process, as it were."""
+    """Stands for the end of a process."""
 
 
 @pytest.mark.parametrize("worlds", [(1, 1), (1, 3)])
-def test_a_job_that_was_killed_makes_only_what_is_left(
+def test_a_killed_job_generates_only_the_missing_records(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worlds: tuple[int, int]
 ) -> None:
     requests = read_requests(io.BytesIO(b"\n".join(LINES)), "p.jsonl")
     run(engine, requests, tmp_path / "whole.jsonl")
     made: list[int] = []
-    original = engine.continue_
+    original = engine.continue_batch
 
     def counted(prompts: Any, *others: Any) -> Any:
         made.append(len(prompts))
@@ -196,15 +196,15 @@ def test_a_job_that_was_killed_makes_only_what_is_left(
         return counted(prompts, *others)
 
     out = tmp_path / "killed.jsonl"
-    monkeypatch.setattr(engine, "continue_", killed)
+    monkeypatch.setattr(engine, "continue_batch", killed)
     with pytest.raises(Killed):
         batch_job.run(engine, requests, SETTINGS, 5, Ranks(0, 1, torch.device("cpu")), out)
     assert not out.exists()
     journal = tmp_path / ".killed.jsonl.parts" / "rank-00000"
-    journal.write_bytes(journal.read_bytes()[:-5])  # the last line was not yet whole: its batch is made again
-    (tmp_path / ".killed.jsonl.123.tmp").write_text("half")  # of a job that was killed while it put its records together
+    journal.write_bytes(journal.read_bytes()[:-5])  # the last line was cut short: its batch is generated again
+    (tmp_path / ".killed.jsonl.123.tmp").write_text("half")  # of a job that was killed while it merged its records
     before, made[:] = made[:], []
-    monkeypatch.setattr(engine, "continue_", counted)
+    monkeypatch.setattr(engine, "continue_batch", counted)
     run(engine, requests, out, worlds[1])
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert len(before) == 2 and len(made) > 0
@@ -214,7 +214,7 @@ def test_a_job_that_was_killed_makes_only_what_is_left(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["anew.jsonl", "killed.jsonl", "whole.jsonl"]
 
 
-def test_a_signal_ends_a_job_and_keeps_what_it_made(made: Any, tmp_path: Path) -> None:
+def test_a_signal_ends_a_job_and_keeps_its_records(made: Any, tmp_path: Path) -> None:
     prompts = tmp_path / "p.txt"
     prompts.write_text("".join(f"the cat {number}\n" for number in range(300)))
     command = [sys.executable, str(ROOT / "serve"), "generate", "--model", str(made("bpe").run.dir / "model"), "--prompts", str(prompts)]
@@ -224,33 +224,33 @@ def test_a_signal_ends_a_job_and_keeps_what_it_made(made: Any, tmp_path: Path) -
         while not (journal_file.exists() and journal_file.stat().st_size) and job.poll() is None:
             time.sleep(0.01)
         job.terminate()
-        assert job.stderr is not None and "run the same command again to go on" in job.stderr.read()
+        assert job.stderr is not None and "resume by running the same command again" in job.stderr.read()
     assert job.returncode == 75 and not (tmp_path / "out.jsonl").exists()
     assert 0 < len(Journal(tmp_path / "out.jsonl").done()) < 300
 
 
-def test_what_was_begun_with_other_settings_is_begun_anew(engine: Engine, tmp_path: Path) -> None:
-    kept = Journal(tmp_path / "out.jsonl")
-    kept.begin("other")
-    with kept.writer(0) as stream:
+def test_records_of_other_settings_are_dropped(engine: Engine, tmp_path: Path) -> None:
+    job_journal = Journal(tmp_path / "out.jsonl")
+    job_journal.begin({"weights": "other"})
+    with job_journal.writer(0) as stream:
         journal.append(stream, [(1, '{"line": 1, "prompt": "stale"}')])
     (record,) = run(engine, [Request(1, "the")], tmp_path / "out.jsonl")
     assert record["prompt"] == "the"
 
 
-def test_two_jobs_of_one_file_are_one_too_many(engine: Engine, tmp_path: Path) -> None:
+def test_two_jobs_cannot_write_one_file(engine: Engine, tmp_path: Path) -> None:
     with files.lock(tmp_path / ".out.jsonl.lock"), pytest.raises(PacklmError, match=r"out.jsonl: in use by process \d+"):
         run(engine, [Request(1, "the")], tmp_path / "out.jsonl")
 
 
-def test_the_summary_is_what_it_is_called(engine: Engine, tmp_path: Path) -> None:
-    counted = Summary()
+def test_the_summary_equals_counting_by_hand(engine: Engine, tmp_path: Path) -> None:
+    summary = Summary()
     for text, log_prob, tokens in (("a b a b a b", -8.0, 7), ("a b", -2.0, 3)):
-        counted.add({"generations": [{"text": text, "log_prob": log_prob, "tokens": tokens, "finished": tokens == 7}]})
-    counted.add({"error": "no"})
-    found = counted.values()
-    assert (found["prompts"], found["refused"], found["generations"], found["finished"], found["tokens"]) == (2, 1, 2, 1, 10)
-    assert found["self_perplexity"] == pytest.approx(np.exp(1.0)) and found["tokens_per_generation"]["p50"] == 5.0
-    assert found["distinct_1"] == 2 / 8 and found["distinct_2"] == 2 / 6 and found["distinct_4"] == 2 / 3
-    assert found["repetition"] == 1 / 3  # a b a b, b a b a, a b a b
+        summary.add({"generations": [{"text": text, "log_prob": log_prob, "tokens": tokens, "finished": tokens == 7}]})
+    summary.add({"error": "no"})
+    values = summary.values()
+    assert (values["prompts"], values["refused"], values["generations"], values["finished"], values["tokens"]) == (2, 1, 2, 1, 10)
+    assert values["self_perplexity"] == pytest.approx(np.exp(1.0)) and values["tokens_per_generation"]["p50"] == 5.0
+    assert values["distinct_1"] == 2 / 8 and values["distinct_2"] == 2 / 6 and values["distinct_4"] == 2 / 3
+    assert values["repetition"] == 1 / 3  # a b a b, b a b a, a b a b
     assert Summary().values()["self_perplexity"] is None

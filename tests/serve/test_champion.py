@@ -1,4 +1,4 @@
-"""A new version becomes champion only by being better, measured beside the present one; whatever cannot be compared changes nothing."""
+"""A new version becomes champion only by being better than the current one, both measured now; no comparison, no change."""
 
 import json
 import logging
@@ -17,23 +17,24 @@ from packlm.config import Config
 from packlm.engine import Engine
 from packlm.model import folder as model_folder
 from packlm.text.encoder import Encoder
+from packlm.tracking.run_files import EvaluationReport
 from serve.registry import champion, original_text
 from tests.small_models import write_model
 
 
 class Registry(tracking.Recorder):
-    """A registry in memory: answers who is champion, and notes who becomes it."""
+    """A registry in memory that answers which version is the champion, and keeps the one that becomes it."""
 
-    def __init__(self, present: str | None):
+    def __init__(self, current: str | None):
         super().__init__()
-        self.present, self.answers, self.logged = present, True, dict[str, float]()
+        self.current, self.answers, self.logged = current, True, dict[str, float]()
 
     def champion(self, name: str) -> str | None:
-        return self.present
+        return self.current
 
-    def crown(self, name: str, version: str) -> bool:
+    def set_champion(self, name: str, version: str) -> bool:
         if self.answers:
-            self.present = version
+            self.current = version
         return self.answers
 
     def metrics(self, values: Any, step: int = 0) -> None:
@@ -56,32 +57,34 @@ def saved(config: Config, folder: Path, scale: float) -> Path:
     return folder
 
 
-def champions_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def set_champion_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(tracking.models, "_download", lambda address, store: folder)
 
 
-def test_the_better_one_becomes_champion_and_the_worse_does_not(
+def test_the_better_version_becomes_champion_and_the_worse_does_not(
     made: Callable[[str], Config], engine: Engine, best: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config, registry = made("bpe"), Registry("1")
-    champions_folder(monkeypatch, config.run.dir / "model")
+    set_champion_folder(monkeypatch, config.run.dir / "model")
     better = champion.contest(config, Engine.load(best), "2", {}, registry)
-    assert better and better.won and registry.present == "2" and better.by == "perplexity"
-    champions_folder(monkeypatch, best)
+    assert better and better.won and registry.current == "2" and better.by == "perplexity"
+    set_champion_folder(monkeypatch, best)
     worse = champion.contest(config, engine, "3", {}, registry)
-    assert worse and not worse.won and registry.present == "2"
+    assert worse and not worse.won and registry.current == "2"
     assert (worse.new, worse.old) == (better.old, better.new)  # each was measured once as the new one and once as the champion
-    assert champion.contest(config, Engine.load(best), "4", {"validation": {"perplexity": worse.old}}, registry).won is False  # no better
+    equal = {"validation": EvaluationReport.model_construct(perplexity=worse.old)}
+    not_better = champion.contest(config, Engine.load(best), "4", equal, registry)
+    assert not_better and not not_better.won
     into = config.model_copy(update={"run": config.run.model_copy(update={"dir": tmp_path})})
-    champion.keep(worse, into, registry)
+    champion.write(worse, into, registry)
     assert json.loads((tmp_path / "evaluate" / "champion.json").read_text())["reason"] == worse.reason
     assert registry.logged == {"champion/perplexity_new": worse.new, "champion/perplexity_old": worse.old, "champion/won": False}
 
 
-def test_the_first_one_becomes_champion_unmeasured(made: Callable[[str], Config], engine: Engine) -> None:
+def test_the_first_version_becomes_champion_without_a_comparison(made: Callable[[str], Config], engine: Engine) -> None:
     registry = Registry("")
     found = champion.contest(made("bpe"), engine, "1", {}, registry)
-    assert found and found.won and found.by is None and registry.present == "1"
+    assert found and found.won and found.by is None and registry.current == "1"
     again = champion.contest(made("bpe"), engine, "1", {}, registry)
     assert again and not again.won and again.reason == "version 1 is the champion already"
 
@@ -98,7 +101,7 @@ def test_other_tokenizers_are_compared_by_bits_per_byte_of_the_text(
         }
     )
     write_model(other)
-    champions_folder(monkeypatch, other.run.dir / "model")
+    set_champion_folder(monkeypatch, other.run.dir / "model")
     found = champion.contest(config, engine, "2", {}, Registry("1"))
     assert found and found.by == "bits_per_byte"
     files = sorted((corpus / "validation").iterdir())
@@ -109,20 +112,20 @@ def test_other_tokenizers_are_compared_by_bits_per_byte_of_the_text(
         assert measured == pytest.approx(-total / math.log(2) / size, rel=1e-6)
 
 
-def test_what_cannot_be_compared_changes_nothing_and_is_said(
+def test_models_that_cannot_be_compared_change_nothing_and_the_reason_is_logged(
     made: Callable[[str], Config], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("packlm").propagate = True
     caplog.set_level(logging.INFO, logger="packlm")
     config, registry = made("bpe"), Registry("1")
-    champions_folder(monkeypatch, made("word").run.dir / "model")
+    set_champion_folder(monkeypatch, made("word").run.dir / "model")
     lossy = champion.contest(config, engine, "2", {}, registry)
     assert lossy and not lossy.won and "version 1 stays, not compared with version 2: their tokenizers differ" in lossy.reason
     (made("word").run.dir / "nothing").mkdir()
-    champions_folder(monkeypatch, made("word").run.dir / "nothing")
+    set_champion_folder(monkeypatch, made("word").run.dir / "nothing")
     unreadable = champion.contest(config, engine, "2", {}, registry)
     assert unreadable and "no model here" in unreadable.reason
-    assert registry.present == "1"
+    assert registry.current == "1"
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["models", "models"]  # one line each
 
 
@@ -140,7 +143,7 @@ def test_a_registry_that_does_not_answer_decides_nothing(
     assert champion.contest(made("bpe"), engine, "2", {}, registry) is None
 
 
-def test_documents_come_back_to_the_letter(made: Callable[[str], Config], corpus: Path) -> None:
+def test_documents_are_restored_exactly(made: Callable[[str], Config], corpus: Path) -> None:
     config = made("bpe")
     manifest = dataset.read_manifest(config.dataset.dir)
     blocks = original_text.blocks(config.dataset.dir, manifest, "train", Encoder.load(config.dataset.dir))

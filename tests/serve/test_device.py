@@ -1,4 +1,4 @@
-"""A model on a device with a memory of its own says and writes what it does on the CPU."""
+"""A model on a device with its own memory gives the scores and generations that it gives on the CPU."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from packlm import config as configuration
 from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.evaluation import measure
-from tests.elsewhere import CPU, DEVICE, elsewhere
+from tests.fake_device import CPU, DEVICE, fake_device
 
 PROMPTS = ["the cat", "", "a dog sees", "Ümlaut tree under"]
 GENERATIONS = {
@@ -27,7 +27,7 @@ MEASURES = {
 @pytest.fixture(scope="module")
 def both(made):
     folder = made("word").run.dir / "model"
-    with elsewhere():
+    with fake_device():
         there = Engine.load(folder, DEVICE)
     return Engine.load(folder, CPU), there
 
@@ -36,7 +36,7 @@ def both(made):
 def test_text_is_the_same(both, settings):
     here, there = both
     expected = here.generate(PROMPTS, seed=3, max_tokens=6, **settings)
-    with elsewhere():
+    with fake_device():
         found = there.generate(PROMPTS, seed=3, max_tokens=6, **settings)
     assert [[item.text for item in items] for items in found] == [[item.text for item in items] for items in expected]
     for items, wanted in zip(found, expected, strict=True):
@@ -47,7 +47,7 @@ def test_scores_are_the_same(both):
     here, there = both
     expected = here.score(PROMPTS[2:], document=True)
     likely = here.next("the cat", 5)
-    with elsewhere():
+    with fake_device():
         found = there.score(PROMPTS[2:], document=True)
         assert dict(there.next("the cat", 5)) == pytest.approx(dict(likely))
     for score, wanted in zip(found, expected, strict=True):
@@ -63,7 +63,7 @@ def test_a_split_measures_the_same(both, made, evaluate):
         return measure.measure_dataset(engine.model, engine.info, folder, settings, Ranks(0, 1, engine.device))
 
     expected = measured(both[0])
-    with elsewhere():
+    with fake_device():
         found = measured(both[1])
     assert (found["nll"], found["accuracy_at_1"]) == pytest.approx((expected["nll"], expected["accuracy_at_1"]), rel=1e-5)
 
@@ -71,7 +71,7 @@ def test_a_split_measures_the_same(both, made, evaluate):
 @pytest.mark.parametrize("settings", [{"strategy": "greedy"}, {"strategy": "sample", "samples": 2}], ids=["greedy", "sample"])
 def test_drawing_waits_for_the_device_every_eight_tokens_alone(both, settings):
     counts = []
-    with elsewhere() as waits:
+    with fake_device() as waits:
         for tokens in (17, 25):
             both[1].generate(PROMPTS, seed=3, max_tokens=tokens, stop_at_eos=False, **settings)
             counts.append(sum(waits.values()))

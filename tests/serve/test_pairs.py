@@ -1,4 +1,4 @@
-"""Minimal pairs: every line answered, columns kept, and a summary that plain counting gives."""
+"""Minimal pairs: a result for every line, columns passed through, and a summary equal to plain counting."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from packlm.engine import Engine
 from packlm.scoring.sentences import SentenceScore
 from serve.pairs import pairs
 from serve.pairs import summary as pairs_summary
-from serve.pairs.pairs import Pair, Pairs, PairWriter
+from serve.pairs.pairs import Pair, PairReader, PairWriter
 from serve.pairs.summary import PairCounts, wilson
 from serve.score.sentence_files import Row
 from tests.serve.test_main import (
@@ -35,55 +35,55 @@ nonsense
 """
 
 
-def given(data: bytes, name: str = "f.tsv", kind: str = "auto", group: str = "", good: str = "", bad: str = "") -> Pairs:
-    return Pairs(io.BytesIO(data), name, kind, good, bad, group)
+def reader(data: bytes, name: str = "f.tsv", kind: str = "auto", group: str = "", good: str = "", bad: str = "") -> PairReader:
+    return PairReader(io.BytesIO(data), name, kind, good, bad, group)
 
 
-def test_lines_that_are_no_pairs_say_why() -> None:
-    rows = list(given(BLIMP, "f.jsonl", group="UID"))
+def test_lines_that_are_not_pairs_have_an_error() -> None:
+    rows = list(reader(BLIMP, "f.jsonl", group="UID"))
     assert [bool(row.error) for row in rows] == [False, True, True, True, False, False]
-    assert "not JSON" in rows[1].error and '"sentence_bad" that is a string' in rows[3].error
-    assert rows[2].error == 'no "UID" to group by' and list(given(BLIMP, "f.jsonl"))[2].error == "an empty sentence in sentence_bad"
-    table = list(given(b"good\tbad\tn\na\tb\t1\na\n\xff\tb\t1\n \tb\t1\n"))
+    assert "not JSON" in rows[1].error and 'a string "sentence_bad"' in rows[3].error
+    assert rows[2].error == 'no "UID" to group by' and list(reader(BLIMP, "f.jsonl"))[2].error == "an empty sentence in sentence_bad"
+    table = list(reader(b"good\tbad\tn\na\tb\t1\na\n\xff\tb\t1\n \tb\t1\n"))
     assert [row.error for row in table] == ["", "1 columns, the header has 3", "not UTF-8 at byte 1", "an empty sentence in good"]
 
 
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (b"good\tworse\n", {}, "no column 'bad'; there are good, worse; pairs.bad names it"),
-        (b"better\tbad\n", {}, "no column 'good'.*pairs.good names the text's"),
+        (b"good\tworse\n", {}, "no column 'bad'; found good, worse; pairs.bad names it"),
+        (b"better\tbad\n", {}, "no column 'good'.*pairs.good names the text column"),
         (b"good\tbad\n", {"group": "UID"}, "no column 'UID'; .*pairs.group"),
         (b"PK\x03\x04\0", {}, "not a text file: byte 5 is NUL"),
         (b"", {}, "no column 'good'"),
     ],
 )
-def test_a_file_that_is_wrong_as_a_whole_is_refused(data: bytes, options: dict[str, str], message: str) -> None:
+def test_a_file_that_holds_no_pairs_at_all_is_refused(data: bytes, options: dict[str, str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        given(data, **options)
+        reader(data, **options)
 
 
-def made_up(good: float, bad: float, good_tokens: int = 2, bad_tokens: int = 2, unknown: bool = False) -> Pair:
+def pair_of(good: float, bad: float, good_tokens: int = 2, bad_tokens: int = 2, unknown: bool = False) -> Pair:
     """A pair with log P and numbers of tokens as they are given."""
 
     def score(total: float, tokens: int, name: str) -> SentenceScore:
         none = np.zeros(0)
-        own = np.full(tokens, total / tokens)
-        return SentenceScore("", [name] * tokens, own, own, ["w"], none, none, none, np.array([unknown]), 0.0)
+        log_probs = np.full(tokens, total / tokens)
+        return SentenceScore("", [name] * tokens, log_probs, log_probs, ["w"], none, none, none, np.array([unknown]), 0.0)
 
     return Pair(score(good, good_tokens, "good"), score(bad, bad_tokens, "bad"))
 
 
 def test_the_summary_counts_and_a_tie_is_wrong() -> None:
-    tally = PairCounts()
-    found = [made_up(-1, -2), made_up(-3, -2), made_up(-2, -2), made_up(-4, -5, 2, 8, True), made_up(-9, -2)]
-    rows = [(Row(number, others={"g": "xxxyy"[number]}), pair) for number, pair in enumerate(found)]
-    list(tally.keep([*rows, (Row(6, error="bad"), None)], lambda row: row.others["g"]))
-    summary = tally.summary()
+    counts = PairCounts()
+    pairs_ = [pair_of(-1, -2), pair_of(-3, -2), pair_of(-2, -2), pair_of(-4, -5, 2, 8, True), pair_of(-9, -2)]
+    rows = [(Row(number, extra={"g": "xxxyy"[number]}), pair) for number, pair in enumerate(pairs_)]
+    list(counts.count([*rows, (Row(6, error="bad"), None)], lambda row: row.extra["g"]))
+    summary = counts.summary()
     assert [summary[key] for key in ("pairs", "accuracy", "ties", "lines_that_are_no_pairs")] == [5, 0.4, 1, 1]
     assert summary["accuracy_per_token"] == 0.2 and summary["pairs_with_unknown_words"] == 1
     assert summary["mean_difference"] == pytest.approx((1 - 1 + 0 + 1 - 7) / 5)
-    assert {name: own["accuracy"] for name, own in summary["groups"].items()} == {"x": pytest.approx(1 / 3, abs=1e-6), "y": 0.5}
+    assert {name: group["accuracy"] for name, group in summary["groups"].items()} == {"x": pytest.approx(1 / 3, abs=1e-6), "y": 0.5}
     lines = pairs_summary.table(summary).splitlines()
     assert lines[1].split()[:4] == ["all", "5", "40.0", "%"] and len(lines) == 6
 
@@ -98,37 +98,37 @@ def test_the_interval_is_where_the_normal_test_does_not_reject() -> None:
     assert math.erf(pairs_summary.NORMAL_95 / math.sqrt(2)) == pytest.approx(0.95, abs=1e-15)
 
 
-def test_output_holds_what_came_in_and_what_was_found(word_engine: Engine) -> None:
-    source = given(BLIMP, "f.jsonl")
-    found = list(pairs.scored(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
-    records = [json.loads(line) for row, pair in found for line in PairWriter("jsonl", source).lines(row, pair)]
+def test_output_holds_the_input_and_the_scores(word_engine: Engine) -> None:
+    source = reader(BLIMP, "f.jsonl")
+    results = list(pairs.score_pairs(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
+    records = [json.loads(line) for row, pair in results for line in PairWriter("jsonl", source).lines(row, pair)]
     assert [record["pair"] for record in records] == [1, 2, 3, 4, 5, 6] and [("error" in record) for record in records].count(True) == 3
     good, bad = word_engine.score(["the cat sees a dog"])[0], word_engine.score(["cat the sees dog a"])[0]
     assert records[0]["difference"] == pytest.approx(good.log_prob - bad.log_prob, abs=1e-5) and records[0]["UID"] == "order"
     assert records[0]["correct"] == int(good.log_prob > bad.log_prob) and records[0]["good"] == "the cat sees a dog"
     # Two words that the model does not know are one to it.
     assert (records[4]["difference"], records[4]["tie"], records[4]["correct"], records[4]["input_pair"]) == (0.0, 1, 0, 7)
-    source = given(b"kind\tbad\tpair\tgood\nx\tcat the\t3\tthe cat\n")
-    found = list(pairs.scored(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
+    source = reader(b"kind\tbad\tpair\tgood\nx\tcat the\t3\tthe cat\n")
+    results = list(pairs.score_pairs(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
     writer = PairWriter("tsv", source)
-    text = writer.header + "".join(line for row, pair in found for line in writer.lines(row, pair))
+    text = writer.header + "".join(line for row, pair in results for line in writer.lines(row, pair))
     (cells,) = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
     assert (cells["kind"], cells["input_pair"], cells["pair"], cells["good"], cells["bad"]) == ("x", "3", "1", "the cat", "cat the")
 
 
-def test_ranks_add_up_their_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks whose bytes are joined as `Ranks.gather` joins them."""
-    tallies = [PairCounts(), PairCounts()]
-    tallies[0].add("x", made_up(-1, -2))
-    tallies[1].add("x", made_up(-2, -1))
-    tallies[1].add("a longer name", made_up(-2, -4))
-    tallies[0].errors, tallies[1].errors = 1, 3
+def test_counts_are_summed_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks whose bytes are concatenated as `Ranks.gather` does."""
+    all_counts = [PairCounts(), PairCounts()]
+    all_counts[0].add("x", pair_of(-1, -2))
+    all_counts[1].add("x", pair_of(-2, -1))
+    all_counts[1].add("a longer name", pair_of(-2, -4))
+    all_counts[0].errors, all_counts[1].errors = 1, 3
     sent: list[torch.Tensor] = []
     monkeypatch.setattr(Ranks, "sum", lambda self, values: values + np.array([0, *map(len, sent)] if sent else [0, 0]))
     monkeypatch.setattr(Ranks, "gather", lambda self, own, axis, sizes: torch.cat([own, *sent]) if self.first else sent.append(own))
     for rank in (1, 0):
-        tallies[rank].join(Ranks(rank, 2, torch.device("cpu")))
-    summary = tallies[0].summary()
+        all_counts[rank].reduce(Ranks(rank, 2, torch.device("cpu")))
+    summary = all_counts[0].summary()
     assert (summary["pairs"], summary["accuracy"], summary["lines_that_are_no_pairs"]) == (3, pytest.approx(2 / 3, abs=1e-6), 4)
     assert summary["groups"]["x"]["pairs"] == 2 and summary["groups"]["a longer name"]["mean_difference"] == 2
 
@@ -141,7 +141,7 @@ def test_the_command_prints_the_summary(command: Command, made: Callable[[str], 
     )  # fmt: skip
     summary = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert status == 0 and "order" in out and "warning: line 2: not JSON" in err and "3 of 6 lines are no pairs" in err
+    assert status == 0 and "order" in out and "warning: line 2: not JSON" in err and "3 of 6 lines are not pairs" in err
     good = [record for record in records if "error" not in record]
     assert summary["accuracy"] == pytest.approx(sum(record["correct"] for record in good) / len(good), abs=1e-6)
     assert summary["groups"]["order"]["pairs"] == 2 and summary["ties"] == 1 and summary["weights_digest"]

@@ -1,4 +1,4 @@
-"""Rescoring: contexts read as they are defined, orders that follow from the totals, and word errors that fall after tuning."""
+"""Rescoring: contexts as they are defined, orders that follow from the totals, and fewer word errors after tuning."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from tests.small_models import WORDS
 
 
 @pytest.mark.parametrize(("chunk", "batch_tokens"), [(1, 8192), (3, 1), (4096, 8192)])
-def test_log_p_after_a_context_is_that_of_reading_on(
+def test_log_p_after_a_context_equals_the_chain_of_its_tokens(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, chunk: int, batch_tokens: int
 ) -> None:  # fmt: skip
     monkeypatch.setattr(context_scores, "CHUNK_SENTENCES", chunk)
@@ -56,7 +56,7 @@ def test_equal_texts_are_scored_once_and_unknown_words_counted(word_engine: Engi
     assert seen == [3] and unknown.tolist() == [1, 2, 1, 1, 1] and found[0] == found[3] and found[2] == found[4] != found[0]
 
 
-def test_a_score_that_is_no_number_is_an_error(engine: Engine) -> None:
+def test_a_score_that_is_not_finite_is_an_error(engine: Engine) -> None:
     bias = engine.model.projection.bias
     kept = bias.detach().clone()
     try:
@@ -77,7 +77,7 @@ def utterance(
 
 
 def spelled(asked: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """A model that likes a text the more, the more of its letters the context has."""
+    """A model whose log P of a text is the number of its letters in the context."""
     return np.array([float(sum("".join(context).count(letter) for letter in text)) for context, text in asked]), np.zeros(len(asked), int)
 
 
@@ -106,7 +106,7 @@ def test_a_context_is_what_won_before_in_the_recording() -> None:
         assert {text: context for context, text in seen if text in ("aa", "q")} == {"aa": context, "q": ()}
 
 
-def test_weights_are_tuned_after_what_the_recogniser_put_first() -> None:
+def test_weights_are_tuned_with_the_first_hypotheses_as_context() -> None:
     given = [utterance("1", ["a", "b"], [1, 0], "r", "a"), utterance("2", ["bb", "aa"], [3, 0], "r", "aa")]
     seen: list[tuple[Context, str]] = []
 
@@ -116,11 +116,11 @@ def test_weights_are_tuned_after_what_the_recogniser_put_first() -> None:
 
     found, weights = rescore.rescore(given, score, Rescore(context=3), None)
     assert weights[0] > 1.5 and [one.order(weights)[0] for one in found] == [0, 1]
-    assert seen == [(("a",), "aa"), ((), "b"), (("a",), "aa")]  # all at once, then in turn
+    assert seen == [(("a",), "aa"), ((), "b"), (("a",), "aa")]  # all together, then in turn
     assert {name: rate.rate for name, rate in rescore.rates(found, weights).items()} == {"before": 0.5, "after": 0, "oracle": 0}
 
 
-def test_the_old_language_model_counts_with_its_weight() -> None:
+def test_the_old_language_model_has_a_weight() -> None:
     given = [Utterance("u", [Hypothesis("a", 1, -1.0, -5.0), Hypothesis("b b", 2, -2.0, -1.0)], 1)]
     found, weights = rescore.rescore(given, spelled, Rescore(lm_weight=0.0, old_lm_weight=0.5, word_bonus=0.25), None)
     assert found[0].totals(weights).tolist() == [-1 - 2.5 + 0.25, -2 - 0.5 + 0.5]
@@ -128,7 +128,7 @@ def test_the_old_language_model_counts_with_its_weight() -> None:
 
 @pytest.fixture
 def noisy(word_engine: Engine) -> list[dict[str, Any]]:
-    """Lists with noise for scores, whose references are what the model takes for the likeliest, 3 nats a word being added."""
+    """Lists with random scores; the reference is the most likely text by the model with a bonus of 3 nats a word."""
     generator = np.random.default_rng(3)
     made: list[dict[str, Any]] = []
     for number in range(40):
@@ -149,7 +149,7 @@ def test_word_errors_fall_after_tuning(
     (tmp_path / "dev").write_text("".join(f"{record['id']}\n" for record in noisy[:20]), encoding="utf-8")
     options = ["rescore", "--model", model, "--nbest", "n.jsonl"]
     status, out, err = command(*options, "--tune-on", "dev", "--word-bonus", "tune", "--out", "o.jsonl", "--summary", "s.json")
-    assert status == 0 and "warning: n.jsonl line 6: not JSON" in err and "tuned on" in out and "only `the rest` says" in out
+    assert status == 0 and "warning: n.jsonl line 6: not JSON" in err and "tuned on" in out and "only `the rest` is not" in out
     summary = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     rates = summary["word_error_rates"]
     assert rates["tuned_on"]["after"]["rate"] < 0.2 * rates["tuned_on"]["before"]["rate"]
@@ -178,16 +178,16 @@ def test_word_errors_fall_after_tuning(
     assert [[own["rank"] for own in one["hypotheses"]] for one in again] == [[own["rank"] for own in one["hypotheses"]] for one in records]
 
 
-def test_kaldi_and_espnet_lists_come_back_in_their_form(command: Command, made: Callable[[str], Config], tmp_path: Path) -> None:  # noqa: F811
+def test_kaldi_and_espnet_lists_are_written_in_their_format(command: Command, made: Callable[[str], Config], tmp_path: Path) -> None:  # noqa: F811
     model = made("word").run.dir / "model"
     write(tmp_path, words="u-1 the cat\nu-2 a dog often\nv-2 tree\n", ac="u-1 3\nu-2 2\nv-2 1\n", text="u a dog often\nz the\n")
     write(tmp_path, segments="u r 1 2\nv r 0 1\n", **{"1best_recog__text": "u the cat\n", "1best_recog__score": "u tensor(-3.)\n"})
     options = ["rescore", "--model", model, "--nbest", "words", "--ac-cost", "ac", "--references", "text", "--out", "o"]
     status, out, err = command(*options, "--context", 1, "--segments", "segments")
     assert status == 0 and (tmp_path / "o" / "text").read_text() == "u a dog often\nv tree\n" and "  50.00 %" not in out
-    for warning in ("1 lists have no reference, v first", "1 references have no list, z first", "1 lists lack some rank, v first"):
+    for warning in ("1 lists have no reference (v first)", "1 references have no list (z first)", "1 lists lack a rank (v first)"):
         assert warning in err
-    assert "foreign to it" in err
+    assert "has never seen a context" in err
     scores = [json.loads(line) for line in (tmp_path / "o" / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [one["id"] for one in scores] == ["u", "v"] and scores[0]["hypotheses"][0]["score"] == -2.0
     status, _, _ = command("rescore", "--model", model, "--nbest", tmp_path, "--lm-weight", "0.5", "--out", "e")
@@ -201,9 +201,9 @@ def test_kaldi_and_espnet_lists_come_back_in_their_form(command: Command, made: 
         (["--nbest", "n.jsonl"], "lm_weight = tune needs references: give --references FILE, or --lm-weight NUMBER"),
         (["--nbest", "n.jsonl", "--lm-weight", "most"], "rescore.lm_weight"),
         (["--nbest", "n.jsonl", "--lm-weight", "nan"], "rescore.lm_weight"),
-        (["--nbest", "n.jsonl", "--lm-weight", "1", "--tune-on", "text"], "--tune-on goes with a weight that is tuned"),
+        (["--nbest", "n.jsonl", "--lm-weight", "1", "--tune-on", "text"], "--tune-on needs a weight that is tuned"),
         (["--nbest", "n.jsonl", "--references", "text", "--tune-on", "other"], "names no utterance"),
-        (["--nbest", "n.jsonl", "--references", "silence"], "the references hold no word"),
+        (["--nbest", "n.jsonl", "--references", "silence"], "the references hold no words"),
         (["--nbest", "n.jsonl", "--lm-weight", "1", "--old-lm-weight", "1"], "no score of the old language model"),
         (["--nbest", "n.jsonl", "--lm-weight", "1", "--context", "1"], "--segments FILE"),
         (["--nbest", "text", "--lm-weight", "1"], "it is none of these"),
@@ -211,11 +211,11 @@ def test_kaldi_and_espnet_lists_come_back_in_their_form(command: Command, made: 
         (["--nbest", "text", "--ac-cost", "text", "--sign", "cost"], "about JSONL"),
         (["--nbest", "n.jsonl", "--lm-weight", "1", "--out", "n.jsonl"], "write over the input"),
         (["--nbest", "text", "--ac-cost", "text", "--out", "."], "write over the input"),
-        (["--nbest", "empty.jsonl"], "there is no n-best list in it"),
+        (["--nbest", "empty.jsonl"], "no n-best list found"),
         (["--nbest", "n.jsonl", "--lm-weight", "1"], "nowhere: no model here"),
     ],
 )
-def test_a_wrong_request_is_refused_before_the_model_is_read(
+def test_a_wrong_request_is_refused_before_the_model_is_loaded(
     command: Command, tmp_path: Path, words: list[str], message: str  # noqa: F811
 ) -> None:  # fmt: skip
     (tmp_path / "n.jsonl").write_text('{"id": "u", "hypotheses": [{"text": "a", "score": 1}]}\n', encoding="utf-8")

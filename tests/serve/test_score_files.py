@@ -1,4 +1,4 @@
-"""Files of sentences and of scores: every line answered, other columns kept, the same bytes from one process or two."""
+"""Files of sentences and of scores: a result for every line, other columns passed through, the same bytes from one process or two."""
 
 import csv
 import io
@@ -33,26 +33,26 @@ def test_lines_are_sentences_and_empty_ones_end_documents() -> None:
     data = b"\xef\xbb\xbfone\r\ntwo\n\n \nthree"
     alone = [(row.number, row.text, row.item) for row in rows(data)]
     assert alone == [(1, "one", 1), (2, "two", 2), (3, "", 3), (4, " ", 4), (5, "three", 5)]
-    together = [(row.number, row.text, row.opens, row.item) for row in rows(data, documents=True)]
+    together = [(row.number, row.text, row.starts_document, row.item) for row in rows(data, documents=True)]
     assert together == [(1, "one", True, 1), (2, "two", False, 1), (5, "three", True, 2)]
 
 
 def test_a_table_keeps_its_columns_and_items_are_documents() -> None:
     data = b"item\ttext\tcondition\na\tone\tx\na\ttwo\ty\nb\tthree\tx\na\tfour\t\n"
     found = rows(data, "f.tsv", documents=True)
-    assert [row.opens for row in found] == [True, False, True, True]
-    assert [row.others for row in found] == [{"condition": value} for value in ("x", "y", "x", "")]
+    assert [row.starts_document for row in found] == [True, False, True, True]
+    assert [row.extra for row in found] == [{"condition": value} for value in ("x", "y", "x", "")]
     assert rows(b"one\ttwo\na\tb\n", kind="tsv", text_field="two")[0].text == "b"
-    assert [row.opens for row in rows(b"text\na\nb\n", "f.tsv", documents=True)] == [True, True]
+    assert [row.starts_document for row in rows(b"text\na\nb\n", "f.tsv", documents=True)] == [True, True]
 
 
-def test_what_is_no_sentence_is_said_line_by_line() -> None:
+def test_lines_that_are_not_sentences_have_an_error() -> None:
     data = b'{"text": "a"}\n{"text": 3}\nnonsense\n["a"]\n{"text": "b", "item": 1, "more": [1]}\n{"text": "\\ud800"}\n{"text": NaN}\n\xff\n'
     found = rows(data)
     assert [bool(row.error) for row in found] == [False, True, True, True, False, True, True, True]
-    assert 'a "text" that is a string' in found[1].error
+    assert 'a string "text"' in found[1].error
     assert "not JSON" in found[2].error and "not UTF-8 at byte 1" in found[7].error
-    assert found[4].others == {"more": [1]} and found[4].item == 1
+    assert found[4].extra == {"more": [1]} and found[4].item == 1
     table = rows(b"text\tmore\na\tb\na\na\tb\tc\n", "f.tsv")
     assert [row.error for row in table] == ["", "1 columns, the header has 2", "3 columns, the header has 2"]
     assert rows(b"a\nb\0c\n")[1].error == "holds a NUL character"
@@ -64,10 +64,10 @@ def test_what_is_no_sentence_is_said_line_by_line() -> None:
         (b"PK\x03\x04\0\0\0", "f.zip", "f.zip: not a text file: byte 5 is NUL"),
         (b"sentence\tcondition\na\tb\n", "f.tsv", "no column 'text'.*sentence, condition.*score.text_field"),
         (b"text\ttext\na\tb\n", "f.tsv", "one twice"),
-        (b"", "f.tsv", "no column 'text'.*there are none"),
+        (b"", "f.tsv", "no column 'text'.*found none"),
     ],
 )
-def test_a_file_that_is_wrong_as_a_whole_is_refused(data: bytes, name: str, message: str) -> None:
+def test_a_file_without_sentences_is_refused(data: bytes, name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         rows(data, name)
 
@@ -75,9 +75,9 @@ def test_a_file_that_is_wrong_as_a_whole_is_refused(data: bytes, name: str, mess
 @pytest.mark.parametrize("kind", list(COLUMNS))
 def test_tables_are_tidy_and_hold_what_was_scored(engine: Engine, kind: str) -> None:
     scores = engine.score(LINES)
-    given = [Row(number, line, item=f"i{number}", others={"word": "w\t", "c": number}) for number, line in enumerate(LINES, 1)]
+    given = [Row(number, line, item=f"i{number}", extra={"word": "w\t", "c": number}) for number, line in enumerate(LINES, 1)]
     given[1:1] = [Row(2, error="bad")]
-    found = score_files.scored(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
+    found = score_files.score_rows(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
     writer = ScoreWriter("tsv", kind, ["word", "c"])
     text = writer.header + "".join(line for row, score in found for line in writer.lines(row, score))
     table = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -99,9 +99,9 @@ def test_tables_are_tidy_and_hold_what_was_scored(engine: Engine, kind: str) -> 
             assert own[0]["text"] == score_files.escape(score.text)
 
 
-def test_records_are_one_a_line_also_of_what_is_none(engine: Engine) -> None:
-    given = [Row(1, error="not JSON"), Row(2, "the cat", item=7, others={"words": 3, "c": [1]}), Row(3, error="not UTF-8")]
-    found = score_files.scored(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
+def test_every_line_has_a_record_with_scores_or_an_error(engine: Engine) -> None:
+    given = [Row(1, error="not JSON"), Row(2, "the cat", item=7, extra={"words": 3, "c": [1]}), Row(3, error="not UTF-8")]
+    found = score_files.score_rows(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
     writer = ScoreWriter("jsonl", "word", [])
     records = [json.loads(line) for row, score in found for line in writer.lines(row, score)]
     assert records[0] == {"sentence": 1, "error": "not JSON"} and records[2]["error"] == "not UTF-8"
@@ -110,15 +110,15 @@ def test_records_are_one_a_line_also_of_what_is_none(engine: Engine) -> None:
 
 def test_ranks_share_blocks_that_end_with_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score_files, "CHUNK_SENTENCES", 3)
-    given = [Row(number, str(number), opens=number in (1, 2, 8, 9, 13)) for number in range(1, 15)]
-    shares = [list(score_files.share(given, Ranks(rank, 2, torch.device("cpu")))) for rank in range(2)]
-    assert sorted(row.number for own in shares for row in own) == list(range(1, 15))
+    given = [Row(number, str(number), starts_document=number in (1, 2, 8, 9, 13)) for number in range(1, 15)]
+    shares = [list(score_files.rank_share(given, Ranks(rank, 2, torch.device("cpu")))) for rank in range(2)]
+    assert sorted(row.number for share in shares for row in share) == list(range(1, 15))
     assert [row.number for row in shares[0]] == [1, 2, 3, 4, 5, 6, 7, 13, 14]
-    assert all(own[0].opens for own in shares)
-    # A line that is no sentence neither counts as one nor ends a document.
+    assert all(share[0].starts_document for share in shares)
+    # A line with an error neither counts as a sentence nor ends a document.
     given[8:8] = [Row(16, error="bad"), Row(17, error="bad")]
     given[3:3] = [Row(15, error="bad")]
-    share = score_files.share(given, Ranks(0, 2, torch.device("cpu")))
+    share = score_files.rank_share(given, Ranks(0, 2, torch.device("cpu")))
     assert [row.number for row in share] == [1, 2, 3, 15, 4, 5, 6, 7, 13, 14]
 
 
@@ -143,7 +143,7 @@ def test_the_heat_map_shows_every_word_on_its_color(made: Callable[[str], Config
     engine = Engine.load(made("word").run.dir / "model")
     scores = engine.score(["the <b> zebra", "a cat"])
     stream = io.StringIO()
-    heat_map.write(scores, stream, "A & B", "alone.", left_out=3)
+    heat_map.write(scores, stream, "A & B", "alone.", omitted=3)
     page = stream.getvalue()
     assert "A &amp; B" in page and "&lt;b&gt;</b>" in page and "3 further sentences" in page
     assert page.count('title="surprisal') == 5 and page.count('class="unknown"') == 2

@@ -1,4 +1,4 @@
-"""Word errors and the weights that minimise them: equal to what trying everything gives."""
+"""Word errors and the weights that minimize them, compared with exhaustive search."""
 
 import itertools
 from functools import cache
@@ -11,7 +11,7 @@ from serve.rescore.tuning import Candidates, best_along, envelope, total_errors,
 
 
 def plain_errors(reference: tuple[str, ...], hypothesis: tuple[str, ...]) -> int:
-    """The edit distance as it is defined: the cheapest of all ways to go on."""
+    """The edit distance by its recursive definition."""
 
     @cache
     def rest(one: int, other: int) -> int:
@@ -34,21 +34,21 @@ def test_errors_are_the_edit_distance() -> None:
         assert word_errors.errors(one, other) == plain_errors(one, other)
 
 
-def made_up(seed: int, lists: int = 12) -> list[Candidates]:
-    """Lists with coarse scores, so that ties and crossings at one place are frequent."""
+def random_lists(seed: int, lists: int = 12) -> list[Candidates]:
+    """Lists with coarse scores, so that ties and coinciding crossings are frequent."""
     generator = np.random.default_rng(seed)
-    found = []
+    candidates = []
     for _ in range(lists):
         count = int(generator.integers(1, 7))
         features = generator.integers(-4, 5, (count, 2)).astype(float)
-        found.append(Candidates(generator.integers(-6, 7, count).astype(float), features, generator.integers(0, 5, count)))
-    return found
+        candidates.append(Candidates(generator.integers(-6, 7, count).astype(float), features, generator.integers(0, 5, count)))
+    return candidates
 
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("signed", [False, True])
 def test_one_weight_reaches_the_minimum_over_all_its_values(seed: int, signed: bool) -> None:
-    lists, weights = made_up(seed), np.array([0.5, -0.25])
+    lists, weights = random_lists(seed), np.array([0.5, -0.25])
     value, fewest = best_along(lists, weights, 0, signed)
     crossings = {0.0}
     for one in lists:
@@ -56,16 +56,16 @@ def test_one_weight_reaches_the_minimum_over_all_its_values(seed: int, signed: b
         for a, b in itertools.combinations(range(len(rest)), 2):
             if one.features[a, 0] != one.features[b, 0]:
                 crossings.add((rest[a] - rest[b]) / (one.features[b, 0] - one.features[a, 0]))
-    places = sorted(place for place in crossings if signed or place >= 0)
-    middles = [(left + right) / 2 for left, right in itertools.pairwise(places) if right - left > 1e-9]
-    tried = [*middles, places[-1] + 1, *([places[0] - 1] if signed else [])]
-    errors = [total_errors(lists, np.array([place, weights[1]])) for place in tried]
+    bounds = sorted(crossing for crossing in crossings if signed or crossing >= 0)
+    middles = [(left + right) / 2 for left, right in itertools.pairwise(bounds) if right - left > 1e-9]
+    tried = [*middles, bounds[-1] + 1, *([bounds[0] - 1] if signed else [])]
+    errors = [total_errors(lists, np.array([weight, weights[1]])) for weight in tried]
     assert fewest == min(errors) == total_errors(lists, np.array([value, weights[1]]))
     assert signed or value >= 0
-    # Nothing as good lies nearer to 0: the value is in the stretch of the nearest good place on its side.
-    good = [place for place, found in zip(tried, errors, strict=True) if found == fewest and place * value >= 0]
+    # No equally good value is nearer to 0: the value is in the interval of the nearest good one on its side.
+    good = [weight for weight, count in zip(tried, errors, strict=True) if count == fewest and weight * value >= 0]
     nearest = min(good, key=abs)
-    between = [found for place, found in zip(tried, errors, strict=True) if min(nearest, value) <= place <= max(nearest, value)]
+    between = [count for weight, count in zip(tried, errors, strict=True) if min(nearest, value) <= weight <= max(nearest, value)]
     assert set(between) == {fewest}
 
 
@@ -89,18 +89,18 @@ def test_the_envelope_is_the_highest_line_everywhere() -> None:
         intercepts, slopes = generator.integers(-5, 6, (2, int(generator.integers(1, 9)))).astype(float)
         crossings, lines = envelope(intercepts, slopes)
         assert len(lines) == len(crossings) + 1 and (np.diff(crossings) > 0).all()
-        for place in np.linspace(-11.03, 11.07, 97):
-            line = lines[np.searchsorted(crossings, place)]
-            assert line == np.argmax(np.round(intercepts + slopes * place, 9))
+        for x in np.linspace(-11.03, 11.07, 97):
+            line = lines[np.searchsorted(crossings, x)]
+            assert line == np.argmax(np.round(intercepts + slopes * x, 9))
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_weights_in_turns_end_where_none_of_them_gains(seed: int) -> None:
-    lists = made_up(seed)
+def test_tuning_ends_where_no_single_weight_gains(seed: int) -> None:
+    lists = random_lists(seed)
     start = np.zeros(2)
-    found = tune(lists, start, [0, 1], [1])
-    fewest = total_errors(lists, found)
-    assert fewest <= best_along(lists, start, 0, False)[1] and found[0] >= 0
-    assert best_along(lists, found, 0, False)[1] == best_along(lists, found, 1, True)[1] == fewest
+    weights = tune(lists, start, [0, 1], [1])
+    fewest = total_errors(lists, weights)
+    assert fewest <= best_along(lists, start, 0, False)[1] and weights[0] >= 0
+    assert best_along(lists, weights, 0, False)[1] == best_along(lists, weights, 1, True)[1] == fewest
     assert tune(lists, np.array([0.0, 0.25]), [0], [1])[1] == 0.25
     assert tune(lists, start, []).tolist() == [0.0, 0.0]
