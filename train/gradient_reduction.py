@@ -64,7 +64,7 @@ class GradientReduction:
         return torch.cat([weight.grad.flatten() for weight in self._model.parameters() if weight.grad is not None])
 
     def _sum_in_order(self, local: list[Tensor]) -> Tensor:
-        gathered = [self._ranks.gather_equal(gradient) for gradient in local]  # [pass][rank]
+        gathered = [self._ranks.all_gather(gradient) for gradient in local]  # [pass][rank]
         total = gathered[0][0].clone()
         for part in range(1, self.num_parts):
             total += gathered[part % len(local)][part // len(local)]

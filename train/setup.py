@@ -87,4 +87,4 @@ def load_initial_weights(model: LanguageModel, config: Config, manifest: dataset
             raise RequestError(f"train.init: {address} has another shape: {'; '.join(differing)}")
         model_folder.restore_weights(model, model_folder.weights_of(source), folder)
     ranks.barrier()  # a download may take longer than the timeout of a collective
-    ranks.share_first(model)
+    ranks.broadcast(model)

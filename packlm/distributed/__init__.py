@@ -1,4 +1,4 @@
-"""Ranks: the processes that torchrun starts, and the sums they make together."""
+"""Distributed runs: the ranks that torchrun starts, their collectives and heartbeats."""
 
 from packlm.distributed.ranks import Ranks, start, stop_signals
 
