@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from packlm.corpus.sources import Source
-from packlm.text.document_block import DocumentBlock, Verbatim
+from packlm.text.document_block import DocumentBlock
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,6 @@ class RawDocuments:
     """Whether documents are runs of the source's lines, rather than fields of records."""
     numbered: bool = True
     """Whether names of documents end in their numbers."""
-    untouched: bool = True
-    """Whether the bytes of each document are still those of the source."""
 
     @property
     def starts(self) -> np.ndarray:
@@ -62,7 +60,7 @@ class RawDocuments:
 
     def delete_bytes(self, indices: np.ndarray) -> "RawDocuments":
         """The documents without the bytes of `data` at `indices`, which ascend."""
-        return replace(self, data=np.delete(self.data, indices), ends=self.ends - np.searchsorted(indices, self.ends), untouched=False)
+        return replace(self, data=np.delete(self.data, indices), ends=self.ends - np.searchsorted(indices, self.ends))
 
     def replace_documents(self, changes: Mapping[int, bytes]) -> "RawDocuments":
         """The documents with some of them, by ascending index, replaced."""
@@ -74,7 +72,7 @@ class RawDocuments:
             copied = int(self.ends[index])
             lengths[index] = len(document)
         data = b"".join([*pieces, self.data[copied:].data])
-        return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths), untouched=False)
+        return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths))
 
     def named(self) -> DocumentBlock:
         """The documents under their names."""
@@ -82,7 +80,4 @@ class RawDocuments:
             names = pc.binary_join_element_wise(self.source.name, pa.array(self.numbers).cast(pa.string()), ":")
         else:
             names = pa.array([self.source.name] * len(self.ends), pa.string())
-        source = self.source
-        if self.is_text and self.untouched and source.path is not None and source.compression is None and self.offsets is not None:
-            return DocumentBlock(names, self.data, self.ends, Verbatim(source.path.absolute(), self.offsets))
         return DocumentBlock(names, self.data, self.ends)

@@ -6,7 +6,6 @@ Shapes: D documents, B bytes.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +13,6 @@ import pyarrow as pa
 from packlm.text import whitespace
 
 _LONG = 1 << 24
-
-
-@dataclass(frozen=True)
-class Verbatim:
-    """Where documents stand in a file, byte for byte."""
-
-    path: Path
-    starts: np.ndarray
-    """[D] int64: the byte of the file at which each begins, rising."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +25,6 @@ class DocumentBlock:
     """[B] uint8: the documents' UTF-8, without anything between them."""
     ends: np.ndarray
     """[D] int64: index in `data` after each document."""
-    verbatim: Verbatim | None = None
-    """Where to find them again; None where they stand so in no file, or nobody knows where."""
 
     @staticmethod
     def of(documents: Iterable[tuple[str, str]]) -> "DocumentBlock":
