@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests import made_up
+from tests import random_dataset
 
 STEPS = 400
 SETTINGS = {
@@ -46,7 +46,7 @@ def main() -> None:
     drawn, failed = random.Random(given.seed), 0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        made_up.write(folder / "data", counts=(400, 20), vocab_size=300)
+        random_dataset.write(folder / "data", counts=(400, 20), vocab_size=300)
         for number, world in enumerate(given.worlds):
             times = given.times // len(given.worlds) + (number < given.times % len(given.worlds))
             failed += kill_again_and_again(folder, world, times, drawn)

@@ -29,7 +29,7 @@ import torch
 from packlm import config, dataset
 from packlm.base.errors import PacklmError, Stopped
 from packlm.distributed import Ranks
-from tests import made_up
+from tests import random_dataset
 from train.trainer import Trainer
 
 Settings = dict[str, dict[str, Any]]
@@ -113,7 +113,7 @@ def drawn(chance: random.Random) -> tuple[Settings, list[int]]:
 def differences(settings: Settings, stops: list[int], folder: Path) -> str:
     """What differs between the ways to train; empty if nothing does."""
     text = settings["text"]
-    made_up.write(folder / "data", text["seed"], (text["documents"], 4))
+    random_dataset.write(folder / "data", text["seed"], (text["documents"], 4))
     weights, record = trained(settings, folder, "undisturbed")
     again, its_record = trained(settings, folder, "stopped", stops)
     if record != its_record or any(not torch.equal(weight, again[name]) for name, weight in weights.items()):

@@ -17,7 +17,7 @@ from packlm.base.errors import RequestError
 from packlm.dataset.views import Sentences
 from packlm.distributed import Ranks
 from packlm.model.recurrence import Layout
-from tests import made_up
+from tests import random_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -48,7 +48,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    made_up.write(folder, counts=(60, 8))
+    random_dataset.write(folder, counts=(60, 8))
     return folder
 
 

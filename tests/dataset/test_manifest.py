@@ -25,14 +25,14 @@ def mutations(values, path=()):
 
 
 @pytest.fixture
-def folder(made, tmp_path):
-    shutil.copy(made[0] / "manifest.json", tmp_path)
+def folder(random_data, tmp_path):
+    shutil.copy(random_data.folder / "manifest.json", tmp_path)
     return tmp_path
 
 
-def test_what_is_written_is_read(made, folder):
+def test_what_is_written_is_read(random_data, folder):
     manifest = dataset.read_manifest(folder)
-    assert manifest == made[1]
+    assert manifest == random_data.manifest
     text = (folder / "manifest.json").read_text()
     dataset.write_manifest(folder, manifest)
     assert (folder / "manifest.json").read_text() == text
@@ -60,7 +60,7 @@ def test_wrong_types_and_missing_keys_anywhere_are_one_line(folder):
         (lambda values: values["splits"]["train"].update(colour=1), r"manifest\.json: splits\.train\.colour: "),
         (
             lambda values: values["splits"]["train"]["files"].pop("fixed"),
-            r"manifest\.json: splits\.train\.files: expected the views fixed, sentences, got sentences",
+            r"splits\.train\.files: expected the views fixed, sentences, got sentences",
         ),
         (lambda values: values["digests"].update(corpus="0"), r"manifest\.json: damaged: its corpus is not what its digest says"),
     ],

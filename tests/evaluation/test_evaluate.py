@@ -11,7 +11,7 @@ from packlm.base.errors import PacklmError
 from packlm.dataset.views import Sentences, Stream
 from packlm.evaluation.evaluate import ModelScorer, evaluate
 from packlm.model.language_model import LanguageModel, build
-from tests.random_dataset import _own_cache, made  # noqa: F401
+from tests.random_dataset import _own_cache, random_data  # noqa: F401
 from tests.ranks import run_on_ranks
 from tests.reference import one_by_one, one_segment
 
@@ -33,8 +33,8 @@ def plain(model: LanguageModel, segments: list[np.ndarray]) -> float:
 
 
 @pytest.fixture(scope="module")
-def views(made):
-    return Sentences.open(*made, "validation"), Stream.open(*made, "validation")
+def views(random_data):
+    return Sentences.open(*random_data, "validation"), Stream.open(*random_data, "validation")
 
 
 def expected(views, context: str, streams: int = 1) -> float:
@@ -56,23 +56,23 @@ def expected(views, context: str, streams: int = 1) -> float:
 
 @pytest.mark.parametrize("batch_tokens", [1, 7, 50, 10_000])
 @pytest.mark.parametrize(("context", "streams"), CONTEXTS)
-def test_a_split_scores_what_a_plain_loop_finds(made, views, context, streams, batch_tokens):
+def test_a_split_scores_what_a_plain_loop_finds(random_data, views, context, streams, batch_tokens):
     result = evaluate(ModelScorer(model()), *views, context, streams, batch_tokens, ALONE)
-    assert result.tokens == made[1].split("validation").tokens
+    assert result.tokens == random_data.manifest.split("validation").tokens
     assert result.nll == pytest.approx(expected(views, context, streams), rel=1e-12)
     assert result.perplexity == pytest.approx(math.exp(result.nll / result.tokens))
 
 
-def evaluate_on_ranks(made, out) -> None:
+def evaluate_on_ranks(random_data, out) -> None:
     with distributed.start("cpu") as ranks:
-        views = Sentences.open(*made, "validation"), Stream.open(*made, "validation")
+        views = Sentences.open(*random_data, "validation"), Stream.open(*random_data, "validation")
         losses = [evaluate(ModelScorer(model()), *views, *context, 20, ranks).nll for context in CONTEXTS]
         if ranks.first:
             np.save(out, losses)
 
 
-def test_three_ranks_compute_the_same(made, views, tmp_path):
-    run_on_ranks(3, evaluate_on_ranks, made, tmp_path / "losses.npy")
+def test_three_ranks_compute_the_same(random_data, views, tmp_path):
+    run_on_ranks(3, evaluate_on_ranks, random_data, tmp_path / "losses.npy")
     losses = [expected(views, *context) for context in CONTEXTS]
     assert np.load(tmp_path / "losses.npy").tolist() == pytest.approx(losses, rel=1e-12)
 

@@ -16,7 +16,7 @@ import pytest
 from packlm import dataset
 from packlm.base.errors import PacklmError, RequestError
 from preprocess.push import push
-from tests import made_up
+from tests import random_dataset
 from tests.small_corpus import tree
 
 # The library sends a file in a way that its own HTTP client no longer likes.
@@ -162,7 +162,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     folder = tmp_path / "made"
-    made_up.write(folder)
+    random_dataset.write(folder)
     (folder / "report").mkdir()
     (folder / "report" / "lengths.png").write_bytes(b"a figure")
     for name in (".hidden", "fixed/.lengths.tmp", ".cache/deep/inside"):
@@ -208,7 +208,7 @@ def test_a_second_push_leaves_nothing_of_the_first_but_what_is_not_ours(hub: Hub
     assert hub.private["me/tiny"] is True
     old = {"fixed/train-00000-of-00009.parquet", "sentences/test-00000-of-00001.parquet", "report/old.png"}
     hub.repositories["me/tiny"] |= dict.fromkeys(old, b"of an older dataset")
-    made_up.write(made, seed=9)
+    random_dataset.write(made, seed=9)
     push(made, "me/tiny", private=True)
     found = {name: hashlib.sha256(data).hexdigest() for name, data in hub.repositories["me/tiny"].items()}
     kept = {name: hashlib.sha256(data).hexdigest() for name, data in ((".gitattributes", b""), ("LICENSE", b"theirs"))}

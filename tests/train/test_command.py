@@ -19,9 +19,9 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=300)
 
 
-def test_torchrun_and_python_train_the_same_model(made, tmp_path):
+def test_torchrun_and_python_train_the_same_model(random_data, tmp_path):
     """From another folder, started as the README says."""
-    options = ["--dataset.dir", str(made[0]), *TINY]
+    options = ["--dataset.dir", str(random_data.folder), *TINY]
     alone = run(tmp_path, str(ROOT / "train"), *options, "--run.dir", "alone")
     assert alone.returncode == 0, alone.stderr
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "train"))

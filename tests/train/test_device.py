@@ -1,10 +1,10 @@
-"""Trainings on a device with a memory of its own: nothing is left on the CPU, and the processor waits for the device once a step."""
+"""Training on a device with its own memory: no tensor is left on the CPU, which waits for the device once a step."""
 
 import pytest
 import torch
 
 from packlm.distributed import Ranks
-from tests.elsewhere import CPU, DEVICE, elsewhere
+from tests.fake_device import CPU, DEVICE, fake_device
 from tests.train.test_training import KINDS, metrics, settings, tensors, train_once
 from train.trainer import Trainer
 
@@ -25,32 +25,32 @@ TRAININGS = {
 }
 
 
-def made_for(data, run, kind, cell="lstm", weight_drop=0.3, **train):
-    made = settings(data, run, kind, **SHORT | train)
-    return made.model_copy(update={"model": made.model.model_copy(update={"cell": cell, "weight_drop": weight_drop})})
+def configure(data, run, kind, cell="lstm", weight_drop=0.3, **train):
+    config = settings(data, run, kind, **SHORT | train)
+    return config.model_copy(update={"model": config.model.model_copy(update={"cell": cell, "weight_drop": weight_drop})})
 
 
 @pytest.mark.parametrize("train", TRAININGS.values(), ids=TRAININGS)
-def test_a_training_elsewhere_is_that_of_the_cpu_also_when_it_is_stopped(made, tmp_path, train):
-    train_once(Ranks(0, 1, CPU), made_for(made[0], tmp_path / "here", **train))
-    with elsewhere():
-        train_once(Ranks(0, 1, DEVICE), made_for(made[0], tmp_path / "there", **train))
-        train_once(Ranks(0, 1, DEVICE), made_for(made[0], tmp_path / "stopped", **train), STOPS)
-    here, there, stopped = (tensors(tmp_path / name, 5) for name in ("here", "there", "stopped"))
-    assert here.keys() == there.keys() == stopped.keys()
-    assert any(name.startswith("average.") for name in here) == (train["kind"] in ("sentences", "nt-asgd"))
+def test_training_on_a_device_equals_training_on_the_cpu_also_when_it_is_stopped(random_data, tmp_path, train):
+    train_once(Ranks(0, 1, CPU), configure(random_data.folder, tmp_path / "cpu", **train))
+    with fake_device():
+        train_once(Ranks(0, 1, DEVICE), configure(random_data.folder, tmp_path / "device", **train))
+        train_once(Ranks(0, 1, DEVICE), configure(random_data.folder, tmp_path / "stopped", **train), STOPS)
+    on_cpu, on_device, stopped = (tensors(tmp_path / name, 5) for name in ("cpu", "device", "stopped"))
+    assert on_cpu.keys() == on_device.keys() == stopped.keys()
+    assert any(name.startswith("average.") for name in on_cpu) == (train["kind"] in ("sentences", "nt-asgd"))
     rounding = 2e-2 if train.get("precision") == "fp16" else 1e-9
-    for name, expected in here.items():
-        assert torch.equal(there[name], stopped[name]), name
-        torch.testing.assert_close(there[name], expected, rtol=rounding, atol=rounding)
-    assert metrics(tmp_path / "there") == metrics(tmp_path / "stopped")
+    for name, expected in on_cpu.items():
+        assert torch.equal(on_device[name], stopped[name]), name
+        torch.testing.assert_close(on_device[name], expected, rtol=rounding, atol=rounding)
+    assert metrics(tmp_path / "device") == metrics(tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("train", [{}, {"accumulate": 3}, {"ema": 0.5, "optimizer": "adamw", "cell": "gru"}], ids=["", "passes", "adamw"])
-def test_the_processor_waits_for_the_device_once_a_step(made, tmp_path, train):
-    with elsewhere() as waits:
-        trainer = Trainer(made_for(made[0], tmp_path, "rows", **train), made[1], Ranks(0, 1, DEVICE))
-        waits.clear()
+def test_the_cpu_waits_for_the_device_once_a_step(random_data, tmp_path, train):
+    with fake_device() as synchronizations:
+        trainer = Trainer(configure(random_data.folder, tmp_path, "rows", **train), random_data.manifest, Ranks(0, 1, DEVICE))
+        synchronizations.clear()
         for _ in range(4):
             trainer.update(stop=False)
-    assert waits == {"trainer.py:update": 4}
+    assert synchronizations == {"trainer.py:update": 4}

@@ -1,4 +1,4 @@
-"""What breaks a training ends in a clear error or a correct continuation: with a real torchrun, real signals, real damage."""
+"""Faults end in a clear error or a correct resume: with real torchrun, signals and damaged files."""
 
 import contextlib
 import json
@@ -31,97 +31,97 @@ ALONE = distributed.Ranks(0, 1, torch.device("cpu"))
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks processes up in /proc")
 
 
-class Gang:
-    """torchrun with two ranks."""
+class Torchrun:
+    """A training by torchrun on two ranks."""
 
     def __init__(self, data: Path, run: Path, *options: str, torchrun: tuple[str, ...] = ()):
         self.run = run
         arguments = [word for key, value in SETTINGS.items() for word in (f"--{key}", str(value))]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *torchrun, str(ROOT / "train")]
-        places = ["--dataset.dir", str(data), "--run.dir", str(run)]
+        paths = ["--dataset.dir", str(data), "--run.dir", str(run)]
         self.process = subprocess.Popen(
-            [*command, *places, *arguments, *options], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+            [*command, *paths, *arguments, *options], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
         )
 
     def rank(self, number: int) -> int:
-        """The process of a rank."""
-        started = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        ranks = [int(word) for word in started if f"RANK={number}" in Path(f"/proc/{word}/environ").read_text().split("\0")]
+        """Process id of a rank."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ranks = [int(word) for word in children if f"RANK={number}" in Path(f"/proc/{word}/environ").read_text().split("\0")]
         return ranks[0]
 
     def wait_for_step(self, step: int) -> None:
-        """Waits until a whole line of metrics says that a step is done; the last may be in the middle of being written."""
+        """Waits until a complete line of metrics has the step; the last line may be incomplete."""
         until, path = time.monotonic() + 120, self.run / "train" / "metrics.jsonl"
-        while not path.exists() or not (made := path.read_text().split("\n")[:-1]) or json.loads(made[-1])["step"] < step:
+        while not path.exists() or not (lines := path.read_text().split("\n")[:-1]) or json.loads(lines[-1])["step"] < step:
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < until
             time.sleep(0.02)
 
     def end(self, seconds: float = 120) -> tuple[int, str]:
-        """Waits for the end: exit status and standard error."""
+        """Waits for the end; returns exit status and standard error."""
         errors = self.process.communicate(timeout=seconds)[1]
         return self.process.returncode, errors
 
 
 @pytest.fixture(scope="module")
-def whole(made, tmp_path_factory):
-    """The folder of an undisturbed training."""
-    run = tmp_path_factory.mktemp("whole")
-    status, errors = Gang(made[0], run).end()
+def undisturbed(random_data, tmp_path_factory):
+    """Folder of a training without faults."""
+    run = tmp_path_factory.mktemp("undisturbed")
+    status, errors = Torchrun(random_data.folder, run).end()
     assert status == 0, errors
     return run
 
 
-def assert_same_end(run: Path, whole: Path) -> None:
-    expected, found = (checkpoint.load(folder / "train" / "checkpoints", 200) for folder in (whole, run))
+def assert_same_end(run: Path, undisturbed: Path) -> None:
+    expected, found = (checkpoint.load(folder / "train" / "checkpoints", 200) for folder in (undisturbed, run))
     assert expected[0].keys() == found[0].keys()
     assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
     assert expected[1].validation == found[1].validation
 
 
 @needs_proc
-def test_torchrun_replaces_a_killed_rank_and_the_training_goes_on_by_itself(made, whole, tmp_path):
-    """With --rebuild, which a second start must not take for its own."""
-    gang = Gang(made[0], tmp_path, "--rebuild", torchrun=("--max-restarts", "1"))
-    gang.wait_for_step(50)
-    os.kill(gang.rank(1), signal.SIGKILL)
-    status, errors = gang.end()
+def test_torchrun_replaces_a_killed_rank_and_the_training_resumes(random_data, undisturbed, tmp_path):
+    """With --rebuild, which must not apply again when torchrun restarts the ranks."""
+    job = Torchrun(random_data.folder, tmp_path, "--rebuild", torchrun=("--max-restarts", "1"))
+    job.wait_for_step(50)
+    os.kill(job.rank(1), signal.SIGKILL)
+    status, errors = job.end()
     assert status == 0, errors
-    assert "so the others stopped" in errors and "resuming quickstart from step" in errors, errors
-    assert_same_end(tmp_path, whole)
+    assert "so the other ranks stopped" in errors and "resuming quickstart from step" in errors, errors
+    assert_same_end(tmp_path, undisturbed)
 
 
 @needs_proc
-def test_sigterm_to_torchrun_leaves_a_checkpoint_of_the_last_step_within_twenty_seconds(made, whole, tmp_path):
-    gang = Gang(made[0], tmp_path)
-    gang.wait_for_step(30)
-    gang.process.terminate()
-    status, errors = gang.end(20)
+def test_sigterm_to_torchrun_writes_a_checkpoint_of_the_last_step_within_twenty_seconds(random_data, undisturbed, tmp_path):
+    job = Torchrun(random_data.folder, tmp_path)
+    job.wait_for_step(30)
+    job.process.terminate()
+    status, errors = job.end(20)
     assert status != 0 and "resume by running the same command again" in errors
     last = json.loads((tmp_path / "train" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert checkpoint.latest(tmp_path / "train" / "checkpoints") == last < 200
-    status, errors = Gang(made[0], tmp_path).end()
+    status, errors = Torchrun(random_data.folder, tmp_path).end()
     assert status == 0 and f"resuming quickstart from step {last}" in errors
-    assert_same_end(tmp_path, whole)
+    assert_same_end(tmp_path, undisturbed)
 
 
 @needs_proc
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_frozen_rank_is_named(made, tmp_path, number):
-    gang = Gang(made[0], tmp_path)
-    gang.wait_for_step(10)
-    frozen = gang.rank(number)
+def test_a_frozen_rank_is_named(random_data, tmp_path, number):
+    job = Torchrun(random_data.folder, tmp_path)
+    job.wait_for_step(10)
+    frozen = job.rank(number)
     os.kill(frozen, signal.SIGSTOP)
     try:
-        seen = ""
-        while "gave no sign of life" not in seen:
-            line = gang.process.stderr.readline()
-            assert line, seen
-            seen += line
-        assert f"rank {number} gave no sign of life" in seen and "goes on from the last checkpoint" in seen
+        errors = ""
+        while "did not respond" not in errors:
+            line = job.process.stderr.readline()
+            assert line, errors
+            errors += line
+        assert f"rank {number} did not respond" in errors and "resume from the last checkpoint" in errors
     finally:
         os.kill(frozen, signal.SIGKILL)  # torchrun would wait half a minute for it
-    assert gang.end()[0] == 1
+    assert job.end()[0] == 1
 
 
 def settings(data: Path, run: Path, **train) -> config.Config:
@@ -132,48 +132,48 @@ def settings(data: Path, run: Path, **train) -> config.Config:
     })  # fmt: skip
 
 
-class Cut(Exception):
-    """Ends a training where a test wants it."""
+class Killed(Exception):
+    """Stands for the death of a process."""
 
 
-class UpTo(Trainer):
+class KilledAt25(Trainer):
     """A training that dies after 25 updates, five after a checkpoint."""
 
     def update(self, stop):
         if self.state.step == 25:
-            raise Cut
+            raise Killed
         return super().update(stop)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_training_goes_on_from_the_one_before(made, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_named_and_the_training_resumes_from_the_one_before(random_data, tmp_path, caplog):
     caplog.set_level("INFO", "packlm")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    Trainer(settings(made[0], whole), made[1], ALONE).run()
-    with pytest.raises(Cut):
-        UpTo(settings(made[0], cut), made[1], ALONE).run()
-    path = cut / "train" / "checkpoints" / "step-00000020" / "tensors.safetensors"
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    Trainer(settings(random_data.folder, undisturbed), random_data.manifest, ALONE).run()
+    with pytest.raises(Killed):
+        KilledAt25(settings(random_data.folder, killed), random_data.manifest, ALONE).run()
+    path = killed / "train" / "checkpoints" / "step-00000020" / "tensors.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    Trainer(settings(made[0], cut), made[1], ALONE).run()
+    Trainer(settings(random_data.folder, killed), random_data.manifest, ALONE).run()
     assert f"{path}: damaged: expected sha256" in caplog.text and "resuming quickstart from step 10" in caplog.text
-    expected, found = (checkpoint.load(run / "train" / "checkpoints", 30)[0] for run in (whole, cut))
+    expected, found = (checkpoint.load(run / "train" / "checkpoints", 30)[0] for run in (undisturbed, killed))
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
-def test_where_the_best_checkpoint_is_damaged_another_one_becomes_the_model(made, tmp_path, caplog):
-    trainer = Trainer(settings(made[0], tmp_path, validate_every=10), made[1], ALONE)
+def test_if_the_best_checkpoint_is_damaged_another_one_is_exported(random_data, tmp_path, caplog):
+    trainer = Trainer(settings(random_data.folder, tmp_path, validate_every=10), random_data.manifest, ALONE)
     trainer.run()
     best = trainer.state.best_step
     (checkpoint.path_of(tmp_path / "train" / "checkpoints", best) / "tensors.safetensors").unlink()
-    export(trainer.config, made[1], trainer.state)
+    export(trainer.config, random_data.manifest, trainer.state)
     assert "exporting the weights of another checkpoint" in caplog.text
     numbers = files.read_json(tmp_path / "model" / "config.json")["numbers"]
     assert numbers["validation"]["best"]["step"] < best
 
 
 class Touch:
-    """What a pickle does to whoever opens it."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -182,82 +182,82 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_in_a_checkpoint_is_refused_without_being_opened(made, tmp_path):
-    with pytest.raises(Cut):
-        UpTo(settings(made[0], tmp_path), made[1], ALONE).run()
+def test_a_pickle_in_a_checkpoint_is_refused_without_being_opened(random_data, tmp_path):
+    with pytest.raises(Killed):
+        KilledAt25(settings(random_data.folder, tmp_path), random_data.manifest, ALONE).run()
     folder = checkpoint.path_of(tmp_path / "train" / "checkpoints", 20)
     (folder / "tensors.safetensors").write_bytes(pickle.dumps(Touch(tmp_path / "opened")))
     state = files.read_json(folder / "state.json") | {"sha256": files.sha256(folder / "tensors.safetensors")}
     files.write_json(folder / "state.json", state)
     with pytest.raises(PacklmError, match="not a safetensors file"):
-        Trainer(settings(made[0], tmp_path), made[1], ALONE).run()
+        Trainer(settings(random_data.folder, tmp_path), random_data.manifest, ALONE).run()
     assert not (tmp_path / "opened").exists()
 
 
-def test_a_full_disk_is_named_with_what_is_free_and_the_training_goes_on_when_there_is_room(made, tmp_path):
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)], capture_output=True, check=False)
+def test_a_full_disk_is_named_with_its_free_space_and_the_training_resumes_when_there_is_room(random_data, tmp_path):
+    disk = tmp_path / "small"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("needs the right to mount a file system")
     try:
         with pytest.raises(PacklmError, match=r"the disk is full \([\d,]+ bytes free\)"):
-            Trainer(settings(made[0], place, checkpoint_every=1), made[1], ALONE).run()
-        subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
-        trainer = Trainer(settings(made[0], place, checkpoint_every=1), made[1], ALONE)
+            Trainer(settings(random_data.folder, disk, checkpoint_every=1), random_data.manifest, ALONE).run()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        trainer = Trainer(settings(random_data.folder, disk, checkpoint_every=1), random_data.manifest, ALONE)
         assert trainer.resume_step > 0
         trainer.run()
-        assert (place / "model" / "config.json").exists()
+        assert (disk / "model" / "config.json").exists()
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("server", ["refuses", "hangs"])
-def test_a_tracking_server_that_does_not_answer_changes_nothing(made, tmp_path, server, caplog):
+def test_a_tracking_server_that_does_not_answer_changes_nothing(random_data, tmp_path, server, caplog):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         if server == "hangs":
             listening.listen(50)
-        recorded = settings(made[0], tmp_path / "recorded", samples=1)
+        recorded = settings(random_data.folder, tmp_path / "recorded", samples=1)
         recorded = recorded.model_copy(update={"tracking": config.Tracking(uri=address)})
-        Trainer(recorded, made[1], ALONE).run()
+        Trainer(recorded, random_data.manifest, ALONE).run()
     assert "were not sent to" in caplog.text
-    Trainer(settings(made[0], tmp_path / "alone"), made[1], ALONE).run()
+    Trainer(settings(random_data.folder, tmp_path / "alone"), random_data.manifest, ALONE).run()
     expected, found = (checkpoint.load(tmp_path / name / "train" / "checkpoints", 30) for name in ("alone", "recorded"))
     assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
     assert expected[1].model_dump(exclude={"seconds"}) == found[1].model_dump(exclude={"seconds"})
 
 
-def test_nowhere_to_write_is_noticed_before_the_first_step(made, tmp_path):
+def test_an_unwritable_folder_is_noticed_before_the_first_step(random_data, tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "checkpoints").write_text("a file where the folder should be")
-    trainer = Trainer(settings(made[0], tmp_path), made[1], ALONE)
+    trainer = Trainer(settings(random_data.folder, tmp_path), random_data.manifest, ALONE)
     with pytest.raises(PacklmError, match=r"checkpoints/\.writable: cannot be written"):
         trainer.run()
     assert trainer.state.step == 0
 
 
-def test_a_second_training_in_a_folder_is_refused_naming_the_first(made, tmp_path):
+def test_a_second_training_in_a_folder_is_refused_naming_the_first(random_data, tmp_path):
     with files.lock(tmp_path / "train" / ".lock"):
-        command = [sys.executable, str(ROOT / "train"), "--dataset.dir", str(made[0]), "--run.dir", str(tmp_path), "--tracking.uri", ""]
-        done = subprocess.run([*command, "--train.device", "cpu"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and f"in use by process {os.getpid()} on" in done.stderr
+        command = [sys.executable, str(ROOT / "train"), "--dataset.dir", str(random_data.folder), "--run.dir", str(tmp_path)]
+        result = subprocess.run([*command, "--tracking.uri=", "--train.device=cpu"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and f"in use by process {os.getpid()} on" in result.stderr
 
 
-def test_killed_while_it_died_leaves_no_rank_behind(made, tmp_path):
-    """A rank that is told to stop while another is gone ends too, instead of waiting for it."""
-    gang = Gang(made[0], tmp_path)
-    gang.wait_for_step(10)
-    ranks = [gang.rank(number) for number in (0, 1)]
+def test_a_rank_stopped_while_another_dies_is_not_left_behind(random_data, tmp_path):
+    """A rank that gets SIGTERM while another is dead ends too, instead of waiting for it."""
+    job = Torchrun(random_data.folder, tmp_path)
+    job.wait_for_step(10)
+    ranks = [job.rank(number) for number in (0, 1)]
     os.kill(ranks[0], signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.kill(ranks[1], signal.SIGTERM)
-    assert gang.end(60)[0] == 1
+    assert job.end(60)[0] == 1
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
 
 
-def test_a_rank_whose_torchrun_is_gone_ends_soon_and_says_so(monkeypatch):
+def test_a_rank_without_its_torchrun_ends_soon_and_says_so(monkeypatch):
     """As after kill -9 of torchrun while its ranks start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -267,6 +267,6 @@ def test_a_rank_whose_torchrun_is_gone_ends_soon_and_says_so(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("packlm.distributed.ranks.CONNECT_SECONDS", 1.0)
     began = time.monotonic()
-    with pytest.raises(PacklmError, match=f"127.0.0.1:{port}: no answer for 1 seconds from torchrun"), distributed.start("cpu"):
+    with pytest.raises(PacklmError, match=f"127.0.0.1:{port}: timed out after 1 s waiting for torchrun"), distributed.start("cpu"):
         pass
     assert time.monotonic() - began < 30

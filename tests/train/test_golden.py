@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from packlm import config, distributed
-from tests import made_up
+from tests import random_dataset
 from train.trainer import Trainer
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
@@ -22,11 +22,11 @@ SETTINGS = (
 
 
 def losses(recipe: str, folder: Path) -> list[float]:
-    """The loss of each of the first 20 steps of a recipe with 32 units, in float64, on made-up documents of 300 words."""
-    manifest = made_up.write(folder / "data", counts=(400, 8), vocab_size=300)
-    made = config.load(RECIPES / recipe, [*SETTINGS, "--dataset.dir", str(folder / "data"), "--run.dir", str(folder / "run")], {})
+    """The loss of each of the first 20 steps of a recipe with 32 units, in float64, on random documents of 300 words."""
+    manifest = random_dataset.write(folder / "data", counts=(400, 8), vocab_size=300)
+    settings = config.load(RECIPES / recipe, [*SETTINGS, "--dataset.dir", str(folder / "data"), "--run.dir", str(folder / "run")], {})
     with distributed.start("cpu") as ranks:
-        Trainer(made, manifest, ranks).run()
+        Trainer(settings, manifest, ranks).run()
     lines = map(json.loads, (folder / "run" / "train" / "metrics.jsonl").read_text().splitlines())
     return [line["train/loss"] for line in lines if "train/loss" in line]
 

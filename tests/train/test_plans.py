@@ -19,13 +19,13 @@ KINDS = ("sentences", "cut", "rows", "streams", "no-reset", "drawn")
 
 
 @pytest.fixture(scope="module")
-def sentences(made):
-    return Sentences.open(*made, "train")
+def sentences(random_data):
+    return Sentences.open(*random_data, "train")
 
 
 @pytest.fixture(scope="module")
-def stream(made):
-    return Stream.open(*made, "train")
+def stream(random_data):
+    return Stream.open(*random_data, "train")
 
 
 @pytest.fixture(params=KINDS)

@@ -13,9 +13,9 @@ from tests.train.test_training import settings
 from train.trainer import Trainer
 
 
-def trained(made, run, **train) -> Trainer:
+def trained(random_data, run, **train) -> Trainer:
     with distributed.start("cpu") as ranks:
-        trainer = Trainer(settings(made[0], run, "sentences", max_steps=12, **train), made[1], ranks)
+        trainer = Trainer(settings(random_data.folder, run, "sentences", max_steps=12, **train), random_data.manifest, ranks)
         trainer.run()
     return trainer
 
@@ -27,8 +27,8 @@ def losses(trainer: Trainer, key: str = "train/loss") -> list[float]:
 
 @pytest.mark.parametrize("layout", ["auto", "steps", "packed", "rectangle"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "medium"])
-def test_a_reduced_type_trains_as_float32_does_to_its_rounding(made, tmp_path, precision, layout):
-    reduced, whole = (trained(made, tmp_path / name, layout=layout, precision=name) for name in (precision, "float32"))
+def test_a_reduced_type_trains_as_float32_does_to_its_rounding(random_data, tmp_path, precision, layout):
+    reduced, whole = (trained(random_data, tmp_path / name, layout=layout, precision=name) for name in (precision, "float32"))
     assert losses(reduced) == pytest.approx(losses(whole), rel=0.01)
     norms = [losses(trainer, "train/gradient_norm") for trainer in (reduced, whole)]
     assert norms[0] == pytest.approx(norms[1], rel=0.05)  # fp16's scale is taken out of them
@@ -37,15 +37,15 @@ def test_a_reduced_type_trains_as_float32_does_to_its_rounding(made, tmp_path, p
     assert all(parameter.dtype == torch.float32 for parameter in reduced.model.parameters())
 
 
-def test_float32_differs_from_float64_in_rounding_alone(made, tmp_path):
-    single, double = (trained(made, tmp_path / name, precision=name) for name in ("float32", "float64"))
+def test_float32_differs_from_float64_in_rounding_alone(random_data, tmp_path):
+    single, double = (trained(random_data, tmp_path / name, precision=name) for name in ("float32", "float64"))
     assert losses(single) == pytest.approx(losses(double), rel=1e-5) and losses(single) != losses(double)
 
 
-def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made, tmp_path):
-    made_up = settings(made[0], tmp_path, "rows", precision="fp16", max_steps=3, checkpoint_every=1)
+def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(random_data, tmp_path):
+    skipping = settings(random_data.folder, tmp_path, "rows", precision="fp16", max_steps=3, checkpoint_every=1)
     with distributed.start("cpu") as ranks:
-        trainer = Trainer(made_up, made[1], ranks)
+        trainer = Trainer(skipping, random_data.manifest, ranks)
         before, scale = trainer.model.projection.bias.detach().clone(), trainer.precision.scaler.get_scale()
         overflow = trainer.model.projection.bias.register_hook(lambda gradient: gradient * math.inf)
         assert trainer.update(stop=False).norm is None
@@ -57,14 +57,14 @@ def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(made,
         assert not torch.equal(trainer.model.projection.bias, before)
         trainer.save()
 
-        again = Trainer(made_up, made[1], ranks)
+        again = Trainer(skipping, random_data.manifest, ranks)
         again.resume()
         assert (again.state.skipped, again.state.step) == (1, 2)
         assert again.precision.state() == trainer.precision.state()
 
 
 @pytest.mark.parametrize("precision", ["medium", "float32", "bf16"])
-def test_medium_alone_rounds_products_and_not_in_validation(made, tmp_path, monkeypatch, precision):
+def test_medium_alone_rounds_products_and_not_in_validation(random_data, tmp_path, monkeypatch, precision):
     noted = {"update": set(), "measure": set()}
     for owner, method in ((Trainer, Trainer.update), (Validation, Validation.measure)):
 
@@ -73,7 +73,7 @@ def test_medium_alone_rounds_products_and_not_in_validation(made, tmp_path, monk
             return method(*args)
 
         monkeypatch.setattr(owner, method.__name__, noting)
-    trained(made, tmp_path, precision=precision)
+    trained(random_data, tmp_path, precision=precision)
     whole, rounded = ("highest", False), ("medium", True)
     assert noted == {"update": {rounded if precision == "medium" else whole}, "measure": {whole}}
 

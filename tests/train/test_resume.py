@@ -35,7 +35,7 @@ def test_the_latest_checkpoints_and_the_best_are_kept_and_no_other(tmp_path):
     for step in (3, 6):
         tensors, state = checkpoint.load(tmp_path, step)
         assert state == TrainState(step=step) and tensors["model.weight"].tolist() == [step] * 3
-    # What a training made after a checkpoint that it went back to is no longer its own.
+    # Later checkpoints are those of a training that was resumed from an earlier one.
     save(tmp_path, 4)
     checkpoint.prune(tmp_path, 4, 2, 3)
     assert checkpoint.steps(tmp_path) == [3, 4]

@@ -1,4 +1,4 @@
-"""Training is the same on 1, 2 and 4 ranks, and the same after a stop as without one."""
+"""Training gives the same numbers on 1, 2 and 4 ranks, and after a stop as without one."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ KINDS = {
     "nt-asgd": {"segments": "streams", "streams": 4, "window": 9, "optimizer": "nt-asgd", "lr": 6.0, "validate_every": 3, "nt_interval": 1},
 }
 REGULARIZED = {"dropout": 0.2, "dropout_embedding": 0.1, "weight_drop": 0.3, "locked": True}
-OF_THE_MACHINE = ("time", "train/tokens_per_second", "train/data_wait", "train/memory_mb")
+MACHINE_DEPENDENT = ("time", "train/tokens_per_second", "train/data_wait", "train/memory_mb")
 STOPS = (5, 13)
 TWO_KINDS = ("sentences", "streams")
 
@@ -55,21 +55,21 @@ class Interrupted(Trainer):
         return super().update(stop)
 
 
-def train_once(ranks: distributed.Ranks, made: config.Config, stops: tuple[int, ...] = ()) -> None:
-    """Trains; with `stops`, in several goes."""
-    manifest = dataset.read_manifest(made.dataset.dir)
+def train_once(ranks: distributed.Ranks, settings: config.Config, stops: tuple[int, ...] = ()) -> None:
+    """Trains; with `stops`, interrupted and resumed."""
+    manifest = dataset.read_manifest(settings.dataset.dir)
     for stop in stops:
-        trainer = Interrupted(made, manifest, ranks)
+        trainer = Interrupted(settings, manifest, ranks)
         trainer.at = stop
         with pytest.raises(Stopped):
             trainer.run()
         # All ranks stop after the same update: at the latest the one after the signal.
         assert stop < trainer.state.step <= stop + 2
-    Trainer(made, manifest, ranks).run()
+    Trainer(settings, manifest, ranks).run()
 
 
 def train_all(data: Path, runs: Path) -> None:
-    """Every kind, undisturbed and stopped twice; in float32; in fixed parts; in several passes: all in one gang."""
+    """Every kind, undisturbed and stopped twice; in float32; in fixed parts; in several passes: all by the same ranks."""
     with distributed.start("cpu") as ranks:
         for kind in KINDS:
             train_once(ranks, settings(data, runs / kind, kind))
@@ -82,18 +82,18 @@ def train_all(data: Path, runs: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(made, tmp_path_factory):
+def runs(random_data, tmp_path_factory):
     """World size -> folder with the runs of `train_all`."""
     folders = {}
     for world in (1, 2, 4):
         folders[world] = tmp_path_factory.mktemp(f"world{world}")
-        run_on_ranks(world, train_all, made[0], folders[world])
+        run_on_ranks(world, train_all, random_data.folder, folders[world])
     return folders
 
 
 def metrics(run: Path, *without: str) -> list[dict]:
     lines = [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in (*OF_THE_MACHINE, *without)} for line in lines]
+    return [{key: value for key, value in line.items() if key not in (*MACHINE_DEPENDENT, *without)} for line in lines]
 
 
 def tensors(run: Path, step: int = 24) -> dict[str, torch.Tensor]:
@@ -101,7 +101,7 @@ def tensors(run: Path, step: int = 24) -> dict[str, torch.Tensor]:
 
 
 def assert_alike(one: Path, other: Path, relative: float) -> None:
-    """The same lines of metrics, within a relative difference; the fill of rectangles depends on how a batch is divided."""
+    """The same lines of metrics to a relative tolerance, except `train/fill`, which depends on how a batch is divided."""
     first, second = metrics(one, "train/fill"), metrics(other, "train/fill")
     assert len(first) == len(second) and first[-1]["step"] in (24, 50)
     for left, right in zip(first, second, strict=True):
@@ -112,10 +112,10 @@ def assert_alike(one: Path, other: Path, relative: float) -> None:
 def assert_equal(one: Path, other: Path) -> None:
     """The same metrics and the same checkpoint, bit for bit."""
     assert metrics(one) == metrics(other)
-    expected, found = tensors(one), tensors(other)
-    assert expected.keys() == found.keys()
+    expected, actual = tensors(one), tensors(other)
+    assert expected.keys() == actual.keys()
     for name, tensor in expected.items():
-        assert torch.equal(tensor, found[name]), name
+        assert torch.equal(tensor, actual[name]), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,48 +147,48 @@ def test_several_passes_add_up_to_one(runs, kind, world):
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_a_stopped_training_ends_bit_for_bit_as_an_undisturbed_one(runs, kind, world):
     assert_equal(runs[world] / kind, runs[world] / f"{kind}-stopped")
-    found = tensors(runs[world] / kind)
-    assert any(name.startswith("optimizer.") for name in found) == (kind != "nt-asgd")  # plain SGD remembers nothing
-    assert any(name.startswith("carried.") for name in found) == (kind in ("streams", "nt-asgd"))
-    assert any(name.startswith("average.") for name in found) == (kind in ("sentences", "nt-asgd"))
+    names = tensors(runs[world] / kind).keys()
+    assert any(name.startswith("optimizer.") for name in names) == (kind != "nt-asgd")  # plain SGD has no state
+    assert any(name.startswith("carried.") for name in names) == (kind in ("streams", "nt-asgd"))
+    assert any(name.startswith("average.") for name in names) == (kind in ("sentences", "nt-asgd"))
 
 
 def test_nt_asgd_is_triggered_after_a_stop_as_it_is_without(runs):
-    """The test above would say nothing of averaging if none began, or none before the stops."""
+    """The test above says something about averaging only if it began, and between the stops."""
     state = checkpoint.load(runs[1] / "nt-asgd" / "train" / "checkpoints", 24)[1]
-    begun = 24 + 1 - state.average.count
-    assert STOPS[0] < begun < 24 and len(state.average.losses) == begun // 3
+    first = 24 + 1 - state.average.count
+    assert STOPS[0] < first < 24 and len(state.average.losses) == first // 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_learns_and_leaves_a_model_folder(runs, made, kind):
+def test_training_learns_and_writes_a_model_folder(runs, random_data, kind):
     run = runs[1] / kind
     summary = files.read_json(run / "train" / "summary.json")
     best = summary["validation"]["best"]
     assert best["loss"] < summary["validation"]["before"]["loss"]
-    assert summary["steps"] == 24 and best["tokens"] == made[1].split("validation").tokens
+    assert summary["steps"] == 24 and best["tokens"] == random_data.manifest.split("validation").tokens
     model, about = model_folder.load(run / "model")
     assert about.numbers.steps == 24
-    kept = tensors(run, best["step"])
-    assert torch.equal(model.embedding.weight, kept.get("average.embedding.weight", kept["model.embedding.weight"]))
-    # What the folder holds is what was validated.
+    saved = tensors(run, best["step"])
+    assert torch.equal(model.embedding.weight, saved.get("average.embedding.weight", saved["model.embedding.weight"]))
+    # The weights of the folder are those that were validated.
     context = resolve_context("auto", about.context)
-    views = Sentences.open(*made, "validation"), Stream.open(*made, "validation")
+    views = Sentences.open(*random_data, "validation"), Stream.open(*random_data, "validation")
     ranks = distributed.Ranks(0, 1, torch.device("cpu"))
     assert evaluate(ModelScorer(model), *views, context, 1, 100, ranks).loss == pytest.approx(best["loss"], rel=1e-12)
 
 
-def test_four_two_and_four_ranks_go_on_from_each_others_checkpoints(made, runs, tmp_path):
-    """Streams, whose carried states change hands."""
+def test_four_two_and_four_ranks_resume_from_each_others_checkpoints(random_data, runs, tmp_path):
+    """With streams, whose carried states move between ranks."""
     for world, stop in ((4, 5), (2, 11), (4, 17)):
-        run_on_ranks(world, go_on_until, made[0], tmp_path, stop)
-    alone, found = metrics(runs[1] / "streams", "train/fill"), metrics(tmp_path, "train/fill")
-    assert len(found) == len([line for line in alone if line["step"] <= 19]) > 5
-    for one, other in zip(alone, found, strict=False):
+        run_on_ranks(world, train_until, random_data.folder, tmp_path, stop)
+    expected, lines = metrics(runs[1] / "streams", "train/fill"), metrics(tmp_path, "train/fill")
+    assert len(lines) == len([line for line in expected if line["step"] <= 19]) > 5
+    for one, other in zip(expected, lines, strict=False):
         assert all(one[key] == pytest.approx(other[key], rel=1e-12) for key in one), (one, other)
 
 
-def go_on_until(data: Path, run: Path, stop: int) -> None:
+def train_until(data: Path, run: Path, stop: int) -> None:
     with distributed.start("cpu") as ranks:
         trainer = Interrupted(settings(data, run, "streams"), dataset.read_manifest(data), ranks)
         trainer.at = stop
@@ -200,10 +200,10 @@ class WorkerDied(Exception):
     """Stands for the death of a process."""
 
 
-@pytest.mark.parametrize("moment", ["noted", "done"])
+@pytest.mark.parametrize("moment", ["before it is recorded", "after"])
 @pytest.mark.parametrize("kind", ["sentences", "nt-asgd"])
-def test_a_training_that_died_at_a_validation_makes_up_for_it(runs, made, tmp_path, monkeypatch, kind, moment):
-    """Just before a validation is noted in its checkpoint, and just after it is done; at each of the validations in turn."""
+def test_a_training_that_died_at_a_validation_repeats_it(runs, random_data, tmp_path, monkeypatch, kind, moment):
+    """Just before a validation is recorded in its checkpoint, and just after; at each of the validations in turn."""
     ranks, seen = distributed.Ranks(0, 1, torch.device("cpu")), set()
     replace_state, validate = checkpoint.replace_state, Trainer.validate
 
@@ -220,13 +220,13 @@ def test_a_training_that_died_at_a_validation_makes_up_for_it(runs, made, tmp_pa
         validate(trainer)
         die_once(trainer.state.step)
 
-    if moment == "noted":
+    if moment == "before it is recorded":
         monkeypatch.setattr(checkpoint, "replace_state", die_and_replace)
     else:
         monkeypatch.setattr(Trainer, "validate", validate_and_die)
     for _ in range(20):
         try:
-            Trainer(settings(made[0], tmp_path, kind), made[1], ranks).run()
+            Trainer(settings(random_data.folder, tmp_path, kind), random_data.manifest, ranks).run()
             break
         except WorkerDied:
             continue
@@ -234,50 +234,50 @@ def test_a_training_that_died_at_a_validation_makes_up_for_it(runs, made, tmp_pa
     assert_equal(runs[1] / kind, tmp_path)
 
 
-def test_an_update_goes_on_from_the_states_that_the_one_before_left(made, tmp_path):
+def test_an_update_starts_from_the_final_states_of_the_one_before(random_data, tmp_path):
     """Two windows of each stream, against each stream read through by itself."""
-    still = settings(made[0], tmp_path, "nt-asgd", lr=1e-30, reset="none", ar=0.0, tar=0.0)
-    still = still.model_copy(update={"model": config.Model(hidden=6)})
-    trainer = Trainer(still, made[1], distributed.Ranks(0, 1, torch.device("cpu")))
-    found = [trainer.update(stop=False).nll for _ in range(2)]
+    constant = settings(random_data.folder, tmp_path, "nt-asgd", lr=1e-30, reset="none", ar=0.0, tar=0.0)
+    constant = constant.model_copy(update={"model": config.Model(hidden=6)})
+    trainer = Trainer(constant, random_data.manifest, distributed.Ranks(0, 1, torch.device("cpu")))
+    losses = [trainer.update(stop=False).nll for _ in range(2)]
     stream, model = trainer.plan.stream, trainer.model
     first, second = 0.0, 0.0
     for start in trainer.plan.bounds[:-1]:
         one, state = one_by_one(model, one_segment(*stream.read(start, start + 9)), model.recurrence.zero_state(1))
         other, _ = one_by_one(model, one_segment(*stream.read(start + 9, start + 18)), state)
         first, second = first + one.item(), second + other.item()
-    assert found == pytest.approx([first, second], rel=1e-12)
+    assert losses == pytest.approx([first, second], rel=1e-12)
 
 
-def test_a_part_whose_streams_have_all_ended_takes_no_part_in_the_step(made, tmp_path):
-    """Streams are equal but for one target: the last window may be one target of a few streams, and nothing for the others' parts."""
-    tokens = made[1].split("train").tokens
+def test_a_part_whose_streams_have_all_ended_takes_no_part_in_the_step(random_data, tmp_path):
+    """Streams are equal to within one target: the last window may be one target of some streams, and nothing of others."""
+    tokens = random_data.manifest.split("train").tokens
     streams, window = next((s, w) for s in range(4, 40) for w in range(2, 40) if 0 < tokens % s < 4 and tokens // s % w == 0)
-    found = []
+    results = []
     for parts in (1, 4):
         shape = {"streams": streams, "window": window, "window_drawn": False, "accumulate": parts}
-        made_up = settings(made[0], tmp_path / str(parts), "streams", **shape)
-        trainer = Trainer(made_up, made[1], distributed.Ranks(0, 1, torch.device("cpu")))
+        in_parts = settings(random_data.folder, tmp_path / str(parts), "streams", **shape)
+        trainer = Trainer(in_parts, random_data.manifest, distributed.Ranks(0, 1, torch.device("cpu")))
         last = trainer.plan.steps(0) - 1
         sizes = [len(trainer.plan.share(0, last, part, parts).targets) for part in range(parts)]
         assert sum(sizes) == tokens % streams and (parts == 1 or 0 in sizes)
         losses = [trainer.update(stop=False).nll for _ in range(last + 3)]
-        found.append(losses + torch.cat([states[0] for states in trainer.carried], 1).flatten().tolist())
-    assert found[0] == pytest.approx(found[1], rel=1e-10)
+        results.append(losses + torch.cat([states[0] for states in trainer.carried], 1).flatten().tolist())
+    assert results[0] == pytest.approx(results[1], rel=1e-10)
 
 
 @pytest.mark.parametrize(("ar", "tar"), [(0.0, 0.0), (2.0, 3.0)])
-def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made, tmp_path, ar, tar):
-    """One step of plain gradient descent against sentences run one by one, summed, and divided by their tokens; AR's squares by their
-    tokens too, TAR's by the number of pairs of neighbours."""
-    folder, manifest = made
-    made_up = settings(folder, tmp_path, "sentences", optimizer="sgd", lr=1.0, clip=0.0, schedule="constant", max_steps=1, ar=ar, tar=tar)
-    made_up = made_up.model_copy(update={"model": config.Model(hidden=6)})
+def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(random_data, tmp_path, ar, tar):
+    """One step of plain gradient descent against sentences run one by one, summed, and divided by their tokens, as is AR; TAR is divided
+    by the number of pairs of neighbouring tokens."""
+    folder, manifest = random_data
+    one_step = settings(folder, tmp_path, "sentences", optimizer="sgd", lr=1.0, clip=0.0, schedule="constant", max_steps=1, ar=ar, tar=tar)
+    one_step = one_step.model_copy(update={"model": config.Model(hidden=6)})
     with distributed.start("cpu") as ranks:
-        trainer = Trainer(made_up, manifest, ranks)
+        trainer = Trainer(one_step, manifest, ranks)
         indices = trainer.plan.indices(0, 0)
         trainer.run()
-    model = build(made_up.model, manifest.vocab_size, made_up.run.seed).double()
+    model = build(one_step.model, manifest.vocab_size, one_step.run.seed).double()
     sentences = Sentences.open(folder, manifest, "train")
     total, squares, changes = 0.0, [], []
     for index in indices:
@@ -292,9 +292,9 @@ def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(made
         torch.testing.assert_close(before - gradient, after, rtol=1e-10, atol=1e-12)
 
 
-def test_no_state_and_no_gradient_crosses_a_document(made, tmp_path):
-    """With the reset, changing every id of the documents before one changes nothing in it."""
-    folder, manifest = made
+def test_no_state_and_no_gradient_crosses_a_document(random_data, tmp_path):
+    """With `train.reset`, nothing in a document depends on the documents before it."""
+    folder, manifest = random_data
     with distributed.start("cpu") as ranks:
         trainer = Trainer(settings(folder, tmp_path, "streams", streams=1, window=9), manifest, ranks)
     plan, model = trainer.plan, trainer.model
@@ -304,7 +304,7 @@ def test_no_state_and_no_gradient_crosses_a_document(made, tmp_path):
         firsts = share.inputs[np.cumsum(share.lengths) - share.lengths]
         for key, take, first in zip(share.keys.tolist(), share.initial_streams, firsts, strict=True):
             assert key not in opens or (take == -1 and first == plan.stream.eos)
-    # A segment is a row of its own: what precedes it in the window is not among its inputs.
+    # The loss of a later segment of a window does not depend on the inputs of the first.
     share = next(share for step in itertools.count() if len((share := plan.share(0, step, 0, 1)).lengths) > 1)
     batch = share.batch(torch.device("cpu"))
     rows = model.embedding(batch.inputs).detach().requires_grad_()
@@ -314,9 +314,9 @@ def test_no_state_and_no_gradient_crosses_a_document(made, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["rows", "sentences"])
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_batch(made, tmp_path, kind):
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_batch(random_data, tmp_path, kind):
     with distributed.start("cpu") as ranks:
-        trainer = Trainer(settings(made[0], tmp_path, kind), made[1], ranks)
+        trainer = Trainer(settings(random_data.folder, tmp_path, kind), random_data.manifest, ranks)
         trainer.model.projection.bias.data[3] = float("nan")
         before = trainer.model.embedding.weight.detach().clone()
         keys = trainer.plan.share(0, 0, 0, 1).keys.tolist()
@@ -327,8 +327,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_batch(m
         assert files.read_json(tmp_path / "train" / "not_finite.json")[trainer.plan.unit] == keys
 
 
-def test_a_training_of_other_settings_is_refused_with_the_differences(made, tmp_path):
-    folder, manifest = made
+def test_a_training_of_other_settings_is_refused_with_the_differences(random_data, tmp_path):
+    folder, manifest = random_data
     first, second = settings(folder, tmp_path, "rows"), settings(folder, tmp_path, "rows", lr=0.5)
     assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
     files.write_json(tmp_path / "train" / "settings.json", record.inputs_of(first, manifest))
@@ -337,20 +337,20 @@ def test_a_training_of_other_settings_is_refused_with_the_differences(made, tmp_
         record.is_complete(tmp_path, record.inputs_of(second, manifest))
 
 
-def test_more_parts_than_streams_and_parts_that_cannot_be_shared_are_refused(made, tmp_path):
+def test_more_parts_than_streams_and_parts_that_do_not_divide_are_refused(random_data, tmp_path):
     five, three = (distributed.Ranks(0, world, torch.device("cpu")) for world in (5, 3))
     with pytest.raises(RequestError, match=r"train\.streams: 4 streams for 5 processes"):
-        setup.open_plan(settings(made[0], tmp_path, "streams"), made[1], five)
+        setup.open_plan(settings(random_data.folder, tmp_path, "streams"), random_data.manifest, five)
     with pytest.raises(RequestError, match=r"train\.streams: 4 streams for 6 parts of a batch"):
-        setup.open_plan(settings(made[0], tmp_path, "streams", accumulate=2), made[1], three)
+        setup.open_plan(settings(random_data.folder, tmp_path, "streams", accumulate=2), random_data.manifest, three)
     with pytest.raises(RequestError, match=r"train\.bitwise: 4 parts cannot be shared equally by 3 processes"):
         GradientReduction(torch.nn.Linear(1, 1), three, 1, 4)
 
 
-def test_the_learning_rate_of_an_update_goes_with_the_length_of_its_window(made, tmp_path):
+def test_the_learning_rate_of_an_update_is_proportional_to_its_window(random_data, tmp_path):
     with distributed.start("cpu") as ranks:
         plain = {"schedule": "constant", "momentum": 0.0, "clip": 0.0}
-        trainer = Trainer(settings(made[0], tmp_path, "streams", **plain), made[1], ranks)
+        trainer = Trainer(settings(random_data.folder, tmp_path, "streams", **plain), random_data.manifest, ranks)
     share = trainer.plan.share(0, 0, 0, 1).window / trainer.config.train.window
     before = trainer.model.projection.bias.detach().clone()
     update = trainer.update(stop=False)
@@ -358,10 +358,10 @@ def test_the_learning_rate_of_an_update_goes_with_the_length_of_its_window(made,
     torch.testing.assert_close(before - trainer.model.projection.bias, update.lr * trainer.model.projection.bias.grad)
 
 
-def test_early_stopping_ends_a_training_after_validations_without_a_new_best(made, tmp_path, monkeypatch):
+def test_early_stopping_ends_a_training_after_validations_without_improvement(random_data, tmp_path, monkeypatch):
     losses = iter([9.0, 5.0, 4.0, 4.5, 4.2, 4.1, 1.0])
     monkeypatch.setattr(Validation, "measure", lambda *arguments: Result(next(losses) * 10, 10))
     with distributed.start("cpu") as ranks:
-        Trainer(settings(made[0], tmp_path, "rows", validate_every=2, patience=3), made[1], ranks).run()
+        Trainer(settings(random_data.folder, tmp_path, "rows", validate_every=2, patience=3), random_data.manifest, ranks).run()
     summary = files.read_json(tmp_path / "train" / "summary.json")
     assert summary["steps"] == 10 and summary["validation"]["best"]["step"] == 4
