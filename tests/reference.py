@@ -48,8 +48,8 @@ def one_by_one(
             for number, layer in enumerate(model.recurrence.layers):
                 row = row * masks.inputs[number][token] if masks.inputs else row
                 weights = dict(layer.named_parameters())
-                if masks.weights:
-                    weights["weight_hh_l0"] = weights["weight_hh_l0"] * masks.weights[number]
+                for name in model.recurrence.cell.recurrent_weights if masks.weights else ():
+                    weights[name] = weights[name] * masks.weights[number]
                 row, states[number] = EQUATIONS[model.settings.cell](weights, row, states[number])
             if tar is not None and last is not None:
                 tar.append(((row - last) ** 2).mean())

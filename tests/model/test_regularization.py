@@ -16,7 +16,7 @@ V, LENGTHS = 11, [3, 1, 4, 4, 2]
 SHARES = {"dropout_input": 0.3, "dropout_hidden": 0.2, "dropout_output": 0.4, "dropout_embedding": 0.25, "weight_drop": 0.5}
 
 
-def noise_of(lengths, ids, step=5, locked=False):
+def hashes_of_batch(lengths, ids, step=5, locked=False):
     return DropoutHashes.of(1, step, np.arange(len(lengths)), np.array(lengths), np.asarray(ids), locked)
 
 
@@ -46,28 +46,28 @@ def test_masks_of_other_steps_places_seeds_units_and_rows_are_unrelated():
 
 def test_locked_dropout_keeps_its_mask_over_a_segment_and_changes_it_between_segments():
     rows = torch.ones(sum(LENGTHS), 200)
-    kept = dropout(rows, noise_of(LENGTHS, np.zeros(len(rows)), locked=True).rows, 0, 0.5)
+    kept = dropout(rows, hashes_of_batch(LENGTHS, np.zeros(len(rows)), locked=True).rows, 0, 0.5)
     segments = kept.split(LENGTHS)
     for segment in segments:
         assert torch.equal(segment, segment[:1].expand_as(segment))
     assert not torch.equal(segments[0][0], segments[1][0])
-    free = dropout(rows, noise_of(LENGTHS, np.zeros(len(rows))).rows, 0, 0.5)
+    free = dropout(rows, hashes_of_batch(LENGTHS, np.zeros(len(rows))).rows, 0, 0.5)
     assert not torch.equal(free[0], free[1])
 
 
 def test_a_dropped_word_is_dropped_wherever_it_occurs_in_the_step():
     ids = np.tile(np.arange(1000), 3)
-    kept = drop_words(torch.ones(3000, 2), noise_of([3000], ids).words, 0.3)
+    kept = drop_words(torch.ones(3000, 2), hashes_of_batch([3000], ids).words, 0.3)
     assert torch.equal(kept[:, 0], kept[:, 1])
     assert torch.equal(kept[:1000], kept[1000:2000]) and torch.equal(kept[:1000], kept[2000:])
     assert abs((kept[:1000] == 0).double().mean() - 0.3) < 5 * (0.21 / 1000) ** 0.5
-    other = drop_words(torch.ones(3000, 2), noise_of([3000], ids, step=6).words, 0.3)
+    other = drop_words(torch.ones(3000, 2), hashes_of_batch([3000], ids, step=6).words, 0.3)
     assert not torch.equal(kept, other)
 
 
 def test_dropped_weights_stay_dropped_for_a_step_and_differ_between_steps_and_layers():
     weight = torch.ones(400, 100)
-    drops = [drop_weights(weight, noise_of([1], [0], step), layer, 0.5) for step, layer in ((1, 0), (1, 0), (2, 0), (1, 1))]
+    drops = [drop_weights(weight, hashes_of_batch([1], [0], step), layer, 0.5) for step, layer in ((1, 0), (1, 0), (2, 0), (1, 1))]
     assert torch.equal(drops[0], drops[1])
     for other in drops[2:]:
         assert abs(((drops[0] == 0) & (other == 0)).double().mean() - 0.25) < 5 * (0.1875 / 40_000) ** 0.5
@@ -82,13 +82,13 @@ def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell
     settings = config.Model(cell=cell, hidden=(5, 7), tied=False, embedding=4, locked=locked, **SHARES)
     model = build(settings, V, 1, layout).double()
     ids = random_batch(3, LENGTHS, V).inputs.numpy()
-    noise = noise_of(LENGTHS, ids, locked=locked)
-    batch, state = random_batch(3, LENGTHS, V, dropout_hashes=noise), model.recurrence.zero_state(len(LENGTHS))
+    hashes = hashes_of_batch(LENGTHS, ids, locked=locked)
+    batch, state = random_batch(3, LENGTHS, V, dropout_hashes=hashes), model.recurrence.zero_state(len(LENGTHS))
     ones = [torch.ones(sum(LENGTHS), width).double() for width in (4, 5, 7)]
     by_hand = Masks(
-        [dropout(one, noise.rows, place, settings.dropout_before(place)) for place, one in enumerate(ones)],
-        drop_words(torch.ones(sum(LENGTHS), 1).double(), noise.words, 0.25),
-        [drop_weights(torch.ones_like(layer.weight_hh_l0), noise, number, 0.5) for number, layer in enumerate(model.recurrence.layers)],
+        [dropout(one, hashes.rows, place, settings.dropout_before(place)) for place, one in enumerate(ones)],
+        drop_words(torch.ones(sum(LENGTHS), 1).double(), hashes.words, 0.25),
+        [drop_weights(torch.ones_like(layer.weight_hh_l0), hashes, number, 0.5) for number, layer in enumerate(model.recurrence.layers)],
     )
     ar, tar = [], []
     nll, _ = one_by_one(model, batch, state, by_hand, ar, tar)
@@ -107,7 +107,7 @@ def test_each_measure_acts_in_training_and_not_in_use(name, layout):
     for model in (plain, dropping):
         model.embedding.weight.data.mul_(10)
     batch = random_batch(3, LENGTHS, V)
-    noisy = random_batch(3, LENGTHS, V, dropout_hashes=noise_of(LENGTHS, batch.inputs.numpy()))
+    noisy = random_batch(3, LENGTHS, V, dropout_hashes=hashes_of_batch(LENGTHS, batch.inputs.numpy()))
     assert dropping.settings.has_dropout and not plain.settings.has_dropout
     assert abs(plain(batch)[0].nll - dropping(noisy)[0].nll) > 1e-4
     assert plain(batch)[0].nll == dropping(batch)[0].nll == plain(noisy)[0].nll
