@@ -57,8 +57,8 @@ class Schedule:
             case _:
                 return 1.0
 
-    def _above_floor(self, share: float) -> float:
-        return self.settings.lr_floor + (1 - self.settings.lr_floor) * share
+    def _above_floor(self, fraction: float) -> float:
+        return self.settings.lr_floor + (1 - self.settings.lr_floor) * fraction
 
     def validated(self, loss: float) -> bool:
         """Records a validation; returns whether it is the best so far."""
