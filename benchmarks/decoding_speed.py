@@ -1,12 +1,12 @@
-"""How fast text is generated, beside the loops that people would write without this project, both in one run.
+"""Speed of text generation, compared with plain decoding loops.
 
     python benchmarks/decoding_speed.py [--hidden 200] [--layers 2] [--vocab 10000] [--tokens 12] [--rounds 3] [--seconds 0.3]
                                         [--cell lstm] [--threads 1]
 
-A model with random weights (its speed is that of any weights), `--tokens` tokens after each prompt of five, without an end. `plain`: a
-prompt at a time, or 64 side by side, each read by `LanguageModel.read`, then `LanguageModel.step` and argmax in a loop. Sides
-run in processes of their own and take turns; every figure is the median over the rounds, every ratio the median of the rounds' ratios.
-Before that: how often prompts get other bits alone than among 64, with either.
+The model has random weights and generates `--tokens` tokens after each prompt of five, without stopping at `<eos>`. `plain`: one prompt, or
+a batch of 64, read by `LanguageModel.read`, then `LanguageModel.step` and argmax in a loop. The methods of a group run in processes of
+their own and take turns; figures are medians over the rounds, ratios medians of the rounds' ratios. The first line says how many prompts
+get different bits alone than in a batch of 64, with either.
 """
 
 import sys
@@ -46,10 +46,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {given.threads} threads, torch {torch.__version__}", flush=True)
-    print(company(given), flush=True)
-    # Each side beside the first of its group.
+    arguments = parser.parse_args()
+    print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {arguments.threads} threads, torch {torch.__version__}", flush=True)
+    print(batch_dependence(arguments), flush=True)
+    # Each is compared with the first of its group.
     groups: list[list[tuple[str, int, dict[str, object] | None]]] = [
         [("plain, 1 prompt", 1, None), ("greedy, 1 prompt", 1, {"strategy": "greedy"})],
         [("plain, 64 prompts", MANY, None), ("greedy, 64 prompts", MANY, {"strategy": "greedy"})],
@@ -72,71 +72,72 @@ def main() -> None:
         ],
         [("5 samples of 12 prompts", 12, {"samples": 5}), ("5 without replacement", 12, {"samples": 5, "replacement": False})],
     ]
-    print("| | tokens/s | beside |\n|---|--:|--:|", flush=True)
+    print("| | tokens/s | relative |\n|---|--:|--:|", flush=True)
     for group in groups:
-        sides = [Side(name, make_side, (given, prompts, settings)) for name, prompts, settings in group]
-        found = tokens_per_second(sides, given.rounds, given.seconds)
-        speeds, first = medians(found), group[0][0]
+        sides = [Side(name, make_side, (arguments, prompts, settings)) for name, prompts, settings in group]
+        rates = tokens_per_second(sides, arguments.rounds, arguments.seconds)
+        speeds, first = medians(rates), group[0][0]
         for name, _, _ in group:
-            beside = "" if name == first else f"{ratio(found, name, first):.2f} of {first}"
-            print(f"| {name} | {speeds[name]:,.0f} | {beside} |", flush=True)
+            relative = "" if name == first else f"{ratio(rates, name, first):.2f} of {first}"
+            print(f"| {name} | {speeds[name]:,.0f} | {relative} |", flush=True)
 
 
-def make_side(given: argparse.Namespace, count: int, settings: dict[str, object] | None) -> Step:
-    """Generates from `count` prompts: by our decoding with settings, or, without, by the plain loop; all that comes back counts."""
-    torch.set_num_threads(given.threads)
-    model, prompts = made_up(given, count)
+def make_side(arguments: argparse.Namespace, count: int, settings: dict[str, object] | None) -> Step:
+    """Generates from `count` prompts: with settings by `decoding.generate`, else by the plain loop; counts the tokens returned."""
+    torch.set_num_threads(arguments.threads)
+    model, prompts = random_model(arguments, count)
     if settings is None:
-        return lambda: plain(model, prompts, given.tokens)[0].numel()
+        return lambda: plain(model, prompts, arguments.tokens)[0].numel()
     stepper = Stepper(model)
-    spellings = [f" {number}".encode() for number in range(given.vocab)]
-    text = Detokenizer(spellings, lambda prompt, ids: b"".join(spellings[id] for id in ids).decode())
-    wanted = Generate.model_validate(settings | {"max_tokens": given.tokens, "stop_at_eos": False})
+    spellings = [f" {number}".encode() for number in range(arguments.vocab)]
+    detokenizer = Detokenizer(spellings, lambda prompt, ids: b"".join(spellings[id] for id in ids).decode())
+    generate = Generate.model_validate(settings | {"max_tokens": arguments.tokens, "stop_at_eos": False})
 
     def run() -> int:
-        found = decoding.generate(stepper, prompts, wanted, 1, EOS, text)
-        return sum(len(item.ids) for generations in found for item in generations)
+        generated = decoding.generate(stepper, prompts, generate, 1, EOS, detokenizer)
+        return sum(len(item.ids) for generations in generated for item in generations)
 
     return run
 
 
-def made_up(given: argparse.Namespace, count: int) -> tuple[LanguageModel, list[np.ndarray]]:
-    """A model whose next tokens are about as uncertain as a trained one's, and prompts of equal length."""
-    model = models.build(config.Model(cell=given.cell, layers=given.layers, hidden=given.hidden), given.vocab, 1).eval()
+def random_model(arguments: argparse.Namespace, count: int) -> tuple[LanguageModel, list[np.ndarray]]:
+    """A model whose next-token distribution has about the entropy of a trained one, and prompts of equal length."""
+    model = models.build(config.Model(cell=arguments.cell, layers=arguments.layers, hidden=arguments.hidden), arguments.vocab, 1).eval()
     with torch.no_grad():
         model.projection.weight.mul_(60.0)  # 5 nats with 200 units
     generator = np.random.default_rng(1)
-    return model, [np.append(EOS, generator.integers(1, given.vocab, PROMPT_TOKENS - 1)) for _ in range(count)]
+    return model, [np.append(EOS, generator.integers(1, arguments.vocab, PROMPT_TOKENS - 1)) for _ in range(count)]
 
 
 @torch.inference_mode()
 def plain(model: LanguageModel, prompts: list[np.ndarray], tokens: int) -> tuple[Tensor, Tensor]:
-    """The loop anyone would write: ([B, T] ids, [B] log P of them)."""
+    """A plain greedy loop: ([B, T] ids, [B] ln P of them)."""
     ids = torch.from_numpy(np.concatenate(prompts).astype(np.int64))
-    log_probs, state = model.read(ids, np.array([len(own) for own in prompts]))
-    found, total = [], torch.zeros(len(prompts))
+    log_probs, state = model.read(ids, np.array([len(prompt) for prompt in prompts]))
+    tokens_so_far, total = [], torch.zeros(len(prompts))
     for time in range(tokens):
         best, chosen = log_probs.max(-1)
-        found.append(chosen)
+        tokens_so_far.append(chosen)
         total += best
         if time + 1 < tokens:
             log_probs, state = model.step(chosen, state)
-    return torch.stack(found, 1), total
+    return torch.stack(tokens_so_far, 1), total
 
 
-def company(given: argparse.Namespace) -> str:
-    """How many prompts get other numbers alone than among 64."""
-    torch.set_num_threads(given.threads)
-    model, prompts = made_up(given, MANY)
+def batch_dependence(arguments: argparse.Namespace) -> str:
+    """How many prompts get different results alone than in a batch of 64."""
+    torch.set_num_threads(arguments.threads)
+    model, prompts = random_model(arguments, MANY)
     stepper, few = Stepper(model), 12
-    wanted = Generate(strategy="greedy", max_tokens=given.tokens, stop_at_eos=False)
-    together = plain(model, prompts, given.tokens)[1].tolist()
-    ours = [own[0].log_prob for own in decoding.generate(stepper, prompts, wanted, 1, EOS)]
+    generate = Generate(strategy="greedy", max_tokens=arguments.tokens, stop_at_eos=False)
+    together = plain(model, prompts, arguments.tokens)[1].tolist()
+    ours = [generations[0].log_prob for generations in decoding.generate(stepper, prompts, generate, 1, EOS)]
     counts = [0, 0]
-    for place in range(few):
-        counts[0] += plain(model, [prompts[place]], given.tokens)[1].item() != together[place]
-        counts[1] += decoding.generate(stepper, [prompts[place]], wanted, 1, EOS)[0][0].log_prob != ours[place]
-    return f"other bits alone than among {MANY}: plain {counts[0]} of {few} prompts, ours {counts[1]}; blocks of {stepper.steady_widths()}"
+    for index in range(few):
+        counts[0] += plain(model, [prompts[index]], arguments.tokens)[1].item() != together[index]
+        counts[1] += decoding.generate(stepper, [prompts[index]], generate, 1, EOS)[0][0].log_prob != ours[index]
+    differ = f"different bits alone than in a batch of {MANY}: plain {counts[0]} of {few} prompts, ours {counts[1]}"
+    return f"{differ}; blocks of {stepper.steady_widths()}"
 
 
 if __name__ == "__main__":
