@@ -23,7 +23,7 @@ from packlm.model import folder as model_folder
 from packlm.model import quantized
 from packlm.model.folder import ModelInfo
 from packlm.model.language_model import LanguageModel
-from packlm.model.precision import round_products
+from packlm.model.precision import allow_rounding
 from packlm.scoring import sentences as scoring
 from packlm.text import sentences
 from packlm.text.document_block import DocumentBlock
@@ -76,7 +76,7 @@ class Engine:
         encoder = Encoder.load(folder)
         if encoder.vocab_size > info.vocab_size:
             raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {info.vocab_size:,}")
-        round_products(False)
+        allow_rounding(False)
         if precision != "full":
             if device is not None and device.type != "cpu":
                 raise RequestError(f"precision {precision} is for CPUs; use full here, or --train.device cpu")

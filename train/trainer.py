@@ -67,7 +67,7 @@ class Trainer:
         if settings.bitwise:
             torch.set_num_threads(1)  # sums that are divided among threads are rounded differently by their number
         model = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
-        self.model = model.to(ranks.device, self.precision.weights)
+        self.model = model.to(ranks.device, self.precision.weights_dtype)
         if settings.init and self.resume_step is None:
             setup.load_initial_weights(self.model, config, manifest, ranks)
         self.reduction = GradientReduction(self.model, ranks, settings.accumulate, settings.bitwise)
@@ -176,7 +176,7 @@ class Trainer:
     def introduce(self) -> None:
         """Logs what is about to be trained."""
         config, ranks = self.config, self.ranks
-        layout = layout_name(config.train.layout, config.model.cell, ranks.device, self.precision.weights)
+        layout = layout_name(config.train.layout, config.model.cell, ranks.device, self.precision.weights_dtype)
         log.info(
             "%s: %s parameters, %s of %s in %s layout, %s steps per epoch, %d process(es) on %s",
             f"resuming {config.run.name} from step {self.state.step:,}" if self.state.step else f"training {config.run.name}",
@@ -271,7 +271,7 @@ class Trainer:
     def validate(self) -> None:
         """Measures the validation split with the weights that would be exported, records it in the checkpoint, and samples texts."""
         state = self.state
-        with self.average.in_use(), self.precision.whole():
+        with self.average.in_use(), self.precision.without_rounding():
             if self.validation is not None:
                 result = self.validation.measure(self.model, self.ranks, self.reduction.num_parts, self.stopping)
                 self.record_validation(

@@ -1,7 +1,6 @@
-"""Random numbers that are a function of where they are used, not of how many were drawn before.
+"""Counter-based random numbers: hashes of where they are used (seed, step, layer, segment, time, unit).
 
-A mask or a draw is a hash of where it falls (seed, step, layer, segment, time, unit), so it is the same on one process or eight, in
-whatever layout the batch runs, and after any restart; nothing has to be saved.
+So a dropout mask or a sample is the same on any number of processes, in any layout and after any restart; there is no state to save.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from torch import Tensor
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LOCKED, _WORDS, _WEIGHTS = -1, -2, -3
-"""Stand where a time or a segment stands otherwise, and are none."""
+"""In place of a time or a segment, neither of which is negative."""
 
 
 def scramble(*keys: Any) -> "np.ndarray[Any, np.dtype[np.uint64]]":
@@ -33,41 +32,41 @@ def uniform(*keys: Any) -> "np.ndarray[Any, np.dtype[np.float64]]":
     return ((scramble(*keys) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def hashes_of(numbers: np.ndarray) -> Tensor:
-    """The upper halves of uniform uint64, as int32."""
-    return torch.from_numpy((numbers >> np.uint64(32)).astype(np.uint32).view(np.int32))
+def upper_halves(hashes: np.ndarray) -> Tensor:
+    """The upper halves of uint64 hashes, as int32."""
+    return torch.from_numpy((hashes >> np.uint64(32)).astype(np.uint32).view(np.int32))
 
 
 @dataclass(frozen=True)
 class DropoutHashes:
-    """The hashes that decide what is dropped in one step."""
+    """The hashes that decide what is dropped in a batch of one step."""
 
     seed: int
     step: int
     rows: Tensor
-    """[P] int32 for each row of the batch, segment after segment: a hash of (seed, step, segment, time); of the segment alone where
-    dropout is locked."""
+    """[P] int32 for each row of the batch, in segment order: a hash of (seed, step, segment, time), without the time if dropout is
+    locked."""
     words: Tensor
-    """[P] int32 for the word that each row reads: a hash of (seed, step, word)."""
+    """[P] int32 for the id that each row reads: a hash of (seed, step, id)."""
 
     @staticmethod
     def of(seed: int, step: int, segments: np.ndarray, lengths: np.ndarray, ids: np.ndarray, locked: bool) -> "DropoutHashes":
         """The hashes of a batch.
 
         Args:
-            segments: [B] a number for each segment that is the same wherever it runs (its place in the split).
+            segments: [B] a number for each segment that does not depend on the batch (its index in the split).
             lengths: [B] time steps of each segment.
-            ids: [P] words read, segment after segment.
-            locked: a segment's rows share one hash.
+            ids: [P] ids read, in segment order.
+            locked: all rows of a segment have the same hash.
         """
         times = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         rows = scramble(seed, step, np.repeat(segments, lengths), _LOCKED if locked else times)
-        return DropoutHashes(seed, step, hashes_of(rows), hashes_of(scramble(seed, step, _WORDS, ids)))
+        return DropoutHashes(seed, step, upper_halves(rows), upper_halves(scramble(seed, step, _WORDS, ids)))
 
     def to(self, device: torch.device) -> "DropoutHashes":
-        """The same on another device."""
+        """A copy on another device."""
         return replace(self, rows=self.rows.to(device), words=self.words.to(device))
 
     def weight_rows(self, layer: int, count: int) -> Tensor:
         """[count] int32 for each row of a layer's recurrent weights: a hash of (seed, step, layer, row)."""
-        return hashes_of(scramble(self.seed, self.step, _WEIGHTS, layer, np.arange(count)))
+        return upper_halves(scramble(self.seed, self.step, _WEIGHTS, layer, np.arange(count)))

@@ -1,4 +1,4 @@
-"""The language model: word vectors, a stack of recurrent layers, a softmax.
+"""The language model: embedding, a stack of recurrent layers, softmax.
 
 Shapes: B segments, P tokens of all segments end to end, V vocabulary, D width into the softmax.
 """
@@ -20,10 +20,10 @@ from packlm.model.regularization import activation, dropout, temporal_activation
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments to read and the tokens to predict: one rank's share of a global batch."""
+    """Segments and their targets: one part of a global batch, on the device."""
 
     inputs: Tensor
-    """[P] ids read, segment after segment."""
+    """[P] ids read, in segment order."""
     targets: Tensor
     """[P] ids predicted."""
     lengths: np.ndarray
@@ -35,14 +35,14 @@ class Batch:
 
 
 class BatchSums(NamedTuple):
-    """What is summed over the tokens of a batch, as float64 scalars."""
+    """Sums over the tokens of a batch, float64 scalars."""
 
     nll: Tensor
     """Negative log-likelihood of the targets, in nats."""
     activation: Tensor
-    """AR: mean square of what the softmax gets (`regularization.activation`)."""
+    """AR: mean square of the inputs of the softmax (`regularization.activation`)."""
     temporal_activation: Tensor
-    """TAR: mean square of its change from one time step to the next (`regularization.slowness`)."""
+    """TAR: mean square of the change from one time step to the next (`regularization.temporal_activation`)."""
 
 
 class LanguageModel(nn.Module):
@@ -51,7 +51,7 @@ class LanguageModel(nn.Module):
     def __init__(
         self, settings: config.Model, vocab_size: int, layout: Layout = "auto", logits_bytes: int = loss.DEFAULT_BYTES
     ):  # fmt: skip
-        """`layout`: how batches run (`recurrence`); `logits_bytes`: memory that the logits of a batch may take up at a time."""
+        """`layout`: how batches run (`recurrence`); `logits_bytes`: memory for logits (`loss`)."""
         super().__init__()
         self.settings, self.vocab_size, self.layout, self.logits_bytes = settings, vocab_size, layout, logits_bytes
         self.embedding = nn.Embedding(vocab_size, settings.embedding_width)
@@ -71,16 +71,15 @@ class LanguageModel(nn.Module):
         return self.recurrence(self.embedding, ids, lengths, state, self.layout, return_state, dropout_hashes)
 
     def forward(self, batch: Batch, state: State | None = None, penalties: bool = False) -> tuple[BatchSums, State | None]:
-        """What a batch adds to the loss of its step, and the final state of each segment; AR and TAR are 0 unless `penalties`."""
+        """The terms of the training loss, and the final state of each segment; AR and TAR are 0 unless `penalties`."""
         raw, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state, batch.dropout_hashes)
         rows = raw
         if batch.dropout_hashes is not None:
             rows = dropout(raw, batch.dropout_hashes.rows, self.settings.layers, self.settings.dropout_before(self.settings.layers))
         nll = loss.summed_loss(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes)
-        nothing = nll.new_zeros(())
-        return BatchSums(
-            nll, activation(rows) if penalties else nothing, temporal_activation(raw, batch.lengths) if penalties else nothing
-        ), state
+        if not penalties:
+            return BatchSums(nll, nll.new_zeros(()), nll.new_zeros(())), state
+        return BatchSums(nll, activation(rows), temporal_activation(raw, batch.lengths)), state
 
     @torch.inference_mode()
     def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
@@ -90,13 +89,13 @@ class LanguageModel(nn.Module):
 
     @torch.inference_mode()
     def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:
-        """What `losses` gives, with entropies and ranks beside it (`loss.RowScores`); `marked`: [V] bool, ids to sum up."""
+        """Loss, entropy and rank of each target (`loss.RowScores`), and the final states; `marked`: [V] bool."""
         rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state)
         return loss.row_scores(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes, marked), state
 
     @torch.inference_mode()
     def read(self, ids: Tensor, lengths: np.ndarray, state: State | None = None) -> tuple[Tensor, State]:
-        """Reads whole segments and returns log P(next id), [B, V] in nats, after the last token of each, with the final states."""
+        """Reads segments: log P(next id) after each, [B, V] in nats, and the final states."""
         rows, final = self.hidden(ids, lengths, state)
         assert final is not None
         last = torch.from_numpy(np.cumsum(lengths) - 1).to(rows.device)
@@ -110,7 +109,7 @@ class LanguageModel(nn.Module):
 def build(
     settings: config.Model, vocab_size: int, seed: int, layout: Layout = "auto", logits_bytes: int = loss.DEFAULT_BYTES
 ) -> LanguageModel:  # fmt: skip
-    """A model with first weights that depend on the seed alone. Arguments as of `LanguageModel`."""
+    """A model with initial weights that depend on the seed alone. Arguments as of `LanguageModel`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LanguageModel(settings, vocab_size, layout, logits_bytes)

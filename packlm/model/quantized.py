@@ -110,7 +110,7 @@ class QuantizedModel(LanguageModel):
         size = max(1, self.logits_bytes // (4 * self.vocab_size))
         parts = zip(rows.split(size), batch.targets.split(size), strict=True)
         weights = None if marked is None else marked.float()
-        found = [loss.scores_of(self.projection(some), wanted, weights) for some, wanted in parts]
+        found = [loss.scores_from_logits(self.projection(some), wanted, weights) for some, wanted in parts]
         return loss.RowScores(*(torch.cat(column) for column in zip(*found, strict=True))), final
 
 

@@ -14,25 +14,25 @@ def made(rows=13, width=5, vocab_size=11, dtype=torch.float64, scale=1.0):
     return [tensor.requires_grad_() for tensor in tensors], torch.randint(0, vocab_size, (rows,))
 
 
-@pytest.mark.parametrize("most_bytes", [1, 8 * 11 * 3, 8 * 11 * 12, 1 << 20])
-def test_chunks_give_the_loss_and_the_gradients_of_the_whole(most_bytes):
+@pytest.mark.parametrize("logits_bytes", [1, 8 * 11 * 3, 8 * 11 * 12, 1 << 20])
+def test_chunks_give_the_loss_and_the_gradients_of_the_whole(logits_bytes):
     (rows, weight, bias), targets = made()
     expected = F.cross_entropy(F.linear(rows, weight, bias), targets, reduction="none")
-    found = summed_loss(rows, targets, weight, bias, most_bytes)
+    found = summed_loss(rows, targets, weight, bias, logits_bytes)
     torch.testing.assert_close(found, expected.sum(), rtol=1e-13, atol=0)
     own, reference = (torch.autograd.grad(loss * 0.3, (rows, weight, bias)) for loss in (found, expected.sum()))
     for one, other in zip(own, reference, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(row_losses(rows, targets, weight, bias, most_bytes), expected.detach(), rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(row_losses(rows, targets, weight, bias, logits_bytes), expected.detach(), rtol=1e-13, atol=1e-14)
     with torch.no_grad():
-        torch.testing.assert_close(summed_loss(rows, targets, weight, bias, most_bytes), expected.sum(), rtol=1e-13, atol=0)
+        torch.testing.assert_close(summed_loss(rows, targets, weight, bias, logits_bytes), expected.sum(), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("most_bytes", [1, 8 * 11 * 3, 1 << 20])
-def test_scores_of_rows_are_those_of_their_distributions(most_bytes):
+@pytest.mark.parametrize("logits_bytes", [1, 8 * 11 * 3, 1 << 20])
+def test_scores_of_rows_are_those_of_their_distributions(logits_bytes):
     (rows, weight, bias), targets = made()
     marked = torch.arange(11) % 3 == 0
-    found = row_scores(rows, targets, weight, bias, most_bytes, marked)
+    found = row_scores(rows, targets, weight, bias, logits_bytes, marked)
     probabilities = F.linear(rows, weight, bias).softmax(1).detach()
     for row, target in enumerate(targets.tolist()):
         own = probabilities[row]
