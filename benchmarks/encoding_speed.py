@@ -30,7 +30,8 @@ from packlm.config import Corpus
 from packlm.config import Tokenizer as Settings
 from packlm.text import tokenizer, tokenizers
 from packlm.text.document_block import DocumentBlock
-from packlm.text.encoder import Encoder, encode_documents
+from packlm.text.document_encoding import encode_documents
+from packlm.text.encoder import Encoder
 
 
 def main() -> None:

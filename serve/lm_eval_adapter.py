@@ -1,4 +1,4 @@
-"""A trained model in EleutherAI's lm-evaluation-harness, under the name `packlm` (extra `harness`):
+"""A trained model in EleutherAI's lm-evaluation-harness, under the name `packlm` (extra `lm-eval`):
 
     python -m serve.lm_eval_adapter run --model packlm --model_args path=runs/quickstart/model --tasks TASK ...
     lm_eval.simple_evaluate(model=PacklmLM("runs/quickstart/model"), tasks=[...])           in a program
@@ -24,7 +24,7 @@ from packlm.dataset.views import Sentences
 from packlm.engine import BATCH_TOKENS, Continuation, Engine
 from packlm.scoring.sentences import TokenScores, segment_scores
 from packlm.text.document_block import DocumentBlock
-from packlm.text.encoder import encode_documents
+from packlm.text.document_encoding import encode_documents
 
 GENERATED_TOKENS = 256
 """Most tokens of a generation, unless the task sets it."""

@@ -29,7 +29,8 @@ from packlm.model.folder import ModelInfo
 from packlm.model.language_model import LanguageModel
 from packlm.model.quantized import QuantizedModel
 from packlm.text.document_block import DocumentBlock
-from packlm.text.encoder import Encoder, encode_documents
+from packlm.text.document_encoding import encode_documents
+from packlm.text.encoder import Encoder
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Some documents in memory: their text laid end to end as UTF-8, so that whatever looks at text looks at all of it at once.
+"""A block of documents in memory: their UTF-8 texts end to end, so that text is processed in bulk.
 
 Shapes: D documents, B bytes.
 """
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from packlm.text import whitespace
 
-_LONG = 1 << 24
+_MAX_CACHED_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class DocumentBlock:
     names: pa.StringArray
     """[D] name of each document."""
     data: np.ndarray
-    """[B] uint8: the documents' UTF-8, without anything between them."""
+    """[B] uint8: the documents' UTF-8, with nothing between them."""
     ends: np.ndarray
     """[D] int64: index in `data` after each document."""
 
     @staticmethod
     def of(documents: Iterable[tuple[str, str]]) -> "DocumentBlock":
-        """Documents given as (name, text)."""
+        """A block of (name, text) pairs."""
         pairs = list(documents)
         encoded = [text.encode() for _, text in pairs]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
@@ -44,9 +44,9 @@ class DocumentBlock:
             yield name, self.data[start:end].tobytes().decode()
             start = end
 
-    def __getitem__(self, part: slice) -> "DocumentBlock":
+    def __getitem__(self, selection: slice) -> "DocumentBlock":
         """Consecutive documents, without copying their text."""
-        low, high, _ = part.indices(len(self))
+        low, high, _ = selection.indices(len(self))
         start = self.starts[low] if low < len(self) else 0
         ends = self.ends[low:high]
         return DocumentBlock(self.names[low:high], self.data[start : ends[-1] if len(ends) else start], ends - start)
@@ -58,9 +58,9 @@ class DocumentBlock:
 
     @cached_property
     def edges(self) -> np.ndarray | None:
-        """`word_edges` of `data`; None where it is so long that keeping them would take too much memory."""
-        return whitespace.word_edges(self.data) if len(self.data) <= _LONG else None
+        """`whitespace.word_edges` of `data`; None for long texts, for which they would take too much memory to keep."""
+        return whitespace.word_edges(self.data) if len(self.data) <= _MAX_CACHED_BYTES else None
 
     def word_edges(self) -> np.ndarray:
-        """`white.word_edges` of `data`, found anew where they are not kept."""
+        """`whitespace.word_edges` of `data`, computed anew where they are not kept."""
         return whitespace.word_edges(self.data) if self.edges is None else self.edges

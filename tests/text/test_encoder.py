@@ -15,9 +15,10 @@ from packlm import config
 from packlm.base import files
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Corpus
-from packlm.text import encoding_cache, overlong, pretokens, tokenizer, tokenizers
+from packlm.text import encoding_cache, joined_encoding, overlong, pretokens, tokenizer, tokenizers
 from packlm.text.document_block import DocumentBlock
-from packlm.text.encoder import Encoder, encode_documents
+from packlm.text.document_encoding import encode_documents
+from packlm.text.encoder import Encoder
 from preprocess.build import learn
 
 SENTENCES = ["the cat sat on the mat", "the dog <unk> the cat", "the dog saw the Bär 😀", "on and on and on"]
@@ -92,7 +93,7 @@ def test_characters(encoder):
     assert characters.encode_open("q\n").tolist() == [1, 1]
 
 
-def test_decoding_leaves_eos_out(bpe):
+def test_decoding_drops_eos(bpe):
     one, two = bpe.encode_open("One.").tolist(), bpe.encode_open("Two.").tolist()
     assert bpe.decode([0, *one, 0]) == "One." and bpe.decode([]) == bpe.decode([0]) == ""
     assert bpe.decode(np.array([0, *one, 0, *two, 0])) == "One.\nTwo."
@@ -103,11 +104,11 @@ def sizes(monkeypatch):
     """Sets how much text is looked at, encoded and remembered at a time."""
 
     def choose(size):
-        monkeypatch.setattr(pretokens, "SLICE", size)
-        monkeypatch.setattr(encoding_cache, "_BATCH_CHARACTERS", size)
-        monkeypatch.setattr(encoding_cache, "_MOST_CHUNKS", size)
-        monkeypatch.setattr(encoding_cache, "_GROUP", size)
-        monkeypatch.setattr(overlong, "_ROWS", size)
+        monkeypatch.setattr(pretokens, "SLICE_BYTES", size)
+        monkeypatch.setattr(joined_encoding, "_BATCH_CHARACTERS", size)
+        monkeypatch.setattr(encoding_cache, "_MAX_ENTRIES", size)
+        monkeypatch.setattr(joined_encoding, "_JOINED_TEXTS", size)
+        monkeypatch.setattr(overlong, "_GATHER_ROWS", size)
 
     return choose
 
@@ -132,7 +133,7 @@ def test_sentences_are_encoded_one_by_one(encoders, sizes, kind, texts, size):
 @given(
     parts=st.lists(st.sampled_from(["the ", " cat", "é", " ", "", "a b c", "  "]), max_size=9), taken=st.lists(st.booleans(), min_size=9)
 )
-def test_text_between_sentences_is_passed_over(bpe, parts, taken):
+def test_text_between_sentences_is_skipped(bpe, parts, taken):
     after = np.cumsum([len(part.encode()) for part in parts], dtype=np.int64)
     before = after - np.array([len(part.encode()) for part in parts], np.int64)
     chosen = np.array(taken[: len(parts)], bool)
@@ -143,17 +144,17 @@ def test_text_between_sentences_is_passed_over(bpe, parts, taken):
 
 def test_what_is_remembered_is_bounded_and_changes_nothing(encoders, monkeypatch):
     encoder = Encoder(encoders["bpe"]._tokenizer, "")
-    monkeypatch.setattr(encoding_cache, "_MOST_CHUNKS", 50)
+    monkeypatch.setattr(encoding_cache, "_MAX_ENTRIES", 50)
     generator = np.random.default_rng(1)
     for _ in range(20):
         words = ["".join(map(chr, generator.integers(97, 123, 4))) for _ in range(30)]
         sentences = [" ".join(words), " ".join(words), words[0] * 30]
         assert encoder.encode_sentences(sentences)[0].tolist() == Encoder(encoder._tokenizer, "").encode_sentences(sentences)[0].tolist()
-        assert len(encoder._memo) <= 50 + 2 * 30
-        assert 0 < encoder._memo._known._lengths.values.max() <= 64
+        assert len(encoder._cache) <= 50 + 2 * 30
+        assert 0 < encoder._cache._entries._lengths.values.max() <= 64
 
 
-def test_a_tokenizer_that_takes_whole_sentences(caplog):
+def test_a_tokenizer_that_needs_whole_sentences(caplog):
     made = Tokenizer(models.Unigram([("<eos>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("a", -3.0), ("▁a", -1.0)], unk_id=1))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     encoder = Encoder(made, "")
@@ -161,7 +162,7 @@ def test_a_tokenizer_that_takes_whole_sentences(caplog):
         ids, ends = encoder.encode_sentences(["a a", "", "a b"])
         encoder.encode_sentences(["a"])
     assert [record.getMessage() for record in caplog.records] == [
-        "the tokenizer takes whole sentences, which is slower than word by word: its pre-tokenizer begins with Metaspace"
+        "the tokenizer needs whole sentences, which is slower than word by word: its pre-tokenizer begins with Metaspace"
     ]
     assert ids.tolist() == [4, 4, 0, 0, 4, 2, 1, 0] and ends.tolist() == [3, 4, 8]
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packlm.text.growing_array import GrowingArray
+from packlm.text.hash_table import GrowingArray
 
 
 @given(st.lists(st.lists(st.integers(0, 255)), max_size=20), st.lists(st.integers(0, 255)))

@@ -1,4 +1,4 @@
-"""Overlong sentences are split where that hurts least; what rows are made of, test_encoding tests."""
+"""Overlong sentences are split where that hurts least; rows themselves are tested in test_encoder."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
 from packlm.text.document_block import DocumentBlock
-from packlm.text.encoder import Encoder, encode_documents
+from packlm.text.document_encoding import encode_documents
+from packlm.text.encoder import Encoder
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 
@@ -24,7 +25,7 @@ def encoder():
 
 
 def rows(texts, encoder, **rules):
-    """(text of each row, the white space after it, whether it is joined to the next, words), of documents."""
+    """(text of each row, the whitespace after it, whether it is joined to the next, words), of documents."""
     texts = DocumentBlock.of((f"{number}.txt", text) for number, text in enumerate(texts))
     made = encode_documents(texts, Corpus(sentences="line", **rules), encoder)
     ends = made.ends.tolist()
@@ -32,7 +33,7 @@ def rows(texts, encoder, **rules):
     return made, list(zip(found, made.gaps.to_pylist(), made.joined.tolist(), made.words.tolist(), strict=True))
 
 
-def test_cut_at_the_white_space_nearest_to_equal_parts(encoder):
+def test_split_at_the_whitespace_nearest_to_equal_parts(encoder):
     made, found = rows(["on\nthe cat  sat on a mat\nit"], encoder, max_tokens=16)
     assert found == [("on", "\n", False, 1), ("the cat  sat", " ", True, 3), ("on a mat", "\n", False, 3), ("it", "", False, 1)]
     assert made.overlong == 1 and made.positions.tolist() == [0, 1, 2, 3]
@@ -44,7 +45,7 @@ def test_what_just_fits_is_left_alone(encoder):
         assert len(found) == count and made.overlong == count - 1
 
 
-def test_without_white_space_cut_between_characters(encoder):
+def test_without_whitespace_split_between_characters(encoder):
     made, _ = rows(["ab" + "é" * 5 + "😀" * 4], encoder, max_tokens=10)
     texts = [encoder.decode(made.ids[start:end]) for start, end in zip([0, *made.ends.tolist()], made.ends.tolist(), strict=False)]
     assert made.overlong == 1 and "".join(texts) == "ab" + "é" * 5 + "😀" * 4 and "\ufffd" not in "".join(texts)

@@ -1,4 +1,4 @@
-"""Ids of chunks are the ids of the text, for every tokenizer that is said to be safe; what is not safe is recognized."""
+"""Ids of pre-tokens are the ids of the text, for every tokenizer that passes as safe; the others are recognized."""
 
 import json
 from itertools import pairwise
@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from packlm.text import encoding_cache, pretokens
+from packlm.text import encoding_cache, joined_encoding, pretokens
 from packlm.text.document_block import DocumentBlock
 from packlm.text.encoder import Encoder
 from packlm.text.sentences import piece_starts, spans
@@ -101,11 +101,11 @@ def test_ids_are_those_of_whole_sentences(model, pre_tokenizer, normalizer, sent
     encoder = KNOWN.get((model, pre_tokenizer, normalizer))
     if encoder is None:
         tokenizer = trained(model, PRE_TOKENIZERS[pre_tokenizer], NORMALIZERS[normalizer])
-        assert pretokens.unsafe(tokenizer) is None
+        assert pretokens.unsafe_reason(tokenizer) is None
         encoder = KNOWN[model, pre_tokenizer, normalizer] = Encoder(tokenizer, "")
     # The joining of texts is for many at a time: each sentence comes a second time among others.
     assert ids_of(encoder, sentences) == expected(encoder, sentences)
-    encoder._memo._forget()
+    encoder._cache.clear()
     assert ids_of(encoder, [*sentences, *WORDS]) == expected(encoder, [*sentences, *WORDS])
 
 
@@ -119,7 +119,7 @@ STRETCHES = ["a", " a", "a ", "a b", "a  b", "ab", " ", "", "é", "a\x1cb", "a \
 @example(parts=["a", "  a"], data=None)
 @example(parts=["a", "", "b"], data=None)
 @example(parts=["a", " ", "b"], data=None)
-def test_chunks_are_words_where_that_is_said(parts, data):
+def test_pre_tokens_are_words_where_that_is_said(parts, data):
     """Of any stretches of a text, also such as begin or end in white space or within a word."""
     after = np.cumsum([len(part.encode()) for part in parts], dtype=np.int64)
     before = np.append(0, after[:-1])
@@ -127,43 +127,45 @@ def test_chunks_are_words_where_that_is_said(parts, data):
     if not chosen.any():
         return
     text = np.frombuffer("".join(parts).encode(), np.uint8)
-    values, ends, are_words = pretokens.chunks(text, before[chosen], after[chosen], False)
+    values, ends, are_words = pretokens.split(text, before[chosen], after[chosen], False)
     rows = [values[start : end - 1].to_pylist() for start, end in pairwise([0, *ends.tolist()])]
     assert ["".join(row) for row in rows] == [part for part, taken in zip(parts, chosen, strict=True) if taken]
     if are_words:
-        assert all(chunk.removeprefix(" ") == chunk.strip() != "" and len(chunk.split()) == 1 for row in rows for chunk in row)
+        assert all(
+            pre_token.removeprefix(" ") == pre_token.strip() != "" and len(pre_token.split()) == 1 for row in rows for pre_token in row
+        )
 
 
 @settings(deadline=None)
 @given(documents=st.lists(TEXT, min_size=1, max_size=4), normalized=st.booleans(), size=st.sampled_from([1, 5, 1 << 22]))
-def test_chunks_make_up_the_sentences_and_are_counted(documents, normalized, size):
+def test_pre_tokens_make_up_the_sentences_and_are_counted(documents, normalized, size):
     texts = DocumentBlock.of(("", text) for text in documents)
     found = spans(texts, piece_starts(texts, "line"))
     if not len(found.starts):
         return
     sentences = [texts.data[start:end].tobytes().decode() for start, end in zip(found.starts, found.ends, strict=True)]
-    values, ends, are_words = pretokens.chunks(texts.data, found.starts, found.ends, normalized)
-    again = pretokens.chunks(texts.data, found.starts, found.ends, normalized, texts.edges)
+    values, ends, are_words = pretokens.split(texts.data, found.starts, found.ends, normalized)
+    again = pretokens.split(texts.data, found.starts, found.ends, normalized, texts.edges)
     assert again.values.equals(values) and again.ends.tolist() == ends.tolist() and again.are_words == are_words
     rows = [values[start:end].to_pylist() for start, end in pairwise([0, *ends.tolist()])]
     assert not any(row.pop().strip() for row in rows)
     assert not are_words or [len(row) for row in rows] == [len(sentence.split()) for sentence in sentences]
     assert ["".join(row) for row in rows] == sentences
-    assert all(chunk[0] in "\t\n\v\f\r " and not chunk[1].isspace() for row in rows for chunk in row[1:])
+    assert all(pre_token[0] in "\t\n\v\f\r " and not pre_token[1].isspace() for row in rows for pre_token in row[1:])
     if not normalized and all(" " <= character <= "~" or character == "\n" for text in documents for character in text):
         assert [len(row) for row in rows] == [len(sentence.split()) for sentence in sentences]
         assert are_words == (not any("  " in sentence for sentence in sentences))
-    whole, pretokens.SLICE = pretokens.SLICE, size
+    whole, pretokens.SLICE_BYTES = pretokens.SLICE_BYTES, size
     try:
         counted: dict = {}
         for some, counts in pretokens.counts(texts.data, found.starts, found.ends, normalized, texts.edges):
             assert counts.dtype == np.int64 and (counts > 0).all()
-            for chunk, count in zip(some.to_pylist(), counts.tolist(), strict=True):
-                counted[chunk] = counted.get(chunk, 0) + count
+            for pre_token, count in zip(some.to_pylist(), counts.tolist(), strict=True):
+                counted[pre_token] = counted.get(pre_token, 0) + count
     finally:
-        pretokens.SLICE = whole
-    flat = [chunk for row in rows for chunk in row]
-    assert counted == {chunk: flat.count(chunk) for chunk in flat}
+        pretokens.SLICE_BYTES = whole
+    flat = [pre_token for row in rows for pre_token in row]
+    assert counted == {pre_token: flat.count(pre_token) for pre_token in flat}
 
 
 def test_what_is_not_safe():
@@ -175,7 +177,7 @@ def test_what_is_not_safe():
         tokenizer.encode_special_tokens = True
         if change is not None:
             change(tokenizer)
-        return pretokens.unsafe(tokenizer)
+        return pretokens.unsafe_reason(tokenizer)
 
     space_first = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     digits = {"type": "Digits", "individual_digits": True}
@@ -193,8 +195,8 @@ def test_what_is_not_safe():
     assert "Prepend" in why(normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "▁"}]})
     assert "added tokens" in why(lambda tokenizer: tokenizer.add_tokens(["a b"]))
     assert "added tokens" in why(lambda tokenizer: setattr(tokenizer, "encode_special_tokens", False))
-    assert "cuts or pads" in why(lambda tokenizer: tokenizer.enable_truncation(4))
-    assert "cuts or pads" in why(lambda tokenizer: tokenizer.enable_padding())
+    assert "truncates or pads" in why(lambda tokenizer: tokenizer.enable_truncation(4))
+    assert "truncates or pads" in why(lambda tokenizer: tokenizer.enable_padding())
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe"])
@@ -214,11 +216,11 @@ def test_corpora(corpora, name, model, pre_tokenizer):
     assert ids_of(encoder, sentences) == expected(encoder, sentences)
 
 
-def test_plain_chunks_are_encoded_together(monkeypatch):
+def test_plain_pre_tokens_are_encoded_together(monkeypatch):
     """Words that are known to be one token, or to be separated by one, don't cost an encoding each."""
     sizes = []
-    whole = encoding_cache.encode
-    monkeypatch.setattr(encoding_cache, "encode", lambda tokenizer, texts: sizes.append(len(texts)) or whole(tokenizer, texts))
+    whole = joined_encoding.encode
+    monkeypatch.setattr(joined_encoding, "encode", lambda tokenizer, texts: sizes.append(len(texts)) or whole(tokenizer, texts))
     words = [f"word{number}" for number in range(1000)]
     for model, pre_tokenizer in (("word", "split"), ("word", "bert"), ("bpe", "bytes")):
         encoder = Encoder(trained(model, PRE_TOKENIZERS[pre_tokenizer]), "")
@@ -228,12 +230,12 @@ def test_plain_chunks_are_encoded_together(monkeypatch):
 
 
 def test_a_word_is_known_wherever_it_is_looked_for(monkeypatch):
-    """Behind any white space, beyond those that are looked for first, and after other chunks have taken the place of these."""
+    """Behind any white space, beyond those that are looked for first, and after other pre-tokens have taken the place of these."""
     words = ["the", "cat", "don't", "12", "3.5", "never", "seen"]
     behind = [f"cat{space}cat the" for space in "\t\n\v\f\r "]
     doubled = [f"{word}  " * 9 + word for word in words]
     for most in (1, 1 << 14):
-        monkeypatch.setattr(encoding_cache, "_OFTEN", most)
+        monkeypatch.setattr(encoding_cache, "_MAX_FREQUENT", most)
         encoder = Encoder(trained("word", PRE_TOKENIZERS["split"]), "")
         for sentences in (words, behind, doubled, words, behind):
             assert ids_of(encoder, sentences) == expected(encoder, sentences)

@@ -56,13 +56,13 @@ def reference(documents, rule):
 @example(documents=["", "a", "", "b c", " ", "d\n", "\n"])
 @example(documents=["X\u2028. a"])
 def test_spans_are_those_of_string_methods(rule, window, documents):
-    whole, whitespace._WINDOW = whitespace._WINDOW, window
+    whole, whitespace._WINDOW_BYTES = whitespace._WINDOW_BYTES, window
     try:
         texts = DocumentBlock.of((str(number), text) for number, text in enumerate(documents))
         pieces = piece_starts(texts, rule)
         found = spans(texts, pieces)
     finally:
-        whitespace._WINDOW = whole
+        whitespace._WINDOW_BYTES = whole
     assert set(texts.starts[texts.starts < texts.ends]) <= set(pieces.tolist()) and (np.diff(pieces) > 0).all()
     assert [array.dtype.name for array in (pieces, *found)] == ["int64", "int64", "int64", "int32", "int32"]
     assert list(zip(*(array.tolist() for array in found), strict=True)) == reference(documents, rule)
@@ -80,7 +80,7 @@ def test_sentences_and_gaps_are_the_text(rule, text):
     assert not lead.strip() and not any(gap.strip() for _, gap in found)
 
 
-def test_white_space_is_that_of_python():
+def test_whitespace_is_that_of_python():
     every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     text = "".join(every)
     lengths = [len(character.encode()) for character in every]
@@ -136,11 +136,11 @@ LINES = st.sampled_from(
 @given(text=st.lists(LINES, max_size=40).map("".join))
 def test_a_document_given_to_sentencex_in_parts_is_cut_as_if_in_one(text):
     texts = DocumentBlock.of([("", text)])
-    whole, sentences._PART = sentences._PART, 1
+    whole, sentences._PART_BYTES = sentences._PART_BYTES, 1
     try:
         parts = piece_starts(texts, "sentencex")
     finally:
-        sentences._PART = whole
+        sentences._PART_BYTES = whole
     assert parts.tolist() == piece_starts(texts, "sentencex").tolist()
     assert parts.tolist() == [len(text[:start].encode()) for start in starts_of(text, "sentencex") if start < len(text)]
 
