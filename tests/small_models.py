@@ -1,4 +1,4 @@
-"""A small corpus, datasets made of it, and model folders with random weights that belong to them."""
+"""A small corpus, datasets built from it, and model folders with random weights for them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Articles of made-up sentences below `train/` and `validation/`, with a line to drop and white space of all kinds."""
+    """Articles of made-up sentences below `train/` and `validation/`, with a line to drop and all kinds of whitespace."""
     folder, generator = tmp_path_factory.mktemp("corpus"), np.random.default_rng(1)
     for split, count in (("train", 8), ("validation", 5)):
         (folder / split).mkdir()
@@ -43,16 +43,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Config]:
-    """Makes (once) a dataset of the corpus with a tokenizer of a kind, and a model folder with random weights for it."""
+    """Builds (once) a dataset of the corpus with a kind of tokenizer, and a model folder with random weights for it."""
     import datasets
 
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
-    known: dict[str, Config] = {}
+    configs: dict[str, Config] = {}
 
     def make(kind: str) -> Config:
-        if kind not in known:
+        if kind not in configs:
             folder = tmp_path_factory.mktemp(kind)
-            known[kind] = configuration.resolve(
+            configs[kind] = configuration.resolve(
                 {
                     "run": {"name": f"tiny-{kind}", "dir": folder / "run"},
                     "corpus": {
@@ -66,14 +66,14 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
                     "tracking": {"uri": ""},
                 }
             )  # fmt: skip
-            write_model(known[kind])
-        return known[kind]
+            write_model(configs[kind])
+        return configs[kind]
 
     return make
 
 
 def write_model(config: Config, segments: str = "sentences") -> None:
-    """Makes the dataset of a configuration, and a model folder with random weights for it."""
+    """Builds the dataset of a configuration, and a model folder with random weights for it."""
     manifest = build_dataset(config).manifest
     model = wild(models.build(config.model, manifest.vocab_size, seed=3))
     about = {
@@ -85,7 +85,7 @@ def write_model(config: Config, segments: str = "sentences") -> None:
 
 
 def wild(model: LanguageModel, scale: float = 6.0) -> LanguageModel:
-    """Larger weights: first weights give nearly uniform distributions, which hide mistakes."""
+    """Scales weights up: initial weights give nearly uniform distributions, which hide mistakes."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)
@@ -94,7 +94,7 @@ def wild(model: LanguageModel, scale: float = 6.0) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def engine(made: Callable[[str], Config]) -> Engine:
-    """A model with a byte-level tokenizer, trained on sentences as it believes."""
+    """A model with a byte-level tokenizer, as if trained on sentences."""
     return Engine.load(made("bpe").run.dir / "model")
 
 

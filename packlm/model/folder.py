@@ -10,9 +10,9 @@ README.md                 model card
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
@@ -58,12 +58,12 @@ class ModelInfo(BaseModel):
     name: str
     """The run that trained it."""
     model: config.Model
-    vocab_size: int
+    vocab_size: int = Field(ge=1)
     text: Annotated[config.Corpus, BeforeValidator(_reading_rules)]
     """The `corpus.*` rules by which text becomes sentences, without those of `DATASET_ONLY`."""
-    segments: str
-    """`train.segments`: sentences, rows or streams."""
-    reset: str
+    segments: Literal["sentences", "rows", "streams"]
+    """`train.segments`."""
+    reset: Literal["document", "none"]
     """`train.reset`: where the state is zeroed, with streams."""
     lossless: bool
     """Whether decoding gives back every text exactly."""

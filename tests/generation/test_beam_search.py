@@ -26,8 +26,8 @@ def test_the_best_of_a_beam_as_wide_as_the_space_are_the_best_of_all(penalty: fl
     width, prompts = 3**4, [(EOS,), (EOS, 2, 1)]
     for seed in range(3):
         model = tiny(seed=seed, vocabulary=3)
-        found = run(model, prompts, strategy="beam", beams=width, samples=5, max_tokens=5, length_penalty=penalty)
-        for prompt, generations in zip(prompts, found, strict=True):
+        results = run(model, prompts, strategy="beam", beams=width, samples=5, max_tokens=5, length_penalty=penalty)
+        for prompt, generations in zip(prompts, results, strict=True):
             sequences = enumerate_all(model, prompt, 5).items()
             expected = sorted(sequences, key=lambda item: -length_normalized(item[1], len(item[0]), penalty))[:5]
             assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
@@ -62,8 +62,8 @@ def test_a_narrow_beam_is_the_textbook_one(width: int, penalty: float) -> None:
     prompts = [(EOS,), (EOS, 1), (EOS, 3, 2, 2)]
     for model in MODELS:
         for samples in {1, width}:
-            found = run(model, prompts, strategy="beam", beams=width, samples=samples, max_tokens=7, length_penalty=penalty)
-            for prompt, generations in zip(prompts, found, strict=True):
+            results = run(model, prompts, strategy="beam", beams=width, samples=samples, max_tokens=7, length_penalty=penalty)
+            for prompt, generations in zip(prompts, results, strict=True):
                 expected = plain_beam(model, prompt, width, 7, penalty)[:samples]
                 assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
                 assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)

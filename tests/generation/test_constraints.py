@@ -25,9 +25,9 @@ def text(ids: Sequence) -> str:
 def all_possible(prompt: Sequence = (EOS,), **settings: Any) -> dict[Sequence, float]:
     """Every sequence that a beam with room for all finds."""
     model = tiny(vocabulary=len(PIECES))
-    (found,) = run(model, [prompt], text=TEXT, strategy="beam", beams=700, samples=700, max_tokens=LIMIT, **settings)
-    assert len({ids for ids, _ in as_pairs(found)}) == len(found)
-    return dict(as_pairs(found))
+    (generated,) = run(model, [prompt], text=TEXT, strategy="beam", beams=700, samples=700, max_tokens=LIMIT, **settings)
+    assert len({ids for ids, _ in as_pairs(generated)}) == len(generated)
+    return dict(as_pairs(generated))
 
 
 @cache
@@ -48,18 +48,18 @@ def test_no_sequence_of_tokens_comes_twice(size: int, stop_at_eos: bool) -> None
         return len(set(grams)) == len(grams)
 
     stops = (lambda ids: ids[-1] == EOS) if stop_at_eos else (lambda ids: False)
-    found = all_possible(no_repeat_ngram=size, stop_at_eos=stop_at_eos)
-    assert found == pytest.approx(expected(may=may, stops=stops), abs=1e-9)
+    generated = all_possible(no_repeat_ngram=size, stop_at_eos=stop_at_eos)
+    assert generated == pytest.approx(expected(may=may, stops=stops), abs=1e-9)
 
 
 @pytest.mark.parametrize("strategy", [{"strategy": "greedy"}, {}, {"replacement": False, "samples": 30}, {"strategy": "beam"}], ids=str)
 def test_where_nothing_may_come_next_a_generation_is_cut(strategy: dict[str, Any]) -> None:
     """Three tokens, none of which may come twice, and no end before the sixth: two of them in some order."""
     model = tiny(vocabulary=3)
-    (found,) = run(model, [(EOS,)], text=TEXT, no_repeat_ngram=1, min_tokens=6, max_tokens=9, **strategy)
+    (generated,) = run(model, [(EOS,)], text=TEXT, no_repeat_ngram=1, min_tokens=6, max_tokens=9, **strategy)
     truth = {ids: total for ids, total in enumerate_all(model, (EOS,), 2).items() if len({*ids, EOS}) == 3}
-    assert dict(as_pairs(found)).items() <= {ids: pytest.approx(total) for ids, total in truth.items()}.items()
-    assert not any(item.finished for item in found) and len(found) == {30: 2}.get(strategy.get("samples"), len(found))
+    assert dict(as_pairs(generated)).items() <= {ids: pytest.approx(total) for ids, total in truth.items()}.items()
+    assert not any(item.finished for item in generated) and len(generated) == {30: 2}.get(strategy.get("samples"), len(generated))
 
 
 def contains(text: str, word: str) -> bool:
@@ -74,16 +74,16 @@ def test_no_text_contains_a_banned_word(words: list[str], prompt: Sequence) -> N
     """Exactly the sequences remain whose text, after the prompt's, contains none; their ln P is unchanged."""
     before = text(prompt[1:])
     truth = {ids: total for ids, total in expected(prompt).items() if not any(contains(before + text(ids), word) for word in words)}
-    found = all_possible(prompt, banned=words)
-    assert found == pytest.approx(truth, abs=1e-9)
+    generated = all_possible(prompt, banned=words)
+    assert generated == pytest.approx(truth, abs=1e-9)
     assert 0 < len(truth) < len(expected(prompt))
 
 
 def test_words_of_one_token_that_nothing_makes_longer_are_banned_at_once() -> None:
     words = spelled_as(".", " the", " cat", " then")
     model = tiny(vocabulary=4)
-    (found,) = run(model, [(EOS,)], text=words, strategy="beam", beams=200, samples=200, max_tokens=3, banned=["the"])
-    assert dict(as_pairs(found)) == pytest.approx(enumerate_all(model, (EOS,), 3, may=lambda ids: ids[-1] != 1), abs=1e-9)
+    (generated,) = run(model, [(EOS,)], text=words, strategy="beam", beams=200, samples=200, max_tokens=3, banned=["the"])
+    assert dict(as_pairs(generated)) == pytest.approx(enumerate_all(model, (EOS,), 3, may=lambda ids: ids[-1] != 1), abs=1e-9)
 
 
 def test_characters_of_several_tokens() -> None:

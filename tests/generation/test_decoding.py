@@ -26,13 +26,13 @@ def sentence_losses(model: LanguageModel, sentences: Sentences, batch_tokens: in
 
 def test_the_probabilities_of_all_sequences_sum_to_one() -> None:
     model, limit = tiny(), 4
-    found = enumerate_all(model, (EOS,), limit)
-    assert math.fsum(map(math.exp, found.values())) == pytest.approx(1, abs=1e-12)
+    sequences = enumerate_all(model, (EOS,), limit)
+    assert math.fsum(map(math.exp, sequences.values())) == pytest.approx(1, abs=1e-12)
     # The same from scoring: sentences of at most `limit` tokens, and beginnings of that length, whose <eos> is left out.
-    closed = [ids if ids[-1] == EOS else (*ids, EOS) for ids in found]
+    closed = [ids if ids[-1] == EOS else (*ids, EOS) for ids in sequences]
     sentences = Sentences.from_arrays(np.concatenate(closed), np.cumsum([len(ids) for ids in closed]))
-    scored = {ids: -losses[: len(ids)].sum() for ids, (_, losses) in zip(found, sentence_losses(model, sentences, 64), strict=True)}
-    assert scored == pytest.approx(found, abs=1e-9)
+    scored = {ids: -losses[: len(ids)].sum() for ids, (_, losses) in zip(sequences, sentence_losses(model, sentences, 64), strict=True)}
+    assert scored == pytest.approx(sequences, abs=1e-9)
 
 
 PROMPTS = [(EOS,), (EOS, 2, 5, 1, 1, 7), (EOS, 4), (EOS, 3, 3), (EOS, 4), (EOS, 8, 8, 8)]
@@ -57,17 +57,17 @@ def bits(generations: list[Generation]) -> list[tuple[Sequence, str, bool]]:
     ("cell", "strategy"),
     [("lstm", name) for name in STRATEGIES] + [(cell, name) for cell in ("gru", "rnn", "mogrifier") for name in ("sample", "beam")],
 )
-def test_a_prompt_gives_the_same_bits_in_any_company(cell: str, strategy: str) -> None:
-    """Alone; among others, some of which end at once; in another order; with so many that they need several blocks. In float32."""
+def test_a_prompt_gives_the_same_bits_in_any_batch(cell: str, strategy: str) -> None:
+    """Alone; with others, some of which end at once; in another order; with enough to need several blocks. In float32."""
     model = wild(models.build(config.Model(cell=cell, hidden=17), 9, 2), 7.0)
     settings = STRATEGIES[strategy] | {"max_tokens": 10}
     prompts = PROMPTS if cell == "lstm" else PROMPTS[:3]
     alone = {prompt: bits(run(model, [prompt], text=WORDS, **settings)[0]) for prompt in dict.fromkeys(prompts)}
     others = [(EOS, first, second) for first in range(1, 9) for second in (1, 7)]
-    for company in (prompts[::-1], [*others, *prompts]) if cell == "lstm" else ([*others, *prompts],):
-        found = run(model, company, text=WORDS, **settings)
-        assert all(bits(own) == alone[prompt] for prompt, own in zip(company, found, strict=True) if prompt in alone)
-    assert len({len(item.ids) for own in found for item in own}) > 1  # rows that end at different times
+    for batch in (prompts[::-1], [*others, *prompts]) if cell == "lstm" else ([*others, *prompts],):
+        results = run(model, batch, text=WORDS, **settings)
+        assert all(bits(items) == alone[prompt] for prompt, items in zip(batch, results, strict=True) if prompt in alone)
+    assert len({len(item.ids) for items in results for item in items}) > 1  # rows that end at different times
 
 
 @every_strategy
@@ -104,7 +104,7 @@ def test_sentences_that_start_anew_are_independent() -> None:
 
 
 @every_strategy
-def test_weights_that_are_no_numbers_are_an_error(settings: dict[str, object]) -> None:
+def test_weights_that_are_nan_are_an_error(settings: dict[str, object]) -> None:
     model = tiny()
     with torch.no_grad():
         model.projection.bias[2] = torch.nan
@@ -113,7 +113,7 @@ def test_weights_that_are_no_numbers_are_an_error(settings: dict[str, object]) -
 
 
 @pytest.mark.parametrize("settings", [{"strategy": "sample"}, {"strategy": "sample", "replacement": False}, {"strategy": "beam"}])
-def test_so_are_those_that_show_on_the_way_only(settings: dict[str, object]) -> None:
+def test_so_are_those_that_are_read_later(settings: dict[str, object]) -> None:
     model = models.build(config.Model(hidden=5, tied=False), 6, 1).double().eval()
     with torch.no_grad():
         model.embedding.weight[3] = torch.nan

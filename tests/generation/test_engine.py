@@ -56,8 +56,8 @@ def test_half_a_character_is_no_prompt(engine: Engine) -> None:
 
 def test_prompt_and_continuation_make_up_a_text_that_scores_the_same(word_engine: Engine) -> None:
     prompts = ["the cat", "", "a small dog quietly", "the cat"]
-    found = word_engine.generate(prompts, strategy="beam", beams=3, samples=3, max_tokens=9)
-    for prompt, continuations in zip(prompts, found, strict=True):
+    results = word_engine.generate(prompts, strategy="beam", beams=3, samples=3, max_tokens=9)
+    for prompt, continuations in zip(prompts, results, strict=True):
         assert len(continuations) == 3
         for item in continuations:
             (score,), words = word_engine.score([prompt + item.text]), len(prompt.split())
@@ -105,7 +105,7 @@ def test_texts_contain_no_banned_word_and_end_at_stop_strings(made: Callable[[st
     (free,) = engine.generate(["a"], **settings)
     banned = [word for word, _ in Counter(words("a" + item.text for item in free)).most_common(6) if word != "a"]
     assert not set(words("a" + item.text for item in engine.generate(["a"], banned=banned, **settings)[0])) & set(banned)
-    pairs = Counter(item.text[place : place + 2] for item in free for place in range(len(item.text) - 1))
+    pairs = Counter(item.text[start : start + 2] for item in free for start in range(len(item.text) - 1))
     (stopped,) = engine.generate(["a"], stop=[pairs.most_common(20)[-1][0]], **settings)
     ends = [item.text.find(pairs.most_common(20)[-1][0]) for item in stopped]
     assert [item.finished for item in stopped] == [end >= 0 for end in ends]
@@ -132,8 +132,8 @@ def test_a_continuation_of_bytes_follows_the_prompt_without_a_gap(engine: Engine
 def test_equal_prompts_are_read_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     read, original = [], engine.stepper.read
     monkeypatch.setattr(engine.stepper, "read", lambda prompts: read.append(len(prompts)) or original(prompts))
-    found = engine.generate(["the cat", "a", "the cat ", "a"], strategy="sample", samples=4, max_tokens=5)
-    assert read == [2] and found[0] == found[2] and found[1] == found[3] != found[0]
+    cat, a, cat_again, a_again = engine.generate(["the cat", "a", "the cat ", "a"], strategy="sample", samples=4, max_tokens=5)
+    assert read == [2] and cat == cat_again and a == a_again != cat
 
 
 def test_a_generation_that_goes_on_tells_sentences_apart(word_engine: Engine) -> None:
@@ -157,14 +157,14 @@ def test_settings_come_from_the_folder_unless_given(engine: Engine) -> None:
 
 
 def test_next_gives_the_distribution_after_a_prompt(engine: Engine) -> None:
-    found = engine.next("the cat", top=engine.info.vocab_size + 5)
-    probabilities = [probability for _, probability in found]
+    items = engine.next("the cat", top=engine.info.vocab_size + 5)
+    probabilities = [probability for _, probability in items]
     assert sum(probabilities) == pytest.approx(1, abs=1e-5) and probabilities == sorted(probabilities, reverse=True)
     assert len(engine.next("the cat", 3)) == 3
     ids, _ = engine.encode_prompt("the cat")
     with torch.inference_mode():
         log_probs, _ = engine.model.read(torch.from_numpy(ids), np.array([len(ids)]))
-    assert found[0] == (engine.encoder.token(int(log_probs.argmax())), pytest.approx(float(log_probs.max().exp()), rel=1e-5))
+    assert items[0] == (engine.encoder.token(int(log_probs.argmax())), pytest.approx(float(log_probs.max().exp()), rel=1e-5))
 
 
 def test_perplexity_is_that_of_all_sentences_together(engine: Engine) -> None:
@@ -176,7 +176,7 @@ def test_perplexity_is_that_of_all_sentences_together(engine: Engine) -> None:
         engine.perplexity([])
 
 
-def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(PacklmError, match="no model here"):
         Engine.load(tmp_path)
 

@@ -80,7 +80,7 @@ def test_widths_that_change_bits_are_not_used(spoil: object, steady: tuple[int, 
     product = torch.addmm
     monkeypatch.setattr(torch, "addmm", lambda bias, left, right: product(bias, left, right) + 1e-9 * spoil(len(left))[:, None])  # type: ignore[operator]
     stepper = Stepper(tiny(vocabulary=9))
-    assert stepper.steady_widths() == steady
+    assert stepper.invariant_widths() == steady
     ids, state = made_up(stepper, 50)
     with torch.inference_mode():
         log_probs, _ = stepper.step(ids, state)
@@ -95,7 +95,7 @@ def test_they_are_tried_again_with_other_threads(monkeypatch: pytest.MonkeyPatch
         for now in (threads, threads, threads + 1, threads):
             torch.set_num_threads(now)
             products.clear()
-            stepper.steady_widths()
+            stepper.invariant_widths()
             counts.append(bool(products))
     finally:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Samples without replacement: which, and in which order, beside the list of all sequences."""
+"""Samples without replacement, and their order, compared with the list of all sequences."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -42,17 +42,17 @@ def test_ordered_samples_are_as_likely_as_they_should_be(filters: dict[str, Any]
     generate = Generate.model_validate({"samples": 3, "max_tokens": 2, "replacement": False} | filters)
     batch = ManyTimes(stepper_of(model, False), arrays([prompt] * draws), generate, 1, EOS, None)
     with torch.inference_mode():
-        found = sample_without_replacement(batch)
-    counts = Counter(tuple(tuple(item.ids.tolist()) for item in generations) for generations in found)
+        results = sample_without_replacement(batch)
+    counts = Counter(tuple(tuple(item.ids.tolist()) for item in generations) for generations in results)
     assert chi_square_is_usual(counts, expected)
 
 
 def test_as_many_samples_as_there_are_sequences_are_all_of_them() -> None:
     model = tiny(vocabulary=3)
     truth = enumerate_all(model, (EOS, 2), 4)
-    (found,) = run(model, [(EOS, 2)], samples=len(truth) + 7, max_tokens=4, replacement=False, temperature=2.0)
-    assert dict(as_pairs(found)) == pytest.approx(truth, abs=1e-9) and len(found) == len(truth)
-    assert [item.log_prob for item in found] == sorted((item.log_prob for item in found), reverse=True)
+    (samples,) = run(model, [(EOS, 2)], samples=len(truth) + 7, max_tokens=4, replacement=False, temperature=2.0)
+    assert dict(as_pairs(samples)) == pytest.approx(truth, abs=1e-9) and len(samples) == len(truth)
+    assert [item.log_prob for item in samples] == sorted((item.log_prob for item in samples), reverse=True)
 
 
 def test_they_are_different_and_depend_on_seed_and_prompt() -> None:
