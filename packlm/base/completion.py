@@ -56,6 +56,11 @@ def details(record: Path) -> dict[str, Any]:
     return json_models.read(record, Record).details
 
 
+def output_digest(record: Path, path: Path) -> str:
+    """The SHA-256 of an output when the record was written."""
+    return json_models.read(record, Record).outputs[os.path.relpath(path, record.parent)]
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two nested records of inputs, as lines `section.key: old -> new`."""
     flat_old, flat_new = _flat(old), _flat(new)

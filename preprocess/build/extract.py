@@ -1,62 +1,67 @@
-"""The collect task: reads some parts of the corpus, cleans their documents, and says in a file of the work folder what they are.
+"""Extracts documents: a task reads parts of the corpus, cleans their documents, and writes them into one extracted file.
 
-Everything after it reads from there: nothing is cleaned or cut into sentences twice.
+All later steps read these files: nothing is cleaned or split into sentences twice.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
-from itertools import pairwise
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from packlm.base import files
+from packlm.base import completion, files
 from packlm.config import Corpus
 from packlm.corpus import documents
 from packlm.corpus.sources import Part
 from packlm.dataset import SPLITS
 from packlm.text.document_block import DocumentBlock
 
-from . import extracted, scan
-from .task_output import ArrowTask
-
-HASH_BYTES = 16
+from . import duplicates, scan
+from .extracted_file import ExtractedFile, ExtractedWriter
+from .task import Task
 
 
 @dataclass(frozen=True)
-class ExtractTask(ArrowTask):
-    """Some parts, of sources given for one split, and all that collecting them takes; goes to another process as it is."""
+class ExtractTask(Task):
+    """Some parts of the sources that are listed for one split."""
 
     index: int
-    given: str
+    listed_split: str
     parts: tuple[Part, ...]
     corpus: Corpus
     spelled_eos: str
+    """`Encoder.spelled_eos` of the tokenizer."""
     folder: Path
-    """Where the collected text goes."""
 
     @property
     def name(self) -> str:
-        return f"texts-{self.index:05d}"
+        return f"extract-{self.index:05d}"
 
     @property
     def size(self) -> int:
         return sum(part.size for part in self.parts)
 
-    def reads(self) -> str:
-        """A digest of what is read: parts of files as these are now."""
-        return files.digest([[self.given, part.start, part.stop, part.number, *part.source.fingerprint()] for part in self.parts])
-
-    def finished(self) -> bool:
-        """Whether that was done before, of the same parts, and both the collected file and what it was collected from are as they were."""
-        return super().finished() and result(self)["reads"] == self.reads()
+    @property
+    def record(self) -> Path:
+        return self.folder / f"{self.name}.json"
 
     @property
-    def hashes(self) -> Path:
-        """[D, 16] a hash of each document's text, where duplicates are looked for."""
-        return self.folder / f"{self.name}.hashes.npy"
+    def path(self) -> Path:
+        """The extracted file."""
+        return self.folder / f"{self.name}.arrow"
+
+    @property
+    def keys(self) -> Path:
+        """Keys of the documents, where duplicates are skipped."""
+        return self.folder / f"{self.name}.keys.npy"
+
+    def inputs(self) -> dict[str, Any]:
+        """The parts, and the files that they are of as these are now."""
+        parts = [[part.start, part.stop, part.number, *part.source.fingerprint()] for part in self.parts]
+        return {"parts": files.digest([self.listed_split, parts])}
 
 
 def tasks(scanned: scan.Scan, corpus: Corpus, spelled_eos: str, folder: Path) -> list[ExtractTask]:
@@ -72,54 +77,53 @@ def tasks(scanned: scan.Scan, corpus: Corpus, spelled_eos: str, folder: Path) ->
     return [ExtractTask(index, split, tuple(parts), corpus, spelled_eos, folder) for index, (split, parts) in enumerate(groups)]
 
 
-def make(job: ExtractTask) -> None:
-    """Collects the documents of a job's parts; then writes `job.done`."""
+def run(task: ExtractTask) -> None:
+    """Runs a task. Details in its record: the blocks' documents and bytes by split, and the counts of what cleaning changed."""
+    inputs, outputs = task.inputs(), [task.path]
     counts: Counter[str] = Counter()
-    batches: list[dict[str, list[int]]] = []
-    hashes, reads = [], job.reads()
-    with files.atomic(job.path) as stream, extracted.ExtractedWriter(stream, job.corpus) as writer:
-        for texts in documents.read_all(job.parts, job.corpus, job.spelled_eos, counts):
-            splits = split_numbers(texts, job.given, job.corpus)
+    blocks: list[dict[str, list[int]]] = []
+    keys = duplicates.KeyWriter() if task.corpus.duplicates == "skip" else None
+    with files.atomic(task.path) as stream, ExtractedWriter(stream, task.corpus) as writer:
+        for texts in documents.read_all(task.parts, task.corpus, task.spelled_eos, counts):
+            splits, sizes = split_indices(texts, task.listed_split, task.corpus), np.diff(texts.ends, prepend=0)
             writer.write(texts, splits)
-            batches.append(_sizes(splits, np.diff(texts.ends, prepend=0)))
-            if job.corpus.duplicates == "skip":
-                hashes.append(_hashes(texts))
-    if job.corpus.duplicates == "skip":
-        with files.atomic(job.hashes) as stream:
-            np.save(stream, np.concatenate(hashes or [np.empty((0, HASH_BYTES), np.uint8)]))
-    job.finish({"batches": batches, "counts": dict(+counts), "reads": reads})
+            blocks.append({"documents": sums_by_split(splits), "bytes": sums_by_split(splits, sizes)})
+            if keys:
+                keys.add(texts, splits)
+    if keys:
+        keys.write(task.keys)
+        outputs.append(task.keys)
+    completion.write(task.record, inputs, outputs, {"blocks": blocks, "counts": dict(+counts)})
 
 
-def split_numbers(texts: DocumentBlock, given: str, rules: Corpus) -> np.ndarray:
-    """[D] uint8: the place in SPLITS of each document of a source given for split `given`."""
-    if given != "train" or not (rules.validation_fraction or rules.test_fraction):
-        return np.full(len(texts), SPLITS.index(given), np.uint8)
-    return np.array([SPLITS.index(_drawn(name, rules)) for name in texts.names.to_pylist()], np.uint8)
+def results(done: Sequence[ExtractTask]) -> tuple[list[ExtractedFile], Counter[str]]:
+    """The extracted files of completed tasks, and the sums of their counts."""
+    extracted, counts = [], Counter[str]()
+    for task in done:
+        details = task.details()
+        counts.update(details["counts"])
+        num_documents, num_bytes = (
+            np.array([block[key] for block in details["blocks"]], np.int64).reshape(-1, len(SPLITS)) for key in ("documents", "bytes")
+        )
+        extracted.append(ExtractedFile(task.path, num_documents, num_bytes, num_documents.sum(axis=1)))
+    return extracted, counts
 
 
-def _drawn(name: str, rules: Corpus) -> str:
-    """The split of a document where fractions divide: by a hash of its name, so that other documents change nothing about it."""
-    drawn = int.from_bytes(sha256(f"{rules.split_seed}\n{name}".encode()).digest()[:8]) / 2**64
-    if drawn < rules.validation_fraction:
+def split_indices(texts: DocumentBlock, listed_split: str, corpus: Corpus) -> np.ndarray:
+    """[D] uint8: index into SPLITS for each document; `corpus.*_fraction` divide those that are listed in `corpus.train`."""
+    if listed_split != "train" or not (corpus.validation_fraction or corpus.test_fraction):
+        return np.full(len(texts), SPLITS.index(listed_split), np.uint8)
+    return np.array([SPLITS.index(_split_by_hash(name, corpus)) for name in texts.names.to_pylist()], np.uint8)
+
+
+def _split_by_hash(name: str, corpus: Corpus) -> str:
+    """The split of a document by a hash of its name: other documents do not influence it."""
+    uniform = int.from_bytes(sha256(f"{corpus.split_seed}\n{name}".encode()).digest()[:8]) / 2**64
+    if uniform < corpus.validation_fraction:
         return "validation"
-    return "test" if drawn >= 1 - rules.test_fraction else "train"
+    return "test" if uniform >= 1 - corpus.test_fraction else "train"
 
 
-def _sizes(splits: np.ndarray, lengths: np.ndarray) -> dict[str, list[int]]:
-    """Documents and bytes of each split in a batch."""
-    return {
-        "documents": np.bincount(splits, minlength=len(SPLITS)).tolist(),
-        "bytes": [int(lengths[splits == number].sum()) for number in range(len(SPLITS))],
-    }
-
-
-def _hashes(texts: DocumentBlock) -> np.ndarray:
-    data, bounds = texts.data.data, [0, *texts.ends.tolist()]
-    made = b"".join(blake2b(data[start:end], digest_size=HASH_BYTES).digest() for start, end in pairwise(bounds))
-    return np.frombuffer(made, np.uint8).reshape(-1, HASH_BYTES)
-
-
-def result(job: ExtractTask) -> dict[str, Any]:
-    """What `make` wrote last."""
-    values: dict[str, Any] = files.read_json(job.done)
-    return values
+def sums_by_split(splits: np.ndarray, values: np.ndarray | None = None) -> list[int]:
+    """The sum of `values` [D] (by default of ones) for each index into SPLITS."""
+    return [int(total) for total in np.bincount(splits, values, minlength=len(SPLITS))]

@@ -1,77 +1,90 @@
-"""The tokenizer that a training split asks for: words and characters by exact counts of all text, byte-level BPE by those of a sample."""
+"""Trains the tokenizer on the training split: tasks count the entries of some documents each, and the merged counts give the tokenizer.
+
+Word and character vocabularies are trained on all text, byte-level BPE on a sample.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packlm import config
+from packlm.base import completion
 from packlm.config import Config, Corpus
 from packlm.dataset import SPLITS
 from packlm.text import pretokens, sentences, tokenizer, tokenizers
 from packlm.text.encoder import Encoder
 from packlm.text.tokenizers.bpe import in_sample
 
-from . import plan, vocabulary
-from .task_output import ArrowTask
+from . import vocabulary
+from .extracted_file import ExtractedFile
+from .plan import ShardPlan, plan_shards
+from .task import Task
 
-_TASK_BYTES = 1 << 26  # text a task counts: what is distinct in it fits in memory
+_TASK_BYTES = 1 << 26  # bytes of text per task: its distinct entries fit in memory
 
 
 @dataclass(frozen=True)
-class CountTask(ArrowTask):
-    """Some documents of the training split, whose words or characters (for bpe: chunks) are to be counted."""
+class CountTask(Task):
+    """Counts the entries (`TokenizerKind.entries`) in some documents of the training split."""
 
-    task: plan.ShardPlan
+    documents: ShardPlan
     share: float
-    """The share of the documents that count; chosen by a hash of their names."""
+    """Share of the documents that are counted; chosen by a hash of their names."""
     corpus: Corpus
     tokenizer: config.Tokenizer
     folder: Path
 
     @property
     def name(self) -> str:
-        return f"counts-{self.task.name}"
+        return f"count-{self.documents.name}"
 
     @property
     def size(self) -> int:
-        return self.task.size
+        return self.documents.size
+
+    @property
+    def record(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def path(self) -> Path:
+        """The table of counts."""
+        return self.folder / f"{self.name}.arrow"
 
 
-def count(job: CountTask) -> None:
-    """Counts; then writes `job.done`."""
-    counter = vocabulary.Counter(job.tokenizer)
-    normalized = tokenizers.KINDS[job.tokenizer.kind].normalizer(job.tokenizer) is not None
-    for texts, pieces in plan.read(job.task):
+def count(task: CountTask) -> None:
+    """Runs a task."""
+    counter = vocabulary.Counter(task.tokenizer)
+    normalized = tokenizers.KINDS[task.tokenizer.kind].normalizer(task.tokenizer) is not None
+    for texts, pieces in task.documents.read():
         if pieces is None:
-            pieces = sentences.piece_starts(texts, job.corpus.sentences, job.corpus.language)
-        found = sentences.spans(texts, pieces)
-        chosen = in_sample(texts.names, job.share)[found.documents]
-        for values, counts in pretokens.counts(texts.data, found.starts[chosen], found.ends[chosen], normalized, texts.edges):
+            pieces = sentences.piece_starts(texts, task.corpus.sentences, task.corpus.language)
+        spans = sentences.spans(texts, pieces)
+        sampled = in_sample(texts.names, task.share)[spans.documents]
+        for values, counts in pretokens.counts(texts.data, spans.starts[sampled], spans.ends[sampled], normalized, texts.edges):
             counter.add(values, counts)
-    counter.write(job.path)
-    job.finish({})
+    counter.write(task.path)
+    completion.write(task.record, task.inputs(), [task.path])
 
 
-def spelled_eos(settings: config.Tokenizer, ready: str | None) -> str:
-    """`Encoder.spelled_eos` of a ready tokenizer, or of one to be trained (`ready` is None), whatever it will learn."""
-    text = tokenizers.KINDS[settings.kind].train(settings, [], 0).to_str() if ready is None else ready
+def spelled_eos(settings: config.Tokenizer, pretrained: str | None) -> str:
+    """`Encoder.spelled_eos` of the pretrained tokenizer, or of any tokenizer that these settings train."""
+    text = tokenizers.KINDS[settings.kind].train(settings, [], 0).to_str() if pretrained is None else pretrained
     return Encoder(tokenizer.parse(text, str(settings.file)), "").spelled_eos
 
 
-def learn(settings: Config, found: Sequence[plan.ExtractedFile], folder: Path, run: Callable[[Sequence[CountTask]], None]) -> str:
-    """The JSON of the tokenizer that the training split and the settings, which name no ready one, give.
+def train_tokenizer(settings: Config, extracted: Sequence[ExtractedFile], folder: Path, run: Callable[[Sequence[CountTask]], None]) -> str:
+    """Trains a tokenizer; returns its JSON.
 
     Args:
-        found: the collected text.
-        folder: where counts are kept.
-        run: runs the counting of those jobs that are not done.
+        folder: where tasks write their counts.
+        run: runs those of the tasks that are not complete.
     """
-    chosen = settings.tokenizer
-    kind = tokenizers.KINDS[chosen.kind]
-    size = sum(int(item.bytes[:, SPLITS.index("train")].sum()) for item in found)
-    share = chosen.sample_bytes / max(size, 1) if kind.sampled else 1.0
-    training = [task for task in plan.tasks(found, -(-size // _TASK_BYTES)) if task.split == "train"]
-    jobs = [CountTask(task, share, settings.corpus, chosen, folder) for task in training]
-    run(jobs)
-    counted = vocabulary.merge([job.path for job in jobs], kind.num_entries(chosen), chosen.min_count)
-    return kind.train(chosen, counted.entries, counted.tokens).to_str(pretty=True)
+    kind = tokenizers.KINDS[settings.tokenizer.kind]
+    size = sum(int(file.bytes[:, SPLITS.index("train")].sum()) for file in extracted)
+    share = settings.tokenizer.sample_bytes / max(size, 1) if kind.sampled else 1.0
+    plans = [plan for plan in plan_shards(extracted, -(-size // _TASK_BYTES)) if plan.split == "train"]
+    tasks = [CountTask(plan, share, settings.corpus, settings.tokenizer, folder) for plan in plans]
+    run(tasks)
+    counts = vocabulary.merge([task.path for task in tasks], kind.num_entries(settings.tokenizer), settings.tokenizer.min_count)
+    return kind.train(settings.tokenizer, counts.entries, counts.tokens).to_str(pretty=True)

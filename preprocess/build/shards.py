@@ -1,7 +1,7 @@
-"""The shard task: a pure function of the settings, the plan's entry and the tokenizer.
+"""Makes the shards: a task encodes the documents of one shard, and writes it in both views.
 
-Both views are written from the same blocks of ids as they come, so they hold the same ids in the same order, and memory is
-bounded by a block of documents, however large the shard.
+The bytes depend on the settings, the documents and the tokenizer alone. Both views are written from the same blocks of ids, so they hold
+the same ids in the same order, and memory is bounded by a block of documents, however large the shard.
 """
 
 import hashlib
@@ -14,54 +14,81 @@ import numpy as np
 import pyarrow as pa
 
 from packlm import dataset
-from packlm.base import files
+from packlm.base import completion, files
 from packlm.config import Corpus
 from packlm.text import tokenizer
 from packlm.text.document_block import DocumentBlock
-from packlm.text.encoder import Encoded, Encoder, encode_documents
+from packlm.text.document_encoding import EncodedDocuments, encode_documents
+from packlm.text.encoder import Encoder
 
 from ..report import Measures
-from . import plan
+from .plan import ShardPlan
 from .rows import RowCutter
+from .task import Task
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """A shard to make, and all that making it takes; goes to another process as it is."""
+class ShardTask(Task):
+    """Makes a shard."""
 
-    task: plan.ShardPlan
+    documents: ShardPlan
     corpus: Corpus
     rows: Literal["stream", "document"]
     length: int
     folder: Path
-    """The dataset's folder, which has the tokenizer already."""
-    done: Path
-    """The file that says what came out, written last: the shard is complete once it is there."""
+    """The folder of the dataset; it has the tokenizer already."""
+    records: Path
+    """The folder of records and measures."""
 
     @property
     def name(self) -> str:
-        return self.task.name
+        return self.documents.name
 
     @property
     def size(self) -> int:
-        return self.task.size
+        return self.documents.size
+
+    @property
+    def record(self) -> Path:
+        return self.records / f"{self.name}.json"
 
     @property
     def measures(self) -> Path:
-        """Lengths and frequencies of the shard."""
-        return self.done.with_suffix(".npz")
+        """Lengths and frequencies of the shard, for the report."""
+        return self.records / f"{self.name}.npz"
 
     def file(self, view: dataset.View) -> str:
         """The shard's file of a view, relative to the dataset's folder."""
-        return dataset.shard_name(view, self.task.split, self.task.index, self.task.count)
+        return dataset.shard_name(view, self.documents.split, self.documents.index, self.documents.count)
 
-    def writer(self, view: dataset.View, like: dataset.ColumnTypes) -> dataset.ShardWriter:
-        return dataset.ShardWriter(self.folder / self.file(view), view, like)
+
+@dataclass(frozen=True)
+class MadeShard:
+    """A completed shard."""
+
+    split: str
+    statistics: dict[str, int]
+    """See `Statistics`."""
+    ids_digest: str
+    """SHA-256 of its ids as little-endian uint32."""
+    files: dict[dataset.View, tuple[str, dataset.Shard]]
+    """The file name and the manifest's entry for each view."""
+    measures: Path
+
+    @staticmethod
+    def of(task: ShardTask) -> "MadeShard":
+        """Reads the record of a completed task."""
+        details = task.details()
+        listed: dict[dataset.View, tuple[str, dataset.Shard]] = {}
+        for view in dataset.VIEWS:
+            digest = completion.output_digest(task.record, task.folder / task.file(view))
+            listed[view] = task.file(view), dataset.Shard(details["rows"][view], details["statistics"]["tokens"], digest)
+        return MadeShard(task.documents.split, details["statistics"], details["ids"], listed, task.measures)
 
 
 @dataclass
 class Statistics:
-    """What is in a shard."""
+    """The numbers of `dataset.Split`, of a shard."""
 
     documents: int = 0
     sentences: int = 0
@@ -72,65 +99,50 @@ class Statistics:
     overlong: int = 0
     longest_sentence: int = 0
 
-    def add(self, made: Encoded, encoder: Encoder) -> None:
-        """Counts some documents."""
-        self.documents += made.num_documents
-        self.sentences += len(made.ends)
-        self.tokens += len(made.ids)
-        self.words += made.num_words
-        self.bytes += made.num_bytes
-        self.unknown += int((made.ids == encoder.unk).sum()) if encoder.unk is not None else 0
-        self.overlong += made.overlong
-        self.longest_sentence = max(self.longest_sentence, int(np.diff(made.ends, prepend=0).max(initial=0)))
+    def add(self, encoded: EncodedDocuments, encoder: Encoder) -> None:
+        """Counts a block of documents."""
+        self.documents += encoded.num_documents
+        self.sentences += len(encoded.ends)
+        self.tokens += len(encoded.ids)
+        self.words += encoded.num_words
+        self.bytes += encoded.num_bytes
+        self.unknown += int((encoded.ids == encoder.unk).sum()) if encoder.unk is not None else 0
+        self.overlong += encoded.overlong
+        self.longest_sentence = max(self.longest_sentence, int(np.diff(encoded.ends, prepend=0).max(initial=0)))
 
 
-def make(job: ShardTask) -> None:
-    """Writes the shard of both views, then `job.done`: what is in it, digest of the ids, file names, rows and digests of the files."""
-    encoder = _encoder(job.folder, files.sha256(job.folder / tokenizer.NAME))
-    like = dataset.ColumnTypes(encoder.vocab_size, job.length)
-    statistics, content = Statistics(), hashlib.sha256()
-    rows, measures = RowCutter(job.rows, like, encoder.eos), Measures.none(encoder.vocab_size)
-    with job.writer("fixed", like) as fixed, job.writer("sentences", like) as sentences:
-        for texts, pieces in plan.read(job.task):
-            made = encode_documents(texts, job.corpus, encoder, pieces)
-            sentences.write(dataset.sentences_table(made.ids, made.ends, _columns(texts, made), like))
-            fixed.write(rows.add(made.ids, made.document_starts))
-            content.update(np.ascontiguousarray(made.ids, "<u4").data)
-            statistics.add(made, encoder)
-            lengths = np.diff(made.ends, prepend=0), np.diff(made.document_starts, append=len(made.ids))
-            measures += Measures.of(made.ids, *lengths, encoder.vocab_size)
+def make(task: ShardTask) -> None:
+    """Runs a task. Details in its record: `rows` of each view, `statistics`, and the SHA-256 of all `ids`."""
+    encoder = _load_encoder(task.folder, files.sha256(task.folder / tokenizer.NAME))
+    types = dataset.ColumnTypes(encoder.vocab_size, task.length)
+    statistics, ids_digest = Statistics(), hashlib.sha256()
+    rows, measures = RowCutter(task.rows, types, encoder.eos), Measures.none(encoder.vocab_size)
+    writers = [dataset.ShardWriter(task.folder / task.file(view), view, types) for view in dataset.VIEWS]
+    with writers[0] as fixed, writers[1] as sentences:
+        for texts, pieces in task.documents.read():
+            encoded = encode_documents(texts, task.corpus, encoder, pieces)
+            sentences.write(dataset.sentences_table(encoded.ids, encoded.ends, _columns(texts, encoded), types))
+            fixed.write(rows.add(encoded.ids, encoded.document_starts))
+            ids_digest.update(np.ascontiguousarray(encoded.ids, "<u4").data)
+            statistics.add(encoded, encoder)
+            lengths = np.diff(encoded.ends, prepend=0), np.diff(encoded.document_starts, append=len(encoded.ids))
+            measures += Measures.of(encoded.ids, *lengths, encoder.vocab_size)
         fixed.write(rows.rest())
-    shards = {writer: dataset.Shard(writer.rows, statistics.tokens, files.sha256(writer.path)) for writer in (fixed, sentences)}
-    written = {writer.view: {job.file(writer.view): asdict(shard)} for writer, shard in shards.items()}
-    measures.save(job.measures)
-    about = {"statistics": asdict(statistics), "ids": content.hexdigest(), "files": written, "measures": files.sha256(job.measures)}
-    files.write_json(job.done, about)
+    measures.save(task.measures)
+    outputs = [*(writer.path for writer in writers), task.measures]
+    num_rows = {writer.view: writer.rows for writer in writers}
+    details = {"rows": num_rows, "statistics": asdict(statistics), "ids": ids_digest.hexdigest()}
+    completion.write(task.record, task.inputs(), outputs, details)
 
 
 @lru_cache(maxsize=1)
-def _encoder(folder: Path, digest: str) -> Encoder:
-    """The encoder of a folder, kept for the next shard with all it remembers, as long as the tokenizer has this digest."""
+def _load_encoder(folder: Path, tokenizer_digest: str) -> Encoder:
+    """The encoder of a dataset's folder; kept, with its cache, for the next shard, unless the tokenizer is another then."""
     return Encoder.load(folder)
 
 
-def finished(job: ShardTask) -> bool:
-    """Whether the shard was made before and its files are still as they were."""
-    if not job.done.exists():
-        return False
-    made = result(job)
-    listed = {job.folder / name: shard["sha256"] for view in made["files"].values() for name, shard in view.items()}
-    listed[job.measures] = made["measures"]
-    return all(path.is_file() and files.sha256(path) == digest for path, digest in listed.items())
-
-
-def result(job: ShardTask) -> dict[str, Any]:
-    """What `make` wrote last."""
-    values: dict[str, Any] = files.read_json(job.done)
-    return values
-
-
-def _columns(texts: DocumentBlock, made: Encoded) -> dict[str, Any]:
+def _columns(texts: DocumentBlock, encoded: EncodedDocuments) -> dict[str, Any]:
     return {
-        "document": texts.names.take(pa.array(made.documents)), "position": made.positions, "words": made.words, "bytes": made.bytes,
-        "joined": made.joined, "lead": made.leads, "gap": made.gaps,
+        "document": texts.names.take(pa.array(encoded.documents)), "position": encoded.positions, "words": encoded.words,
+        "bytes": encoded.bytes, "joined": encoded.joined, "lead": encoded.leads, "gap": encoded.gaps,
     }  # fmt: skip

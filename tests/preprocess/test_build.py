@@ -1,4 +1,4 @@
-"""The stage: the same bytes however it is run, nothing done twice, changes named."""
+"""The stage gives the same bytes however it is run, does nothing twice, and names what changed."""
 
 import os
 
@@ -8,7 +8,8 @@ import pytest
 from packlm import dataset
 from packlm.base import files
 from packlm.base.errors import PacklmError, RequestError
-from preprocess.build import scan, shards, stage
+from preprocess.build import scan, shards
+from preprocess.build.builder import Builder
 from preprocess.build.stage import build
 from preprocess.executors.runner import TaskRunner
 from tests.small_corpus import TEXTS, tree
@@ -16,7 +17,7 @@ from tests.small_corpus import TEXTS, tree
 
 @pytest.mark.parametrize("kind", ["bpe", "word"])
 def test_workers_change_no_byte(made, kind, monkeypatch):
-    monkeypatch.setattr(scan, "PART_BYTES", 40)  # a collect task for each document
+    monkeypatch.setattr(scan, "PART_BYTES", 40)  # an extraction task for each document
     rules = {"tokenizer__kind": kind, "corpus__on_bad_text": "replace"}
     folder, _ = made(**rules)
     whole = tree(folder)
@@ -24,24 +25,24 @@ def test_workers_change_no_byte(made, kind, monkeypatch):
         assert tree(made(dataset__workers=workers, **rules)[0]) == whole
 
 
-def test_an_interrupted_run_goes_on_where_it_was(settings, made, monkeypatch):
+def test_an_interrupted_run_resumes_where_it_was(settings, made, monkeypatch):
     folder, _ = made()
     whole = tree(folder)
     calls = []
 
-    def fail_third(job, real=shards.make):
-        calls.append(job.name)
+    def fail_third(task, real=shards.make):
+        calls.append(task.name)
         if len(calls) == 3:
-            (job.folder / "fixed" / f".{job.name}.parquet.1.tmp").write_bytes(b"half")
+            (task.folder / "fixed" / f".{task.name}.parquet.1.tmp").write_bytes(b"half")
             raise PacklmError("injected")
-        real(job)
+        real(task)
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "make", fail_third)
         with pytest.raises(PacklmError, match="injected"):
             build(settings(), rebuild=True)
     assert tree(folder) == whole  # what was there stays until the new one is whole
-    done = sorted(folder.parent.glob(".small.building/*/done/train-*.json"))
+    done = sorted(folder.parent.glob(".small.building/*/shards/train-*.json"))
     assert len(done) == 2
     name = done[0].name.removesuffix(".json")
     shard = next(folder.parent.glob(f".small.building/*/dataset/fixed/{name}.parquet"))
@@ -50,9 +51,9 @@ def test_an_interrupted_run_goes_on_where_it_was(settings, made, monkeypatch):
     model.write_text(model.read_text()[:-9])
     redone = []
 
-    def note(crew, function, jobs, *others, real=TaskRunner.run):
-        redone.extend(job.name for job in jobs)
-        real(crew, function, jobs, *others)
+    def note(runner, function, tasks, *others, real=TaskRunner.run):
+        redone.extend(task.name for task in tasks)
+        real(runner, function, tasks, *others)
 
     monkeypatch.setattr(TaskRunner, "run", note)
     assert tree(made()[0]) == whole
@@ -60,10 +61,10 @@ def test_an_interrupted_run_goes_on_where_it_was(settings, made, monkeypatch):
     assert [path.name for path in folder.parent.iterdir() if path.name != ".small.lock"] == ["small"]
 
 
-@pytest.mark.parametrize("step", ["changed", "collect", "learn", "shards"])
+@pytest.mark.parametrize("step", ["changed", "extract", "learn", "make_shards"])
 @pytest.mark.parametrize("change", ["written", "secretly", "split", "name"])
-def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_path, monkeypatch, step, change):
-    """Interrupted while text is collected, or after a step; then other sources stand where those were."""
+def test_what_was_made_of_other_text_is_not_reused(settings, corpus, tmp_path, monkeypatch, step, change):
+    """Interrupted during extraction or after a step; then the sources are replaced by others."""
     rules = {"corpus__document": "line", "corpus__on_bad_text": "replace", "tokenizer__kind": "word"}
     if change == "split":
         rules |= {"corpus__train": str(corpus / "sub"), "corpus__validation": str(corpus / "a.txt")}
@@ -74,7 +75,7 @@ def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_p
     class Interrupted(Exception):
         pass
 
-    where = scan.Scan if step == "changed" else stage._Build
+    where = scan.Scan if step == "changed" else Builder
     real = getattr(where, step)
 
     def stopped(*arguments):
@@ -98,7 +99,7 @@ def test_what_was_made_of_other_text_is_not_gone_on_with(settings, corpus, tmp_p
     assert tree(_built(settings(**rules))) == undisturbed
 
 
-def test_what_several_processes_have_collected_is_not_collected_again(settings, monkeypatch):
+def test_what_several_processes_have_extracted_is_not_extracted_again(settings, monkeypatch):
     monkeypatch.setattr(scan, "PART_BYTES", 40)
     folder = settings().dataset.dir
     found = []
@@ -106,17 +107,17 @@ def test_what_several_processes_have_collected_is_not_collected_again(settings, 
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(scan.Scan, "changed", lambda _: 1 / 0)
             build(settings(corpus__on_bad_text="replace", dataset__workers=2))
-        found.append({path.name: path.stat().st_mtime_ns for path in folder.parent.glob(".small.building/*/texts/*.arrow")})
+        found.append({path.name: path.stat().st_mtime_ns for path in folder.parent.glob(".small.building/*/extracted/*.arrow")})
     assert len(found[0]) > 2 and found[1] == found[0]
 
 
 class _CutOff(BaseException):
-    """What a power cut is to a program: nothing that follows it runs."""
+    """Stands for a power cut: nothing that follows it runs."""
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe"])
 def test_a_power_cut_at_every_write_and_rename(settings, tmp_path, monkeypatch, kind):
-    """Each time a run is cut off one operation later than the last, and the next run goes on from what is there."""
+    """Each run is cut off one operation later than the last one, and the next resumes from what is there."""
     rules = {"tokenizer__kind": kind, "corpus__on_bad_text": "replace", "corpus__duplicates": "skip"}
     whole = tree(_built(settings(dataset__dir=tmp_path / "undisturbed" / "small", **rules)))
     names = ("replace", "rename", "fsync")
@@ -160,7 +161,7 @@ def test_a_rerun_does_nothing_and_a_change_is_named(settings, corpus, monkeypatc
     folder = settings().dataset.dir
     whole = tree(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(stage._Build, "whole", None)
+        patch.setattr(Builder, "build", None)
         assert build(settings(dataset__workers=2)).seconds is None
     with pytest.raises(RequestError, match=r"dataset\.length: 7 -> 9(.|\n)*--rebuild"):
         build(settings(dataset__length=9))
@@ -174,7 +175,7 @@ def test_a_rerun_does_nothing_and_a_change_is_named(settings, corpus, monkeypatc
     assert tree(folder) == whole
 
 
-def test_the_order_of_the_places_counts(settings, corpus):
+def test_the_order_of_the_sources_counts(settings, corpus):
     places = (str(corpus / "a.txt"), str(corpus / "b.txt"))
     build(settings(corpus__train=places))
     with pytest.raises(RequestError, match="the sources come in another order"):
@@ -219,12 +220,12 @@ def test_one_file_in_two_splits(settings, corpus):
         build(settings(corpus__validation=str(corpus / "a.txt")))
 
 
-def test_a_folder_that_is_no_dataset_is_left_alone(settings, tmp_path):
+def test_a_folder_that_is_not_a_dataset_is_left_untouched(settings, tmp_path):
     (tmp_path / "mine").mkdir()
     build(settings(dataset__dir=tmp_path / "mine"))  # an empty one may be filled
     (tmp_path / "mine" / "manifest.json").unlink()
     for rebuild in (False, True):
-        with pytest.raises(RequestError, match="mine: there is something here that is no dataset"):
+        with pytest.raises(RequestError, match="mine: not a dataset; left untouched"):
             build(settings(dataset__dir=tmp_path / "mine"), rebuild)
     assert (tmp_path / "mine" / "tokenizer.json").exists()
 
@@ -249,12 +250,12 @@ def test_the_tokenizer_learns_from_the_training_split_alone(made, tmp_path, kind
 @pytest.mark.parametrize("text", ["Somebody else writes here.", TEXTS["a.txt"].swapcase(), None])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_file_written_to_or_taken_away_while_it_is_read(settings, corpus, monkeypatch, text, when):
-    def meddle(crew, function, jobs, *others, real=TaskRunner.run):
+    def meddle(runner, function, tasks, *others, real=TaskRunner.run):
         if when == "after":
-            real(crew, function, jobs, *others)
+            real(runner, function, tasks, *others)
         (corpus / "a.txt").write_text(text) if text else (corpus / "a.txt").unlink(missing_ok=True)
         if when == "before":
-            real(crew, function, jobs, *others)
+            real(runner, function, tasks, *others)
 
     monkeypatch.setattr(TaskRunner, "run", meddle)
     with pytest.raises(PacklmError, match=r"a\.txt: (.*changed while|cannot be read: No such file)"):
@@ -268,7 +269,7 @@ def test_a_second_run_names_the_first(settings):
         build(settings())
 
 
-def test_a_ready_tokenizer(made, settings, tmp_path):
+def test_a_pretrained_tokenizer(made, settings, tmp_path):
     folder, manifest = made()
     ready = tmp_path / "ready.json"
     ready.write_bytes((folder / "tokenizer.json").read_bytes())

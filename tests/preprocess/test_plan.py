@@ -1,6 +1,5 @@
 """From sources to shards: runs of whole documents, in order, none empty, about equal; every document in one of them."""
 
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -12,53 +11,51 @@ from packlm import config
 from packlm.corpus import streams
 from packlm.dataset import SPLITS
 from packlm.text.document_block import DocumentBlock
-from preprocess.build import extract, plan, scan
+from preprocess.build import duplicates, extract, scan
+from preprocess.build.plan import plan_shards
 
 
-def planned(folder, shards=4, task_bytes=1 << 25, block=1 << 22, **rules):
-    """(the shards planned, the documents of each, what collecting counted) of a corpus in `folder / "corpus"`."""
+def planned(folder, shards=4, part_bytes=1 << 25, block=1 << 22, **rules):
+    """(plans of the shards, documents of each, counts of what extraction skipped) of a corpus in `folder / "corpus"`."""
     settings = config.resolve({"corpus": {"train": str(folder / "corpus"), "sentences": "none", **rules}})
-    (folder / "texts").mkdir(exist_ok=True)
-    counts = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "PART_BYTES", task_bytes)
+        patch.setattr(scan, "PART_BYTES", part_bytes)
         patch.setattr(streams, "BLOCK", block)
-        jobs = extract.tasks(scan.scan_corpus(settings, folder / "downloads"), settings.corpus, "", folder / "texts")
-        for job in jobs:
-            extract.make(job)
-            assert job.finished()
-            counts.update(extract.result(job)["counts"])
-    found = plan.found(jobs)
+        tasks = extract.tasks(scan.scan_corpus(settings, folder / "downloads"), settings.corpus, "", folder / "extracted")
+        for task in tasks:
+            extract.run(task)
+            assert task.is_complete()
+    extracted, counts = extract.results(tasks)
     if settings.corpus.duplicates == "skip":
-        found, counts["again"] = plan.without_duplicates(jobs, found)
-    tasks = plan.tasks(found, shards)
-    return tasks, [[pair for texts, _ in plan.read(task) for pair in texts] for task in tasks], counts
+        extracted, counts["duplicates"] = duplicates.skip(extracted, [task.keys for task in tasks])
+    plans = plan_shards(extracted, shards)
+    return plans, [[pair for texts, _ in plan.read() for pair in texts] for plan in plans], counts
 
 
 SIZES = st.lists(st.sampled_from([1, 2, 3, 50, 1000]), min_size=1, max_size=30)
 TEXTS = st.lists(st.tuples(st.sampled_from(SPLITS), st.sampled_from("abcde")), min_size=1, max_size=20)
 
 
-@given(sizes=SIZES, shards=st.integers(1, 12), task_bytes=st.sampled_from([1, 60, 5000]))
-def test_every_document_is_in_one_shard(tmp_path_factory, sizes, shards, task_bytes):
+@given(sizes=SIZES, shards=st.integers(1, 12), part_bytes=st.sampled_from([1, 60, 5000]))
+def test_every_document_is_in_one_shard(tmp_path_factory, sizes, shards, part_bytes):
     folder = tmp_path_factory.mktemp("sizes")
     (folder / "corpus").mkdir()
     for number, size in enumerate(sizes):
         (folder / "corpus" / f"{number:03d}").write_text("x" * size)
-    tasks, found, _ = planned(folder, shards, task_bytes)
+    tasks, found, _ = planned(folder, shards, part_bytes)
     assert len(found) == min(shards, len(sizes)) and all(found)
     assert [pair for shard in found for pair in shard] == [(f"corpus/{number:03d}", "x" * size) for number, size in enumerate(sizes)]
     assert max(sum(len(text) for _, text in shard) for shard in found) <= sum(sizes) / len(found) + 2 * max(sizes)
     assert [task.name for task in tasks] == [f"train-{index:05d}-of-{len(tasks):05d}" for index in range(len(tasks))]
 
 
-@pytest.mark.parametrize("task_bytes", [1, 700, 1 << 25])
-def test_parts_and_blocks_leave_no_trace(tmp_path, task_bytes, monkeypatch):
+@pytest.mark.parametrize("part_bytes", [1, 700, 1 << 25])
+def test_parts_and_blocks_leave_no_trace(tmp_path, part_bytes, monkeypatch):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text("".join(f"line {number}\n\n" for number in range(500)))
     (tmp_path / "corpus" / "b.txt").write_text("last")
     rules = {"document": "line", "validation_fraction": 0.2, "test_fraction": 0.2}
-    _, found, counts = planned(tmp_path, 3, task_bytes, **rules)
+    _, found, counts = planned(tmp_path, 3, part_bytes, **rules)
     expected = [(f"corpus/a.txt:{2 * number + 1}", f"line {number}\n") for number in range(500)] + [("corpus/b.txt:1", "last")]
     assert sorted(pair for shard in found for pair in shard) == sorted(expected)
     assert counts == {"empty documents skipped": 500}
@@ -73,7 +70,7 @@ def test_a_fraction_is_the_share_it_says_and_follows_the_seed(other):
     texts = DocumentBlock.of((f"name {number}", "x") for number in range(2000))
 
     def drawn(given="train", **rules):
-        return extract.split_numbers(texts, given, config.Corpus(validation_fraction=0.1, **rules))
+        return extract.split_indices(texts, given, config.Corpus(validation_fraction=0.1, **rules))
 
     held_out = drawn(**other) == SPLITS.index("validation")
     assert 150 < held_out.sum() < 250
@@ -82,26 +79,26 @@ def test_a_fraction_is_the_share_it_says_and_follows_the_seed(other):
     assert set(drawn("test")) == {SPLITS.index("test")}
 
 
-@given(texts=TEXTS.filter(lambda drawn: "train" in dict(drawn)), task_bytes=st.sampled_from([1, 4, 1 << 25]), block=st.sampled_from([1, 6]))
-def test_one_of_each_text_is_left_and_the_held_out_one_if_there_is_one(tmp_path_factory, texts, task_bytes, block):
+@given(texts=TEXTS.filter(lambda drawn: "train" in dict(drawn)), part_bytes=st.sampled_from([1, 4, 1 << 25]), block=st.sampled_from([1, 6]))
+def test_one_of_each_text_is_left_and_the_held_out_one_if_there_is_one(tmp_path_factory, texts, part_bytes, block):
     folder = tmp_path_factory.mktemp("again")
     for number, (split, text) in enumerate(texts):
         (folder / split).mkdir(exist_ok=True)
         (folder / split / f"{number:03d}").write_text(text)
     places = {split: str(folder / split) for split in SPLITS if (folder / split).exists()}
-    _, found, counts = planned(folder, 3, task_bytes, block, duplicates="skip", **places)
+    _, found, counts = planned(folder, 3, part_bytes, block, duplicates="skip", **places)
     order = sorted(enumerate(texts), key=lambda item: (-SPLITS.index(item[1][0]), item[0]))
     first = {text: f"{split}/{number:03d}" for number, (split, text) in reversed(order)}
     assert sorted((text, name) for shard in found for name, text in shard) == sorted(first.items())
-    assert counts["again"] == len(texts) - len(first)
+    assert counts["duplicates"] == len(texts) - len(first)
 
 
 def test_sentences_are_found_where_they_were_cut(tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text("Ein Bär. Noch einer.\nÜber Nacht kam er. Ja.\nZwei.\n")
-    tasks, _, _ = planned(tmp_path, 2, document="line", sentences="sentencex", language="de")
+    plans, _, _ = planned(tmp_path, 2, document="line", sentences="sentencex", language="de")
     pieces = []
-    for texts, starts in (block for task in tasks for block in plan.read(task)):
+    for texts, starts in (block for plan in plans for block in plan.read()):
         bounds = [*starts.tolist(), len(texts.data)]
         pieces += [bytes(texts.data[start:end]).decode().strip() for start, end in pairwise(bounds)]
     assert pieces == ["Ein Bär.", "Noch einer.", "Über Nacht kam er.", "Ja.", "Zwei."]

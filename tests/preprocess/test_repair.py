@@ -1,5 +1,4 @@
-"""Damaged files are named, and made anew from the corpus; nothing else is touched."""
-
+"""Damaged files are named and rebuilt from the corpus; nothing else is touched."""
 
 import pytest
 
@@ -28,7 +27,7 @@ def delete(path):
 
 @pytest.mark.parametrize("damage", [flip, truncate, delete])
 @pytest.mark.parametrize("kind", ["bpe", "word"])
-def test_only_what_is_damaged_is_made_anew(made, settings, monkeypatch, damage, kind):
+def test_only_what_is_damaged_is_rebuilt(made, settings, monkeypatch, damage, kind):
     rules = {"tokenizer__kind": kind, "corpus__on_bad_text": "replace"}
     folder, manifest = made(**rules)
     whole = tree(folder)
@@ -39,15 +38,15 @@ def test_only_what_is_damaged_is_made_anew(made, settings, monkeypatch, damage, 
     assert sorted(found) == sorted(names) and all(whole[name] in found[name] for name in names)
     shards = [name for name in whole if name.endswith(".parquet") and name not in names]
     others = {name: (folder / name).stat().st_mtime_ns for name in shards}
-    made_anew = []
+    rebuilt = []
 
-    def note(crew, function, jobs, *others, real=TaskRunner.run):
-        made_anew.extend(job.name for job in jobs if job.name.startswith("train"))
-        real(crew, function, jobs, *others)
+    def note(runner, function, tasks, *others, real=TaskRunner.run):
+        rebuilt.extend(task.name for task in tasks if task.name.startswith("train"))
+        real(runner, function, tasks, *others)
 
     monkeypatch.setattr(TaskRunner, "run", note)
     assert sorted(repair(settings(**rules), folder)) == sorted(names)
-    assert tree(folder) == whole and made_anew == ["train-00001-of-00003", "train-00002-of-00003"]
+    assert tree(folder) == whole and rebuilt == ["train-00001-of-00003", "train-00002-of-00003"]
     assert {name: (folder / name).stat().st_mtime_ns for name in others} == others
     assert repair(settings(**rules), folder) == []
 
@@ -76,7 +75,7 @@ def test_two_shards_that_changed_places(made, settings):
     assert tree(folder) == whole
 
 
-def test_a_corpus_that_is_another_now_cannot_repair(made, settings, corpus):
+def test_a_corpus_that_changed_cannot_repair(made, settings, corpus):
     folder, _ = made()
     flip(folder / FIXED)
     (corpus / "a.txt").write_text("Something else.")
@@ -89,11 +88,11 @@ def test_a_corpus_that_is_another_now_cannot_repair(made, settings, corpus):
 def test_libraries_that_make_other_bytes_are_noticed(made, settings, monkeypatch):
     folder, _ = made()
     flip(folder / FIXED)
-    left = tree(folder)
+    before = tree(folder)
     monkeypatch.setitem(dataset.ROW_GROUP, "fixed", 2)
-    with pytest.raises(PacklmError, match=r"train-00001-of-00003\.parquet made anew is not what it was"):
+    with pytest.raises(PacklmError, match=r"train-00001-of-00003\.parquet: rebuilt, but different"):
         repair(settings(), folder)
-    assert tree(folder) == left
+    assert tree(folder) == before
 
 
 def test_a_damaged_manifest_is_named(made, settings):

@@ -77,7 +77,7 @@ def test_random_corpora(tmp_path_factory, texts, rows, length, shards, sentences
 
 def sources_of(root, rules):
     """The cleaned documents of the corpus, as serving reads them."""
-    return documents.texts([str(root / "c")], rules, False, Counter())
+    return documents.read_locations([str(root / "c")], rules, False, Counter())
 
 
 def agree(folder, manifest, by_document):

@@ -9,6 +9,7 @@ An Arrow IPC file, compressed by LZ4, each record batch a block of D documents:
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,37 @@ from packlm.text import sentences
 from packlm.text.document_block import DocumentBlock
 
 _SCHEMA = pa.schema({"name": pa.string(), "split": pa.uint8(), "text": pa.large_string(), "pieces": pa.list_(pa.int32())})
+
+
+@dataclass(frozen=True)
+class ExtractedFile:
+    """An extracted file of K blocks, and how much text of each split they hold."""
+
+    path: Path
+    documents: np.ndarray
+    """[K, splits] int64: documents, without those that `keep` drops."""
+    bytes: np.ndarray
+    """[K, splits] int64: bytes of these."""
+    block_sizes: np.ndarray
+    """[K] int64: documents of each block, including those that `keep` drops."""
+    keep: Path | None = None
+    """A .npy file: bool for each document, false for duplicates. None if the file has none."""
+
+    def keep_from(self, block: int) -> "KeepMask | None":
+        """The part of `keep` for the documents from a block on."""
+        return KeepMask(self.keep, int(self.block_sizes[:block].sum())) if self.keep else None
+
+
+@dataclass(frozen=True)
+class KeepMask:
+    """Which documents of an extracted file are kept, from one on."""
+
+    path: Path
+    start: int
+
+    def load(self) -> np.ndarray:
+        """bool, memory-mapped."""
+        return np.load(self.path, mmap_mode="r")[self.start :]
 
 
 class ExtractedWriter:
@@ -45,46 +77,32 @@ class ExtractedWriter:
         self._file.write_batch(pa.record_batch([texts.names, pa.array(splits), text, pieces], schema=_SCHEMA))
 
 
-def read(path: Path, first: int, split: int, keep: np.ndarray | None = None) -> Iterator[tuple[DocumentBlock, np.ndarray | None]]:
+def read(path: Path, first: int, split: int, keep: KeepMask | None = None) -> Iterator[tuple[DocumentBlock, np.ndarray | None]]:
     """Reads the documents of a split, block by block.
 
     Args:
         first: index of the first block.
         split: index into SPLITS.
-        keep: bool for each document of any split from block `first` on; others are skipped. None keeps all.
+        keep: which documents to read, from block `first` on; None for all.
 
     Yields:
         (documents, starts of their sentence pieces as `sentences.piece_starts` finds them, or None if they are not in the file); a block
         may be empty.
     """
-    for batch in batches(path, first):
-        selected = split_column(batch) == split
-        if keep is not None:
-            selected, keep = selected & keep[: len(selected)], keep[len(selected) :]
-        yield _block(batch if selected.all() else batch.filter(pa.array(selected)))
-
-
-def batches(path: Path, first: int = 0) -> Iterator[pa.RecordBatch]:
-    """The record batches of an extracted file from index `first` on."""
+    mask = None if keep is None else keep.load()
     with pa.memory_map(str(path)) as stream, pa.ipc.open_file(stream) as file:
         for index in range(first, file.num_record_batches):
-            yield file.get_batch(index)
+            batch = file.get_batch(index)
+            selected = _split_column(batch) == split
+            if mask is not None:
+                selected, mask = selected & mask[: len(selected)], mask[len(selected) :]
+            yield _block(batch if selected.all() else batch.filter(pa.array(selected)))
 
 
-def split_column(batch: pa.RecordBatch) -> np.ndarray:
-    """[D] uint8: the split of each document of a block."""
+def _split_column(batch: pa.RecordBatch) -> np.ndarray:
     column = batch.column("split")
     # Not to_numpy, which imports pandas: half a second, for which all workers would wait in the planning step.
     return np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset : column.offset + len(column)]
-
-
-def lengths(batch: pa.RecordBatch) -> np.ndarray:
-    """[D] int64: bytes of each document of a block."""
-    return np.diff(_offsets(batch.column("text")))
-
-
-def _offsets(text: pa.LargeStringArray) -> np.ndarray:
-    return np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
 
 
 def _piece_lists(texts: DocumentBlock, starts: np.ndarray) -> pa.ListArray:
@@ -96,7 +114,7 @@ def _piece_lists(texts: DocumentBlock, starts: np.ndarray) -> pa.ListArray:
 
 def _block(batch: pa.RecordBatch) -> tuple[DocumentBlock, np.ndarray | None]:
     text, pieces = batch.column("text"), batch.column("pieces")
-    offsets = _offsets(text)
+    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
     data = np.frombuffer(text.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
     texts = DocumentBlock(batch.column("name"), data, offsets[1:] - offsets[0])
     if pieces.null_count:

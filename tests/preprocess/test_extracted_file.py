@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from packlm.base.errors import PacklmError
-from preprocess.build import plan, shards
+from preprocess.build import shards
 from preprocess.build.stage import build
 from tests.preprocess.test_plan import planned
 from tests.small_corpus import tree
@@ -25,15 +25,15 @@ RULES = st.fixed_dictionaries(
 )
 
 
-def contents(tasks):
+def contents(plans):
     """(split, name, text, starts of its pieces) of all documents."""
     documents = []
-    for task in tasks:
-        for texts, pieces in plan.read(task):
+    for plan in plans:
+        for texts, pieces in plan.read():
             for index, (name, text) in enumerate(texts):
                 start, end = texts.starts[index], texts.ends[index]
                 starts = None if pieces is None else (pieces[(pieces >= start) & (pieces < end)] - start).tolist()
-                documents.append((task.split, name, text, starts))
+                documents.append((plan.split, name, text, starts))
     return documents
 
 
@@ -47,8 +47,8 @@ def test_blocks_and_parts_change_no_document(tmp_path_factory, lines, rules, blo
     for sizes in ((part_bytes, block), (1 << 25, 1 << 22)):
         folder = tmp_path_factory.mktemp("text")
         (folder / "corpus").write_bytes(data)
-        tasks, _, counts = planned(folder, 3, *sizes, **rules)
-        results.append((contents(tasks), counts))
+        plans, _, counts = planned(folder, 3, *sizes, **rules)
+        results.append((contents(plans), counts))
     assert results[0] == results[1]
 
 
@@ -57,7 +57,7 @@ def test_an_interrupted_build_resumes_with_the_same_text_elsewhere_or_written_ag
     rules = {"corpus__document": "line"}
     whole = tree(made(dataset__dir=tmp_path / "undisturbed" / "small", **rules)[0])
 
-    def fail(job):
+    def fail(task):
         raise PacklmError("injected")
 
     with monkeypatch.context() as patch:
