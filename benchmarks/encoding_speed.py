@@ -1,12 +1,12 @@
-"""How fast text becomes ids: this project's encoder beside `datasets.map` and `tokenizers` themselves, on one thread.
+"""Encoding speed of packlm's encoder, `datasets.map` and `tokenizers` itself, on one thread.
 
-    python benchmarks/encoding_speed.py --bytes 20000000                   # made-up text
+    python benchmarks/encoding_speed.py --bytes 20000000                   # synthetic text
     python benchmarks/encoding_speed.py --text FILE... --rounds 5          # the lines of text files
 
-The sides take turns in one run, and their processor time is measured; what counts are the ratios. Each gives the ids of
-all lines, end to end, as one array: `map` from a dataset in memory into one with a column of ids (its array is read after the
-clock stops), `encode_batch` and `encode_batch_fast` from a list of strings, ours from UTF-8 bytes, cutting them into lines included.
-Tokenizers are trained on the text itself. Every side must give the same ids.
+The methods take turns in one run; CPU time is measured, and the ratios are what counts. Each returns the ids of all lines, end to end, as
+one array: `map` from a dataset in memory into one with a column of ids (converted after the clock stops), `encode_batch` and
+`encode_batch_fast` from a list of strings, ours from UTF-8 bytes, splitting them into lines included. Tokenizers are trained on the text
+itself. All methods must give the same ids.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from packlm.text.encoder import Encoder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bytes", type=int, default=20_000_000, help="size of the made-up text")
-    parser.add_argument("--text", nargs="+", type=Path, help="text files to take instead")
+    parser.add_argument("--bytes", type=int, default=20_000_000, help="size of the synthetic text")
+    parser.add_argument("--text", nargs="+", type=Path, help="text files to use instead")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vocab-size", type=int, default=10_000)
     arguments = parser.parse_args()
     pa.set_cpu_count(1)
-    text = "\n".join(path.read_text(encoding="utf-8") for path in arguments.text) if arguments.text else made_up(arguments.bytes)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in arguments.text) if arguments.text else synthetic_text(arguments.bytes)
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     print(f"{len(text.encode()):,} bytes, {len(lines):,} lines, {len(set(text.split())):,} distinct words")
     for kind in ("word", "bpe"):
@@ -52,14 +52,14 @@ def main() -> None:
             compare(kind, text, lines, Path(folder), arguments.rounds)
 
 
-def made_up(size: int) -> str:
+def synthetic_text(size: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         make_corpus(Path(folder) / "text", size)
         return (Path(folder) / "text").read_text(encoding="utf-8")
 
 
 def compare(kind: str, text: str, lines: list[str], folder: Path, rounds: int) -> None:
-    """Times all sides, checks that they agree, and prints a table."""
+    """Times all methods, checks that they agree, and prints a table."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -67,7 +67,7 @@ def compare(kind: str, text: str, lines: list[str], folder: Path, rounds: int) -
     model = tokenizer.load(folder / tokenizer.NAME)
     rows = datasets.Dataset.from_dict({"text": lines})
     data = np.frombuffer(text.encode(), np.uint8)
-    texts = DocumentBlock(pa.array(["text"]), data, np.array([len(data)]))
+    block = DocumentBlock(pa.array(["text"]), data, np.array([len(data)]))
 
     def mapped() -> object:
         def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
@@ -76,32 +76,32 @@ def compare(kind: str, text: str, lines: list[str], folder: Path, rounds: int) -
         return rows.map(encode, batched=True, remove_columns=["text"], keep_in_memory=True)
 
     def flat(encode: Callable[..., list]) -> np.ndarray:
-        found = []
+        runs = []
         for start in range(0, len(lines), 1000):
             encodings = encode(lines[start : start + 1000], add_special_tokens=False)
-            found.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64))
-        return np.concatenate(found)
+            runs.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64))
+        return np.concatenate(runs)
 
     def ours() -> np.ndarray:
-        # A new encoder, which remembers nothing, of a tokenizer that is loaded, as those of the others are.
-        return encode_documents(texts, Corpus(sentences="line"), Encoder(model, "")).ids
+        # A new encoder with an empty cache; its tokenizer is loaded already, as those of the others are.
+        return encode_documents(block, Corpus(sentences="line"), Encoder(model, "")).ids
 
-    sides: dict[str, Callable[[], object]] = {
+    methods: dict[str, Callable[[], object]] = {
         "datasets.map": mapped,
         "encode_batch": lambda: flat(model.encode_batch),
         "encode_batch_fast": lambda: flat(model.encode_batch_fast),
         "ours": ours,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(rounds):
         results = {}
-        for name, side in sides.items():
-            began = time.process_time()
-            results[name] = side()
-            seconds[name].append(time.process_time() - began)
+        for name, method in methods.items():
+            start_time = time.process_time()
+            results[name] = method()
+            seconds[name].append(time.process_time() - start_time)
         if number == 0:
             check(results, model.token_to_id("<eos>"))
-    print(f"\n{kind:20} MB/s: {'min':>8} {'median':>8} {'max':>8}   ours is so many times as fast")
+    print(f"\n{kind:20} MB/s: {'min':>8} {'median':>8} {'max':>8}   speed of ours relative to it")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, values in seconds.items():
         speeds = [len(data) / 1e6 / value for value in (max(values), medians[name], min(values))]
@@ -109,7 +109,7 @@ def compare(kind: str, text: str, lines: list[str], folder: Path, rounds: int) -
 
 
 def check(results: dict, eos: int) -> None:
-    """Exits with an error where two sides give different ids; ours has an `<eos>` after each line."""
+    """Exits with an error if two methods give different ids; ours have an `<eos>` after each line."""
     flat = {name: result for name, result in results.items() if name != "datasets.map"}
     flat["datasets.map"] = results["datasets.map"].with_format("arrow")[:].column("ids").combine_chunks().flatten().to_numpy()
     flat["ours"] = flat["ours"][flat["ours"] != eos]

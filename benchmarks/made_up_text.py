@@ -1,4 +1,4 @@
-"""Text for measurements: made up, the same every time, with the frequencies of a language."""
+"""Synthetic text for benchmarks: always the same, with the word frequencies of a natural language."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def make_corpus(path: Path, size: int, end: str = "\n", repeat: int | None = None) -> None:
-    """Writes at least `size` bytes: sentences of 5 to 39 words, `end` after each; from `repeat` bytes on, the same again and again.
+    """Writes at least `size` bytes: sentences of 5 to 39 words, `end` after each; after `repeat` bytes, copies of the same text.
 
-    The words are 200,000 made-up ones with Zipf's frequencies; three in a thousand are made for the occasion.
+    The words are sampled from 200,000 random ones by Zipf's law; three in a thousand are new combinations of two.
     """
     generator = np.random.default_rng(1)
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
@@ -18,14 +18,14 @@ def make_corpus(path: Path, size: int, end: str = "\n", repeat: int | None = Non
     with open(path, "w", encoding="ascii") as stream:
         while stream.tell() < min(size, repeat or size):
             lengths = generator.integers(5, 40, 20_000)
-            drawn = generator.choice(len(words), lengths.sum(), p=share)
-            rare = generator.random(len(drawn)) < 0.003
-            spelled = [words[index] for index in drawn]
-            for place in np.flatnonzero(rare).tolist():
-                spelled[place] += words[int(generator.integers(len(words)))]
+            sampled = generator.choice(len(words), lengths.sum(), p=share)
+            is_new = generator.random(len(sampled)) < 0.003
+            text = [words[index] for index in sampled]
+            for index in np.flatnonzero(is_new).tolist():
+                text[index] += words[int(generator.integers(len(words)))]
             start = 0
             for length in lengths.tolist():
-                stream.write(" ".join(spelled[start : start + length]).capitalize() + "." + end)
+                stream.write(" ".join(text[start : start + length]).capitalize() + "." + end)
                 start += length
     first = path.read_bytes()
     with open(path, "ab") as more:

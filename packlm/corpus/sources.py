@@ -18,11 +18,6 @@ State = tuple[int, int]
 """Size of a file in bytes and its modification time in nanoseconds, which differ once the file has been written to."""
 
 
-def state_of(status: os.stat_result) -> State:
-    """The state of a file."""
-    return status.st_size, status.st_mtime_ns
-
-
 @dataclass(frozen=True)
 class Source:
     """A file, or a document in memory (`data`), under the name that goes into the dataset."""
@@ -57,14 +52,15 @@ class Source:
         if self.path is None:
             data = self.data or b""
             return len(data), int.from_bytes(hashlib.sha256(data).digest()[:8])
-        return state_of(self._stat(self.path))
+        status = self._stat(self.path)
+        return status.st_size, status.st_mtime_ns
 
     def fingerprint(self) -> list[str | int]:
         """Values that differ once it has been renamed or written to, even with its modification time set back (st_ctime cannot be set)."""
         if self.path is None:
             return [self.name, *self.state()]
         status = self._stat(self.path)
-        return [self.name, str(self.path), *state_of(status), status.st_ctime_ns]
+        return [self.name, str(self.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
     def _stat(self, path: Path) -> os.stat_result:
         try:

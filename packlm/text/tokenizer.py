@@ -1,4 +1,4 @@
-"""The file `tokenizer.json`: saved, loaded, and what the rest of packlm asks of a tokenizer (see `tokenizers` for how one is made).
+"""The file `tokenizer.json`: saving, loading, and properties of a tokenizer (how one is trained: `packlm.text.tokenizers`).
 
 `<eos>` is a special token of every tokenizer; in those trained here it has the id 0, and `<unk>`, except in BPE, the id 1. Lower case and
 normal form are the tokenizer's own normalizer, so text is treated alike wherever it is encoded.
