@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -73,13 +72,16 @@ def setting_options(section: str, *keys: str) -> Callable[[Callable[..., None]],
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--out", metavar="FILE", help="Report to write: .json, .md (a page with a figure), or - for JSON on standard output.")
 @setting_options("evaluate", "split", "context", "streams", "cache", "dynamic_lr")
-def evaluate(arguments: ConfigArguments, model: str | None, text: tuple[str, ...], more: tuple[str, ...], **options: Any) -> None:
+def evaluate(
+    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, text: tuple[str, ...], more: tuple[str, ...],
+    out: str | None,
+) -> None:  # fmt: skip
     """Measure perplexity, per token and per word, and bits per byte.
 
     Without --model, --data, --text, --out and --precision it is a stage: it measures the configured dataset with the model in `run.dir`,
     records the result in MLflow and registers the model, unless that is done already.
     """
-    config, data, out, precision = arguments.load(), options["data"], options["out"], options["precision"]
+    config = arguments.load()
     if more and not text:
         raise RequestError(f"evaluate: unexpected argument {more[0]!r}; text files are given as --text FILE...")
     _refuse_both("--data", data, "--text", text)
@@ -92,7 +94,7 @@ def evaluate(arguments: ConfigArguments, model: str | None, text: tuple[str, ...
 
     with distributed.start(config.train.device) as ranks:
         if model or data or text or out or precision != "full":
-            command.run(_model(model, config), Namespace(text=[*text, *more], **options), config, ranks)
+            command.run(_model(model, config), command.EvaluateOptions([*text, *more], data, out, precision), config, ranks)
             return
         table = stage.evaluate(config, ranks)
         if ranks.first:
@@ -164,7 +166,7 @@ def rescore(arguments: ConfigArguments, model: str | None, **options: Any) -> No
     from .rescore import command
 
     with distributed.start(config.train.device) as ranks:
-        command.run(_model(model, config), Namespace(**options), config, ranks)
+        command.run(_model(model, config), command.RescoreOptions(**options), config, ranks)
 
 
 @cli.command("next", sections=("run", "tracking"), example='packlm next --model runs/quickstart/model --prompt "The function" --top 10')
@@ -210,9 +212,9 @@ def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> N
 
     with distributed.start(config.train.device) as ranks:
         if model or options["prompts"] or options["prompt"] is not None or options["out"] or options["precision"] != "full":
-            recommended = bool(model) and arguments.file is None  # what the model's folder recommends comes before the command line
-            settings = [*arguments.settings] if recommended else None
-            command.run(_model(model, config), Namespace(model=model, **options), config, settings, ranks)
+            amends = model and not arguments.file  # the settings of the command line amend those that the model folder recommends
+            settings = arguments.settings if amends else None
+            command.run(_model(model, config), command.GenerateOptions(model=model, **options), config, settings, ranks)
         else:
             stage.generate(config, ranks)
 

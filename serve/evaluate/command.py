@@ -1,7 +1,8 @@
 """The command `evaluate`: measures plain text, or splits of a dataset, and writes the reports."""
 
 import logging
-from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from packlm import dataset
@@ -16,7 +17,17 @@ from . import page as report_page
 log = logging.getLogger("packlm")
 
 
-def run(model: str | Path, options: Namespace, config: Config, ranks: Ranks) -> None:
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of `evaluate` that are not settings."""
+
+    text: Sequence[str]
+    data: Path | None
+    out: str | None
+    precision: str
+
+
+def run(model: str | Path, options: EvaluateOptions, config: Config, ranks: Ranks) -> None:
     """All ranks: measures the text of `--text`, or `evaluate.split` of the dataset of `--data` (the configured one without it).
 
     Raises:

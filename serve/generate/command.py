@@ -3,7 +3,8 @@
 import json
 import logging
 import sys
-from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,18 @@ from .prompts import Request, open_requests, read_requests
 log = logging.getLogger("packlm")
 
 
-def run(model: str | Path, options: Namespace, config: Config, arguments: list[str] | None, ranks: Ranks) -> None:
+@dataclass(frozen=True)
+class GenerateOptions:
+    """The options of `generate` that are not settings."""
+
+    model: str | None
+    prompts: str | None
+    prompt: str | None
+    out: str | None
+    precision: str
+
+
+def run(model: str | Path, options: GenerateOptions, config: Config, arguments: Sequence[str] | None, ranks: Ranks) -> None:
     """All ranks: continues the prompts of `--prompt` or `--prompts`.
 
     Args:
@@ -31,7 +43,7 @@ def run(model: str | Path, options: Namespace, config: Config, arguments: list[s
     engine = Engine.load(model, ranks.device, config.tracking, options.precision)
     if arguments is not None:
         recommended = [word for key, value in engine.generation_config.items() for word in (f"--generate.{key}", _as_argument(value))]
-        config = configuration.load(None, recommended + arguments)
+        config = configuration.load(None, [*recommended, *arguments])
     for key, why in config.generate.ignored.items():
         if arguments is None or f"--generate.{key}" in arguments:  # not what the model folder recommends for another strategy
             log.warning("%s", why)
@@ -43,7 +55,7 @@ def run(model: str | Path, options: Namespace, config: Config, arguments: list[s
             batch_job.log_summary(summary)
 
 
-def _requests(options: Namespace, config: Config) -> list[Request]:
+def _requests(options: GenerateOptions, config: Config) -> list[Request]:
     if options.prompt is not None:
         return [Request(1, options.prompt)]
     if options.prompts == "-":

@@ -3,9 +3,8 @@
 import json
 import logging
 import sys
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,22 @@ from .rescore import WEIGHTS, RescoredList
 log = logging.getLogger("packlm")
 
 
-def run(model: str | Path, options: Namespace, config: Config, ranks: Ranks) -> None:
+@dataclass(frozen=True)
+class RescoreOptions:
+    """The options of `rescore` that are not settings."""
+
+    nbest: str
+    ac_cost: Path | None
+    lm_cost: Path | None
+    references: Path | None
+    tune_on: Path | None
+    segments: Path | None
+    out: str | None
+    summary: Path | None
+    precision: str
+
+
+def run(model: str | Path, options: RescoreOptions, config: Config, ranks: Ranks) -> None:
     """Re-ranks the lists of `--nbest`.
 
     Raises:

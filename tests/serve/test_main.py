@@ -98,6 +98,12 @@ def test_the_commands_answer_on_standard_output(
     status, out, _ = command("evaluate", "--model", model, "--text", corpus / "validation", "--out", "-")
     report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
     assert json.loads(out)["nll"] == pytest.approx(report["nll"], rel=1e-6) and json.loads(out)["tokens"] == report["tokens"]
+    one, two = sorted((corpus / "validation").iterdir())[:2]
+    tokens = [
+        json.loads(command("evaluate", "--model", model, "--text", *texts, "--out", "-")[1])["tokens"]
+        for texts in ([one], [two], [one, two])
+    ]
+    assert tokens[0] + tokens[1] == tokens[2] > 0
     status, out, _ = command("evaluate", "--model", model, "--data", config.dataset.dir, "--split", "all", "--out", "-")
     assert [part["split"] for part in json.loads(out)] == ["train", "validation"] and json.loads(out)[1]["nll"] == report["nll"]
     assert command("evaluate", "--model", model, "--data", config.dataset.dir, "--out", "page.md")[0] == 0
