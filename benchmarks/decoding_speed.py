@@ -137,7 +137,7 @@ def batch_dependence(arguments: argparse.Namespace) -> str:
         counts[0] += plain(model, [prompts[index]], arguments.tokens)[1].item() != together[index]
         counts[1] += decoding.generate(stepper, [prompts[index]], generate, 1, EOS)[0][0].log_prob != ours[index]
     differ = f"different bits alone than in a batch of {MANY}: plain {counts[0]} of {few} prompts, ours {counts[1]}"
-    return f"{differ}; blocks of {stepper.steady_widths()}"
+    return f"{differ}; blocks of {stepper.invariant_widths()}"
 
 
 if __name__ == "__main__":
