@@ -51,9 +51,9 @@ def write(folder: Path, seed: int = 1, counts: tuple[int, int] = (30, 8), vocab_
     """Writes a dataset of random documents: `counts` of training (in two shards) and validation documents."""
     splits = {}
     for name, count, shards in (("train", counts[0], 2), ("validation", counts[1], 1)):
-        made = documents(seed + len(splits), count, vocab_size)
+        texts = documents(seed + len(splits), count, vocab_size)
         cut = np.array_split(np.arange(count), shards)
-        splits[name] = _split(folder, name, [[made[index] for index in part] for part in cut], dataset.ColumnTypes(vocab_size, length))
+        splits[name] = _split(folder, name, [[texts[index] for index in part] for part in cut], dataset.ColumnTypes(vocab_size, length))
     words = models.WordLevel({"<eos>": EOS, **{f"w{number}": number for number in range(1, vocab_size)}}, unk_token="<eos>")
     files.write_text(folder / "tokenizer.json", Tokenizer(words).to_str())
     files.write_text(folder / "tokenizer_config.json", "{}")
@@ -86,7 +86,7 @@ def _split(folder: Path, name: str, shards: list[list[list[np.ndarray]]], like: 
             with dataset.ShardWriter(folder / file, view, like) as writer:
                 writer.write(table)
             written[view][file] = dataset.Shard(writer.rows, len(ids), files.sha256(writer.path))
-    whole = [document for part in shards for document in part]
-    tokens = sum(len(sentence) for document in whole for sentence in document)
-    longest = max(len(sentence) for document in whole for sentence in document)
-    return dataset.Split(len(whole), sum(map(len, whole)), tokens, tokens, tokens, 0, 0, longest, written)
+    flat = [document for part in shards for document in part]
+    tokens = sum(len(sentence) for document in flat for sentence in document)
+    longest = max(len(sentence) for document in flat for sentence in document)
+    return dataset.Split(len(flat), sum(map(len, flat)), tokens, tokens, tokens, 0, 0, longest, written)

@@ -50,8 +50,8 @@ def best_weights(folder: Path, state: TrainState) -> tuple[int, dict[str, Tensor
         if damage := checkpoint.find_damage(folder, step):
             log.warning("%s; exporting the weights of another checkpoint", damage)
             continue
-        tensors, its_state = checkpoint.load(folder, step)
+        tensors, saved = checkpoint.load(folder, step)
         weights = checkpoint.under_prefix("average", tensors) or checkpoint.under_prefix("model", tensors)
-        results = its_state.validation.best, its_state.validation.last
+        results = saved.validation.best, saved.validation.last
         return step, weights, next((result for result in results if result and result.step == step), None)
     raise PacklmError(f"{folder}: no usable checkpoint to export; start over with --rebuild")

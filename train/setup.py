@@ -82,8 +82,8 @@ def load_initial_weights(model: LanguageModel, config: Config, manifest: dataset
                 f"({manifest.digests['tokenizer'][:16]}); make the dataset with the model's: --tokenizer.kind file "
                 f"--tokenizer.file {folder}/tokenizer.json"
             )
-        here, there = (settings.model_dump(include=set(SHAPE)) for settings in (model.settings, source.settings))
-        if differing := [f"model.{key} = {there[key]!r}, here {here[key]!r}" for key in SHAPE if here[key] != there[key]]:
+        expected, actual = (settings.model_dump(include=set(SHAPE)) for settings in (model.settings, source.settings))
+        if differing := [f"model.{key} = {actual[key]!r}, here {expected[key]!r}" for key in SHAPE if actual[key] != expected[key]]:
             raise RequestError(f"train.init: {address} has another shape: {'; '.join(differing)}")
         model_folder.restore_weights(model, model_folder.weights_of(source), folder)
     ranks.barrier()  # a download may take longer than the timeout of a collective

@@ -73,10 +73,10 @@ def undisturbed(random_data, tmp_path_factory):
 
 
 def assert_same_end(run: Path, undisturbed: Path) -> None:
-    expected, found = (checkpoint.load(folder / "train" / "checkpoints", 200) for folder in (undisturbed, run))
-    assert expected[0].keys() == found[0].keys()
-    assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
-    assert expected[1].validation == found[1].validation
+    expected, actual = (checkpoint.load(folder / "train" / "checkpoints", 200) for folder in (undisturbed, run))
+    assert expected[0].keys() == actual[0].keys()
+    assert all(torch.equal(tensor, actual[0][name]) for name, tensor in expected[0].items())
+    assert expected[1].validation == actual[1].validation
 
 
 @needs_proc
@@ -157,8 +157,8 @@ def test_a_damaged_checkpoint_is_named_and_the_training_resumes_from_the_one_bef
     path.write_bytes(content)
     Trainer(settings(random_data.folder, killed), random_data.manifest, ALONE).run()
     assert f"{path}: damaged: expected sha256" in caplog.text and "resuming quickstart from step 10" in caplog.text
-    expected, found = (checkpoint.load(run / "train" / "checkpoints", 30)[0] for run in (undisturbed, killed))
-    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+    expected, actual = (checkpoint.load(run / "train" / "checkpoints", 30)[0] for run in (undisturbed, killed))
+    assert all(torch.equal(tensor, actual[name]) for name, tensor in expected.items())
 
 
 def test_if_the_best_checkpoint_is_damaged_another_one_is_exported(random_data, tmp_path, caplog):
@@ -224,9 +224,9 @@ def test_a_tracking_server_that_does_not_answer_changes_nothing(random_data, tmp
         Trainer(recorded, random_data.manifest, ALONE).run()
     assert "were not sent to" in caplog.text
     Trainer(settings(random_data.folder, tmp_path / "alone"), random_data.manifest, ALONE).run()
-    expected, found = (checkpoint.load(tmp_path / name / "train" / "checkpoints", 30) for name in ("alone", "recorded"))
-    assert all(torch.equal(tensor, found[0][name]) for name, tensor in expected[0].items())
-    assert expected[1].model_dump(exclude={"seconds"}) == found[1].model_dump(exclude={"seconds"})
+    expected, actual = (checkpoint.load(tmp_path / name / "train" / "checkpoints", 30) for name in ("alone", "recorded"))
+    assert all(torch.equal(tensor, actual[0][name]) for name, tensor in expected[0].items())
+    assert expected[1].model_dump(exclude={"seconds"}) == actual[1].model_dump(exclude={"seconds"})
 
 
 def test_an_unwritable_folder_is_noticed_before_the_first_step(random_data, tmp_path):

@@ -1,6 +1,6 @@
-"""Twenty steps of a recipe as they have always been: a change that should not alter numbers does not.
+"""Golden losses: a change that must not alter numbers does not, over twenty steps of a recipe.
 
-`python -m tests.train.test_golden` writes the file anew, for a change that should.
+`python -m tests.train.test_golden` updates the file, for a change that must.
 """
 
 import json
@@ -32,18 +32,18 @@ def losses(recipe: str, folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("recipe", ["quickstart.toml", "ptb-tied-200.toml"])
-def test_the_losses_are_those_kept(recipe, tmp_path):
-    kept = json.loads(GOLDEN.read_text())[recipe]
-    assert len(kept) == 20
-    assert losses(recipe, tmp_path) == pytest.approx(kept, rel=1e-9)
+def test_the_losses_are_the_golden_ones(recipe, tmp_path):
+    golden = json.loads(GOLDEN.read_text())[recipe]
+    assert len(golden) == 20
+    assert losses(recipe, tmp_path) == pytest.approx(golden, rel=1e-9)
 
 
 def main() -> None:
-    found = {}
+    results = {}
     for recipe in ("quickstart.toml", "ptb-tied-200.toml"):
         with tempfile.TemporaryDirectory() as folder:
-            found[recipe] = losses(recipe, Path(folder))
-    GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+            results[recipe] = losses(recipe, Path(folder))
+    GOLDEN.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every target is trained on once an epoch, in batches that do not depend on the number of parts."""
+"""Every target is trained on once per epoch, in batches that do not depend on the number of parts."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from train.batches.sentence_plan import SentencePlan
 from train.optim.schedule import Schedule
 
 PARTS = (1, 2, 3, 4)
-KINDS = ("sentences", "cut", "rows", "streams", "no-reset", "drawn")
+KINDS = ("sentences", "cut", "rows", "streams", "no-reset", "sampled-windows")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def plan(request, sentences, stream):
         "rows": lambda: RowPlan(stream, 6, 20, seed=1),
         "streams": lambda: StreamPlan.even(stream, 5, 7, reset=True),
         "no-reset": lambda: StreamPlan.even(stream, 5, 7, reset=False),
-        "drawn": lambda: StreamPlan.even(stream, 5, 7, reset=True, seed=1),
+        "sampled-windows": lambda: StreamPlan.even(stream, 5, 7, reset=True, seed=1),
     }[request.param]()
 
 
@@ -64,9 +64,9 @@ def test_an_epoch_holds_every_target_once_in_any_number_of_parts(plan, stream, p
 
 @pytest.mark.parametrize("parts", PARTS[1:])
 def test_the_segments_of_a_step_are_the_same_for_any_number_of_parts(plan, parts):
-    for whole, shares in zip(all_shares(plan, 1, 3), all_shares(plan, parts, 3), strict=True):
-        assert sorted(itertools.chain(*map(split, shares))) == sorted(split(whole[0]))
-        assert {share.window for share in shares} == {whole[0].window}
+    for (single,), shares in zip(all_shares(plan, 1, 3), all_shares(plan, parts, 3), strict=True):
+        assert sorted(itertools.chain(*map(split, shares))) == sorted(split(single))
+        assert {share.window for share in shares} == {single.window}
 
 
 def test_a_segment_reads_what_precedes_each_target_in_its_document(plan, sentences, stream):
@@ -87,7 +87,7 @@ def test_a_segment_reads_what_precedes_each_target_in_its_document(plan, sentenc
             assert inputs == before[start : start + len(targets)]
 
 
-def test_epochs_differ_and_repeat_themselves(plan):
+def test_epochs_differ_and_are_reproducible(plan):
     first, second = ([split(shares[0]) for shares in all_shares(plan, 1, epoch)] for epoch in (0, 1))
     assert first == [split(shares[0]) for shares in all_shares(plan, 1)]
     assert (first != second) == (not isinstance(plan, StreamPlan) or plan.seed is not None)
@@ -135,7 +135,7 @@ def test_an_overlong_sentence_is_cut_into_pieces_that_fill_the_budget(sentences,
     assert plan.lengths.max() == 4 and len(plan.lengths) == len(sentences) + more
 
 
-def test_windows_are_drawn_as_awd_draws_them_and_the_learning_rate_goes_with_them(stream):
+def test_windows_are_sampled_as_in_awd_lstm_and_the_learning_rate_is_proportional_to_them(stream):
     long = Stream.from_arrays(np.tile(stream.read(0, len(stream))[1], 600), np.zeros(1), 0)
     plan = StreamPlan.even(long, 1, 70, reset=False, seed=3)
     lengths = np.diff(plan.windows(0))
@@ -143,8 +143,8 @@ def test_windows_are_drawn_as_awd_draws_them_and_the_learning_rate_goes_with_the
     half = lengths < 52
     assert abs(half.mean() - 0.05) < 5 * (0.05 * 0.95 / len(lengths)) ** 0.5
     # Whole numbers are cut off, not rounded: half of one below the mean of the draws.
-    for drawn, mean in ((lengths[~half], 69.5), (lengths[half], 34.5)):
-        assert abs(drawn.mean() - mean) < 5 * 5 / len(drawn) ** 0.5 and 4 < drawn.std() < 6.5
+    for sampled, mean in ((lengths[~half], 69.5), (lengths[half], 34.5)):
+        assert abs(sampled.mean() - mean) < 5 * 5 / len(sampled) ** 0.5 and 4 < sampled.std() < 6.5
     schedule = Schedule(config.Train(window=70, window_drawn=True, lr=1.0, schedule="constant"), 1000)
     assert [schedule.lr(step, 0, plan.share(0, step, 0, 1).window) for step in range(5)] == pytest.approx(lengths[:5] / 70)
     assert not np.array_equal(plan.windows(0)[:9], plan.windows(1)[:9])
@@ -162,23 +162,23 @@ def test_a_stream_is_cut_where_a_document_begins_and_what_follows_starts_from_ze
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_a_stream_takes_up_the_state_that_it_left(stream, reset):
-    """Followed by hand: the segment that takes a stream's state begins where the one that left it ended."""
+def test_a_stream_continues_from_its_final_state(stream, reset):
+    """The segment that starts from a stream's state begins where the segment that the state is of ended."""
     for parts in PARTS:
         for part in range(parts):
             plan = StreamPlan.even(stream, 5, 7, reset)
-            left: dict[int, int] = {}
+            stream_ends: dict[int, int] = {}
             for step in range(plan.steps(0)):
                 share = plan.share(0, step, part, parts)
                 ends = share.keys + share.lengths
                 for key, take in zip(share.keys.tolist(), share.initial_streams.tolist(), strict=True):
-                    assert take < 0 or left[take] == key
+                    assert take < 0 or stream_ends[take] == key
                 assert (step > 0 and not reset) <= bool((share.initial_streams >= 0).all())
                 for slot, segment in enumerate(share.final_segments.tolist()):
                     if segment >= 0:
-                        left[slot] = int(ends[segment])
+                        stream_ends[slot] = int(ends[segment])
             bounds = plan.bounds[plan.streams_of(part, parts).start + 1 : plan.streams_of(part, parts).stop + 1]
-            assert [left[slot] for slot in range(len(bounds))] == bounds.tolist()
+            assert [stream_ends[slot] for slot in range(len(bounds))] == bounds.tolist()
 
 
 def test_streams_belong_to_parts_in_order_and_document_streams_to_documents(stream):
@@ -191,15 +191,15 @@ def test_streams_belong_to_parts_in_order_and_document_streams_to_documents(stre
     assert set(bounds[:-1].tolist()) <= set(stream.opens.tolist()) and bounds[-1] == len(stream)
 
 
-def test_the_order_by_length_is_a_stable_sort_whatever_the_block(monkeypatch):
+def test_the_order_by_length_is_a_stable_sort_for_any_block_size(monkeypatch):
     lengths = np.random.default_rng(1).integers(1, 50, 1000).astype(np.int32)
     for block in (1, 7, 1000, 5000):
         monkeypatch.setattr(sentence_plan, "_BLOCK", block)
-        found = sentence_plan._sort_by_length(lengths, sentence_plan._count_lengths(lengths))
-        assert found.tolist() == np.argsort(lengths, kind="stable").tolist()
+        order = sentence_plan._sort_by_length(lengths, sentence_plan._count_lengths(lengths))
+        assert order.tolist() == np.argsort(lengths, kind="stable").tolist()
 
 
-def test_what_cannot_be_planned_is_refused_by_name(sentences, stream):
+def test_impossible_plans_are_refused_naming_the_setting(sentences, stream):
     with pytest.raises(RequestError, match=r'train\.global_batch_tokens: 3 is less than the longest sentence.* train\.on_overlong = "cut"'):
         SentencePlan(sentences, 3, 1)
     with pytest.raises(RequestError, match=r"train\.global_batch_tokens: 5 is less than a row, 6"):

@@ -1,4 +1,4 @@
-"""Reduced types change the last digits, not the training; what fp16 cannot hold is left out and counted."""
+"""Reduced precision changes the last digits, not the training; updates that overflow in fp16 are skipped and counted."""
 
 import json
 import math
@@ -27,13 +27,13 @@ def losses(trainer: Trainer, key: str = "train/loss") -> list[float]:
 
 @pytest.mark.parametrize("layout", ["auto", "steps", "packed", "rectangle"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "medium"])
-def test_a_reduced_type_trains_as_float32_does_to_its_rounding(random_data, tmp_path, precision, layout):
-    reduced, whole = (trained(random_data, tmp_path / name, layout=layout, precision=name) for name in (precision, "float32"))
-    assert losses(reduced) == pytest.approx(losses(whole), rel=0.01)
-    norms = [losses(trainer, "train/gradient_norm") for trainer in (reduced, whole)]
-    assert norms[0] == pytest.approx(norms[1], rel=0.05)  # fp16's scale is taken out of them
+def test_reduced_precision_trains_as_float32_does_to_rounding(random_data, tmp_path, precision, layout):
+    reduced, full = (trained(random_data, tmp_path / name, layout=layout, precision=name) for name in (precision, "float32"))
+    assert losses(reduced) == pytest.approx(losses(full), rel=0.01)
+    norms = [losses(trainer, "train/gradient_norm") for trainer in (reduced, full)]
+    assert norms[0] == pytest.approx(norms[1], rel=0.05)  # unscaled
     if precision != "medium":
-        assert losses(reduced) != losses(whole)
+        assert losses(reduced) != losses(full)
     assert all(parameter.dtype == torch.float32 for parameter in reduced.model.parameters())
 
 
@@ -42,7 +42,7 @@ def test_float32_differs_from_float64_in_rounding_alone(random_data, tmp_path):
     assert losses(single) == pytest.approx(losses(double), rel=1e-5) and losses(single) != losses(double)
 
 
-def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(random_data, tmp_path):
+def test_fp16_skips_and_counts_an_overflow_and_resumes(random_data, tmp_path):
     skipping = settings(random_data.folder, tmp_path, "rows", precision="fp16", max_steps=3, checkpoint_every=1)
     with distributed.start("cpu") as ranks:
         trainer = Trainer(skipping, random_data.manifest, ranks)
@@ -64,19 +64,19 @@ def test_fp16_leaves_out_an_overflow_counts_it_and_goes_on_after_a_restart(rando
 
 
 @pytest.mark.parametrize("precision", ["medium", "float32", "bf16"])
-def test_medium_alone_rounds_products_and_not_in_validation(random_data, tmp_path, monkeypatch, precision):
-    noted = {"update": set(), "measure": set()}
+def test_only_medium_rounds_products_and_not_in_validation(random_data, tmp_path, monkeypatch, precision):
+    settings_of = {"update": set(), "measure": set()}
     for owner, method in ((Trainer, Trainer.update), (Validation, Validation.measure)):
 
-        def noting(*args, method=method):
-            noted[method.__name__].add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        def recording(*args, method=method):
+            settings_of[method.__name__].add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
             return method(*args)
 
-        monkeypatch.setattr(owner, method.__name__, noting)
+        monkeypatch.setattr(owner, method.__name__, recording)
     trained(random_data, tmp_path, precision=precision)
-    whole, rounded = ("highest", False), ("medium", True)
-    assert noted == {"update": {rounded if precision == "medium" else whole}, "measure": {whole}}
+    full, rounded = ("highest", False), ("medium", True)
+    assert settings_of == {"update": {rounded if precision == "medium" else full}, "measure": {full}}
 
 
-def test_float32_has_no_scale_to_keep():
+def test_float32_has_no_gradient_scaler_state():
     assert Precision("float32", torch.device("cpu")).state() == {}

@@ -1,4 +1,4 @@
-"""What a training leaves on the disk: checkpoints, metrics, the model folder."""
+"""What a training writes: checkpoints, metrics, the model folder; and the state of optimizers, schedule and averages."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ def save(folder, step, value=0.0):
     checkpoint.save(folder, {"model.weight": torch.full((3,), value)}, TrainState(step=step))
 
 
-def test_the_latest_checkpoints_and_the_best_are_kept_and_no_other(tmp_path):
+def test_only_the_latest_checkpoints_and_the_best_are_kept(tmp_path):
     for step in range(1, 7):
         save(tmp_path, step, float(step))
         checkpoint.prune(tmp_path, step, 2, 3 if step >= 3 else None)
@@ -60,7 +60,7 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before_it(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "state", "state-cut"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, caplog, damage):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, caplog, damage):
     save(tmp_path, 1)
     save(tmp_path, 2)
     _damage(tmp_path / "step-00000002", damage)
@@ -69,6 +69,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, cap
     assert f"step-00000002/{named}" in caplog.text and "falling back to the checkpoint before it" in caplog.text
     _damage(tmp_path / "step-00000001", "flip")
     with pytest.raises(PacklmError, match=r"no usable checkpoint .*start over with --rebuild"):
+        checkpoint.latest(tmp_path)
+
+
+def test_a_state_of_a_wrong_type_names_file_and_key(tmp_path):
+    save(tmp_path, 1)
+    path = tmp_path / "step-00000001" / "state.json"
+    content = files.read_json(path)
+    for state, key in ({"step": "one"}, "state.step: "), ({"schedule": {"best": []}}, "state.schedule.best: "), ({"x": 1}, "state.x: "):
+        files.write_json(path, content | {"state": content["state"] | state})
+        with pytest.raises(PacklmError, match=rf"step-00000001/state\.json: {key}"):
+            checkpoint.latest(tmp_path)
+    files.write_json(path, content | {"version": 1})
+    with pytest.raises(PacklmError, match=r"checkpoint format 1; this version of packlm reads format 2.*start over with --rebuild"):
         checkpoint.latest(tmp_path)
 
 
@@ -86,7 +99,7 @@ def _damage(folder, how):
         path.write_bytes(content)
 
 
-def test_a_folder_in_which_nothing_can_be_written_is_noticed_at_once(tmp_path):
+def test_an_unwritable_folder_is_noticed_at_once(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(PacklmError, match="checkpoints"):
         checkpoint.prepare(tmp_path / "checkpoints")
@@ -125,7 +138,7 @@ def test_every_weight_belongs_to_one_optimizer():
         assert sorted(map(id, itertools.chain(*groups))) == sorted(map(id, model.parameters()))
 
 
-def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
+def test_metrics_after_the_checkpoint_are_deleted(tmp_path):
     path = tmp_path / "metrics.jsonl"
     writer = MetricsWriter(path, 0, False)
     for step in range(5):
@@ -136,7 +149,7 @@ def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
     steps = lambda: [json.loads(line)["step"] for line in path.read_text().splitlines()]  # noqa: E731
     MetricsWriter(path, 4, True)
     assert steps() == [0, 1, 2, 3, 4, 4]
-    MetricsWriter(path, 4, False)  # the validation was measured, but the checkpoint does not know of it
+    MetricsWriter(path, 4, False)  # the validation was measured, but not recorded in the checkpoint
     assert steps() == [0, 1, 2, 3, 4]
     MetricsWriter(path, 3, False).write(4, 40, {"train/loss": 9.0})
     assert steps() == [0, 1, 2, 3, 4] and json.loads(path.read_text().splitlines()[-1])["train/loss"] == 9.0
@@ -144,7 +157,7 @@ def test_metrics_after_the_checkpoint_are_cut_off(tmp_path):
     assert path.read_text() == ""
 
 
-def test_a_meter_weighs_losses_by_tokens_and_goes_on_where_it_was():
+def test_a_meter_weights_losses_by_tokens_and_resumes():
     meter = Meter(MetricSums())
     meter.add(10.0, 5, 1.0, 0.5, 0.0)
     meter = Meter(MetricSums.model_validate_json(meter.sums.model_dump_json()))

@@ -1,4 +1,4 @@
-"""What a training starts from: weights of another model; and what is said before it starts."""
+"""What a training starts from, and what it reports: weights of another model, dry run, samples, profile."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def test_a_training_starts_from_a_model_folder_with_a_fresh_optimizer(random_dat
     trainer.run()
     before = json.loads((tmp_path / "next" / "train" / "metrics.jsonl").read_text().splitlines()[0])
     assert before["validation/loss"] == pytest.approx(model_folder.read(folder).numbers.validation["best"]["loss"], rel=1e-6)
-    # Started again, it goes on from its own checkpoint.
+    # Run again it resumes from its own checkpoint.
     again = Trainer(settings(random_data.folder, tmp_path / "next", init=str(folder), max_steps=13), random_data.manifest, ALONE)
     again.resume()
     assert again.state.step == 12 and not torch.equal(again.model.embedding.weight, first.embedding.weight)
@@ -73,12 +73,12 @@ def test_a_model_that_does_not_fit_is_refused_by_name(random_data, folder, tmp_p
         Trainer(larger, random_data.manifest, ALONE)
     with pytest.raises(RequestError, match="no model here"):
         Trainer(settings(random_data.folder, tmp_path / "x", init=str(tmp_path)), random_data.manifest, ALONE)
-    # A registry's address is fetched; what it gives is a folder like any other.
+    # A registry address is downloaded to a folder like any other.
     monkeypatch.setattr(tracking.models, "_download", lambda address, settings: folder if address == "models:/it@champion" else None)
     assert Trainer(settings(random_data.folder, tmp_path / "x", init="models:/it@champion"), random_data.manifest, ALONE).state.step == 0
 
 
-def test_a_dry_run_says_what_would_be_and_writes_nothing(random_data, tmp_path):
+def test_a_dry_run_describes_the_training_and_writes_nothing(random_data, tmp_path):
     text = dry_run.describe(settings(random_data.folder, tmp_path / "run"), random_data.manifest, ALONE)
     model = build(config.Model(hidden=8), 17, 1)
     tokens = random_data.manifest.split("train").tokens
@@ -89,8 +89,8 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(random_data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_operations_are_counted_as_the_products_say():
-    """An LSTM's share by the formula of the literature, 24 H (I + H), and the softmax's 6 D V; by torch's own count where it counts."""
+def test_operations_are_those_of_the_matrix_products():
+    """An LSTM's by the formula of the literature, 24 H (I + H), and the softmax's 6 D V."""
     awd = config.Model(cell="lstm", layers=3, hidden=(1150, 1150, 400), embedding=400)
 
     def flops(settings: config.Model, vocab_size: int) -> int:
@@ -102,7 +102,7 @@ def test_operations_are_counted_as_the_products_say():
     assert flops(config.Model(cell="rnn", layers=1, hidden=10, embedding=4, tied=False), 7) == 6 * 10 * 14 + 6 * 10 * 7
 
 
-def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_random_numbers(random_data, tmp_path):
+def test_samples_of_all_validations_are_in_one_file_and_use_the_same_random_numbers(random_data, tmp_path):
     Trainer(settings(random_data.folder, tmp_path, validate_every=6, lr=1e-9), random_data.manifest, ALONE).run()
     lines = [json.loads(line) for line in (tmp_path / "train" / "samples.jsonl").read_text().splitlines()]
     assert [(line["step"], line["sample"]) for line in lines] == [(0, 1), (0, 2), (6, 1), (6, 2), (12, 1), (12, 2)]
@@ -115,7 +115,7 @@ def test_samples_of_all_validations_stand_in_one_file_and_come_from_the_same_ran
     assert all(f">{step}</td>" in row and f">{value:,.2f}</td>" in row for row, (step, value) in zip(rows, measured.items(), strict=True))
 
 
-def test_a_restart_replaces_the_samples_it_draws_again(tmp_path):
+def test_a_resumed_training_replaces_later_samples(tmp_path):
     for step, text in ((0, "a"), (6, "b"), (12, "c"), (6, "d")):
         Progress(settings("", tmp_path), torch.device("cpu"), TrainState(step=step), 99, Recorder(), None).sampled([text])
     lines = [json.loads(line) for line in (tmp_path / "train" / "samples.jsonl").read_text().splitlines()]
@@ -124,8 +124,8 @@ def test_a_restart_replaces_the_samples_it_draws_again(tmp_path):
     assert "<td>d</td>" in page and "<td>b</td>" not in page and "<td>c</td>" not in page
 
 
-@pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # torch 2.11 says so of every profile
-def test_a_profile_leaves_a_trace_and_a_table(random_data, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # torch 2.11 warns at every profile
+def test_a_profile_is_a_trace_and_a_table(random_data, tmp_path):
     Trainer(settings(random_data.folder, tmp_path, max_steps=14), random_data.manifest, ALONE).run(profile=True)
     trace = json.loads((tmp_path / "train" / "profile" / "trace.json").read_text())
     assert any("addmm" in str(event.get("name")) or "mm" in str(event.get("name")) for event in trace["traceEvents"])

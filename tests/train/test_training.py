@@ -19,7 +19,7 @@ from packlm.model import folder as model_folder
 from packlm.model.language_model import build
 from tests.ranks import run_on_ranks
 from tests.reference import one_by_one, one_segment
-from train import checkpoint, record, setup
+from train import checkpoint, record, setup, stage
 from train.gradient_reduction import GradientReduction
 from train.trainer import Trainer
 
@@ -335,6 +335,23 @@ def test_a_training_of_other_settings_is_refused_with_the_differences(random_dat
     assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
     with pytest.raises(RequestError, match=r"train\.lr: 0\.001 -> 0\.5"):
         record.is_complete(tmp_path, record.inputs_of(second, manifest))
+
+
+def test_a_training_is_complete_until_its_model_is_damaged_and_is_then_exported_again(random_data, tmp_path, monkeypatch):
+    small = settings(random_data.folder, tmp_path, "rows", max_steps=2)
+    stage.run(small, random_data.manifest)
+    weights = tmp_path / "model" / "model.safetensors"
+    exported, inputs = weights.read_bytes(), record.inputs_of(small, random_data.manifest)
+    assert record.is_complete(tmp_path, inputs)
+    weights.write_bytes(exported[:-1])
+    assert not record.is_complete(tmp_path, inputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", lambda *arguments: pytest.fail("trained again"))
+        stage.run(small, random_data.manifest)
+    assert weights.read_bytes() == exported and record.is_complete(tmp_path, inputs)
+    (tmp_path / "train" / "settings.json").write_text('{"model": 3}')
+    with pytest.raises(PacklmError, match=r"settings\.json: model: "):
+        stage.run(small, random_data.manifest)
 
 
 def test_more_parts_than_streams_and_parts_that_do_not_divide_are_refused(random_data, tmp_path):

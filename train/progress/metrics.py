@@ -85,14 +85,14 @@ class MetricsWriter:
     def __init__(self, path: Path, after_step: int, validated: bool):
         """Opens the file to continue after a step, and after its validation if `validated`; deletes the lines that will be written anew."""
         self.path = path
-        kept = []
+        lines = []
         if path.exists() and (after_step or validated):
             for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
                 line = json.loads(text) if text.endswith("\n") else {"step": math.inf}
                 if line["step"] > after_step or (line["step"] == after_step and not validated and "validation/loss" in line):
                     break
-                kept.append(text)
-        files.write_text(path, "".join(kept))
+                lines.append(text)
+        files.write_text(path, "".join(lines))
 
     def write(self, step: int, tokens: int, values: dict[str, float]) -> None:
         """Appends a line."""
