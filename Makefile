@@ -22,7 +22,7 @@ WAIT = for second in $$(seq 180); do \
 	done; echo "$(1) is not healthy after 180 s; see '$(COMPOSE) logs $(1)'" >&2; exit 1
 
 # What `make check` tests: files and folders that take seconds.
-QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model scoring)
+QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model)
 
 .PHONY: run preprocess train evaluate generate ui bench compare-batching random-trainings kill-training kill-generation \
 	test check lint help clean up down clean-volumes
