@@ -3,6 +3,7 @@
 A run is its folder (`runs/NAME`, or NAME alone), read without MLflow, or a run in MLflow, by id or name.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,14 +157,8 @@ def _is_compared(key: str) -> bool:
 
 def _num_parameters(path: Path) -> int:
     """The number of weights in a safetensors file, from its header."""
-    total = 0
     with safe_open(path, "numpy") as weights:
-        for name in weights.keys():  # noqa: SIM118  (not a mapping)
-            size = 1
-            for length in weights.get_slice(name).get_shape():
-                size *= length
-            total += size
-    return total
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118  (not a mapping)
 
 
 def run(names: Sequence[str], store: Tracking) -> str:

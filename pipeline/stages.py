@@ -33,8 +33,8 @@ class Stage(NamedTuple):
     name: str
     command: Callable[[Config], list[str]]
     """The arguments of the Python interpreter, without those of the configuration."""
-    inputs: str
-    outputs: str
+    files: Callable[[Config], str]
+    """What it reads and writes, for the log."""
     rebuilds: bool
     """Whether its command takes `--rebuild`."""
 
@@ -47,11 +47,17 @@ def _train(config: Config) -> list[str]:
 
 
 STAGES = (
-    Stage("preprocess", lambda config: ["-m", "packlm.stages.preprocess"], "the corpus", "dataset.dir", True),
-    Stage("train", _train, "dataset.dir", "run.dir/train, run.dir/model", True),
-    Stage("evaluate", lambda config: ["-m", "packlm.stages.serve", "evaluate"], "dataset.dir, run.dir/model", "run.dir/evaluate", False),
-    Stage("generate", lambda config: ["-m", "packlm.stages.serve", "generate"], "run.dir/model, prompts", "run.dir/generate", False),
-)
+    Stage("preprocess", lambda config: ["-m", "packlm.stages.preprocess"], lambda config: f"corpus -> {config.dataset.dir}", True),
+    Stage("train", _train, lambda config: f"{config.dataset.dir} -> {config.run.dir}/train, {config.run.dir}/model", True),
+    Stage(
+        "evaluate", lambda config: ["-m", "packlm.stages.serve", "evaluate"],
+        lambda config: f"{config.dataset.dir}, {config.run.dir}/model -> {config.run.dir}/evaluate", False,
+    ),
+    Stage(
+        "generate", lambda config: ["-m", "packlm.stages.serve", "generate"],
+        lambda config: f"{config.run.dir}/model, prompts -> {config.run.dir}/generate", False,
+    ),
+)  # fmt: skip
 
 
 class StageFailed(PacklmError):
@@ -74,7 +80,7 @@ def run_all(config: Config, rebuild: bool = False) -> None:
     environment = write_config(config, path)
     with _forwarded_signals() as running:
         for stage in STAGES:
-            log.info("\n%s: %s -> %s", stage.name, _with_paths(stage.inputs, config), _with_paths(stage.outputs, config))
+            log.info("\n%s: %s", stage.name, stage.files(config))
             command = [sys.executable, *stage.command(config), "--config", str(path)]
             command += ["--rebuild"] if rebuild and stage.rebuilds else []
             status = running.call(command, environment | _threads(config, stage))
@@ -122,16 +128,6 @@ def summary(config: Config) -> str:
     if config.tracking.uri:
         lines.append(f"  MLflow      {without_credentials(config.tracking.uri)}; `make ui` opens it")
     return "\n".join(lines)
-
-
-def _with_paths(text: str, config: Config) -> str:
-    """`inputs` or `outputs` of a stage with the settings replaced by their values."""
-    prompts = config.generate.prompts
-    values = {
-        "dataset.dir": config.dataset.dir, "run.dir": config.run.dir,
-        "prompts": prompts if isinstance(prompts, Path) else f"{len(prompts)} prompts",
-    }  # fmt: skip
-    return re.sub("|".join(map(re.escape, values)), lambda match: str(values[match[0]]), text)
 
 
 def _threads(config: Config, stage: Stage) -> dict[str, str]:

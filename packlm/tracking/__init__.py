@@ -87,7 +87,7 @@ def sync(config: Config) -> None:
         log.info("%s: all metrics are in MLflow", path)
 
 
-def _open_outbox(config: Config, name: str) -> Outbox[runs.Runs]:
+def _open_outbox(config: Config, name: str) -> Outbox:
     """Starts the thread that sends the records of stage `name`; the settings go to the parent first."""
     started = time.time()
     outbox = Outbox(lambda: runs.connect(config, name, started), lambda error: store.describe(error, config.tracking.uri))
@@ -96,7 +96,7 @@ def _open_outbox(config: Config, name: str) -> Outbox[runs.Runs]:
     return outbox
 
 
-def _post_note(outbox: Outbox[runs.Runs], config: Config) -> None:
+def _post_note(outbox: Outbox, config: Config) -> None:
     try:
         text = run_note.note(config)
     except PacklmError as error:  # a damaged file: the stage that reads it will fail on it

@@ -24,11 +24,12 @@ class Point(NamedTuple):
 
 
 class MetricsFollower:
-    """An offset in a `metrics.jsonl`: `next` reads on from it, `advance` moves it once what was read has been delivered."""
+    """An offset in a `metrics.jsonl`: `next` reads on from it; the caller sets it once the points are delivered."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self.offset = 0
+        """Everything before it is delivered."""
         self._inode = 0
 
     def next(self) -> tuple[list[Point], int]:
@@ -52,10 +53,6 @@ class MetricsFollower:
         except FileNotFoundError:
             return [], self.offset
         return points, end
-
-    def advance(self, offset: int) -> None:
-        """Marks everything before `offset` as delivered."""
-        self.offset = offset
 
     def remaining(self) -> int:
         """The number of complete lines that have not been delivered."""

@@ -83,6 +83,12 @@ def champion(client: Any, name: str) -> str:
         raise
 
 
+def set_champion(client: Any, name: str, version: str) -> bool:
+    """Moves the alias `champion` to a version."""
+    client.set_registered_model_alias(name, CHAMPION, version)
+    return True
+
+
 def folder_of(address: str | Path, tracking: Tracking | None = None) -> Path:
     """The folder of a model: `address` itself, or the model of a registry address, downloaded and kept until the program ends.
 

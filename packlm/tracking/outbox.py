@@ -10,9 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from packlm.tracking.metrics_follower import MetricsFollower, Point
 
@@ -38,10 +38,11 @@ class Session(Protocol):
         """Whether the store answers a plain request."""
 
 
-S = TypeVar("S", bound=Session)
+Action = Callable[[Any], Any]
+"""What is called with the session."""
 
 
-class Outbox(Generic[S]):
+class Outbox:
     """The thread and its queue.
 
     Args:
@@ -49,10 +50,10 @@ class Outbox(Generic[S]):
         describe: makes an exception readable, without credentials.
     """
 
-    def __init__(self, connect: Callable[[], S], describe: Callable[[Exception], str]):
+    def __init__(self, connect: Callable[[], Session], describe: Callable[[Exception], str]):
         self._connect = connect
         self._describe = describe
-        self._actions: deque[tuple[Callable[[S], Any], Future[Any]]] = deque()
+        self._actions: deque[tuple[Action, Future[Any]]] = deque()
         self._followers: list[MetricsFollower] = []
         self._refusals = 0
         self._failing = False
@@ -64,7 +65,7 @@ class Outbox(Generic[S]):
         """Why the last attempt failed."""
         threading.Thread(target=self._work, name="tracking", daemon=True).start()
 
-    def post(self, action: Callable[[S], Any]) -> "Future[Any]":
+    def post(self, action: Action) -> "Future[Any]":
         """Queues `action`, which the thread calls with the session; the future holds its result, or None if it was refused."""
         future: Future[Any] = Future()
         self._actions.append((action, future))
@@ -127,19 +128,19 @@ class Outbox(Generic[S]):
         else:
             self._closing.wait(POLL_SECONDS)
 
-    def _deliver(self, session: S) -> None:
+    def _deliver(self, session: Session) -> None:
         for follower in list(self._followers):
             points, end = follower.next()
             while end > follower.offset:
-                self._attempt(session, partial(_send, points))
-                follower.advance(end)
+                self._attempt(session, methodcaller("send", points))
+                follower.offset = end
                 points, end = follower.next()
         while self._actions and not self._abandoned.is_set():
             action, future = self._actions[0]
             future.set_result(self._attempt(session, action))
             self._actions.popleft()
 
-    def _attempt(self, session: S, action: Callable[[S], Any]) -> Any:
+    def _attempt(self, session: Session, action: Action) -> Any:
         """Calls `action`. Raises if the store does not answer; drops a record that a store which answers refuses `ATTEMPTS` times."""
         result = None
         try:
@@ -165,7 +166,3 @@ class Outbox(Generic[S]):
         if not self._failure_logged:
             self._failure_logged = True
             log.info("tracking: the store does not answer; continuing, and retrying every few seconds (%s)", self.reason)
-
-
-def _send(points: list[Point], session: Session) -> None:
-    session.send(points)

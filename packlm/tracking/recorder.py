@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from packlm.base.credentials import without_credentials
+from packlm.tracking import models
 from packlm.tracking.metrics_follower import Point
 from packlm.tracking.models import LoggedModel
 from packlm.tracking.outbox import Outbox
@@ -19,7 +20,7 @@ log = logging.getLogger("packlm")
 class Recorder:
     """Records a stage; made by `packlm.tracking.stage`. Without an outbox it records nothing."""
 
-    def __init__(self, outbox: "Outbox[Any] | None" = None):
+    def __init__(self, outbox: Outbox | None = None):
         self._outbox = outbox
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -79,21 +80,21 @@ class Recorder:
 
         Returns the version, or None if the store did not take it.
         """
-        version: str | None = self._ask(lambda runs: runs.log_model(model))
+        version: str | None = self._ask(lambda runs: models.log_model(runs.client, runs.uri, runs.experiment, runs.child, model))
         return version
 
     def champion(self, name: str) -> str | None:
         """The version of a registered model with the alias `champion`; empty if none has it, None if the registry does not answer."""
-        version: str | None = self._ask(lambda runs: runs.champion(name))
+        version: str | None = self._ask(lambda runs: models.champion(runs.client, name))
         return version
 
     def set_champion(self, name: str, version: str) -> bool:
         """Moves the alias `champion` to a version; whether the registry did so."""
-        return bool(self._ask(lambda runs: runs.set_champion(name, version)))
+        return bool(self._ask(lambda runs: models.set_champion(runs.client, name, version)))
 
     def describe_version(self, name: str, version: str, text: str) -> None:
         """Sets the description of a version on its page in the registry (Markdown)."""
-        self._post(lambda runs: runs.describe_version(name, version, text))
+        self._post(lambda runs: runs.client.update_model_version(name, version, text))
 
     def _ask(self, action: Callable[[Any], Any]) -> Any:
         return self._outbox.wait_for(self._outbox.post(action)) if self._outbox else None

@@ -61,11 +61,25 @@ class TrainingSummary(BaseModel):
     validation: Validations
 
 
-class ChampionDecision(BaseModel):
-    """`evaluate/champion.json`, written by the stage `evaluate`."""
+class Comparison(BaseModel):
+    """`evaluate/champion.json`: a new version of a registered model compared with the champion."""
 
     model: str
+    """Name in the registry."""
+    version: str
+    champion: str
+    """The version that was champion before; empty if there was none."""
+    by: str | None
+    """The metric: `perplexity` or `bits_per_byte`, lower is better; None if nothing was measured."""
+    new: float | None
+    old: float | None
+    context: str
+    """The context of a prediction: sentences, documents or streams."""
+    data: str
+    """Digest of the dataset."""
+    won: bool
     reason: str
+    """The outcome as a sentence."""
 
 
 class Generation(BaseModel):
@@ -92,10 +106,10 @@ def training_summary(folder: Path) -> TrainingSummary | None:
     return json_models.read(path, TrainingSummary) if path.exists() else None
 
 
-def champion_decision(folder: Path) -> ChampionDecision | None:
-    """Whether a run's model became the champion, and why, if that was decided."""
+def comparison(folder: Path) -> Comparison | None:
+    """The comparison of a run's model with the champion, if there was one."""
     path = folder / "evaluate" / "champion.json"
-    return json_models.read(path, ChampionDecision) if path.exists() else None
+    return json_models.read(path, Comparison) if path.exists() else None
 
 
 def generations(folder: Path, count: int) -> list[tuple[str, Generation]]:

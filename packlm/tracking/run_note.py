@@ -16,11 +16,6 @@ def run_name(config: Config) -> str:
     return f"{config.run.name}: {architecture(config)}, {config.train.segments}" + (f" of {data}" if data != config.run.name else "")
 
 
-def stage_name(config: Config, stage: str) -> str:
-    """`train quickstart`."""
-    return f"{stage} {config.run.name}"
-
-
 def architecture(config: Config) -> str:
     """`lstm 2x200`, `lstm 1150-1150-400`."""
     widths = config.model.widths
@@ -35,8 +30,8 @@ def note(config: Config) -> str:
     """
     lines = [f"- {report.line}" for report in run_files.reports(config.run.dir).values()]
     lines += _training(config)
-    if champion := run_files.champion_decision(config.run.dir):
-        lines.append(f"- `models:/{champion.model}@champion`: {champion.reason}")
+    if comparison := run_files.comparison(config.run.dir):
+        lines.append(f"- `models:/{comparison.model}@champion`: {comparison.reason}")
     model = f"{architecture(config)}, {config.train.segments}"
     lines += [f"- {model}; folder `{config.run.dir}`, dataset `{config.dataset.dir}`", *_data(config)]
     return "\n".join([*lines, "", "The recipe, where it differs from the defaults:", "", "```toml", recipe(config), "```"])

@@ -15,9 +15,8 @@ from pydantic import BaseModel
 from packlm.base import files, json_models
 from packlm.base.errors import PacklmError
 from packlm.config import Config
-from packlm.tracking import models, run_note, store
+from packlm.tracking import run_note, store
 from packlm.tracking.metrics_follower import Point
-from packlm.tracking.models import LoggedModel
 from packlm.tracking.run_record import RUN_TAG
 
 log = logging.getLogger("packlm")
@@ -123,19 +122,6 @@ class Runs:
         send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
         send(self.child, str(path), folder or None)
 
-    def log_model(self, model: LoggedModel) -> str:
-        return models.log_model(self.client, self.uri, self.experiment, self.child, model)
-
-    def champion(self, name: str) -> str:
-        return models.champion(self.client, name)
-
-    def set_champion(self, name: str, version: str) -> bool:
-        self.client.set_registered_model_alias(name, models.CHAMPION, version)
-        return True
-
-    def describe_version(self, name: str, version: str, text: str) -> None:
-        self.client.update_model_version(name, version, text)
-
     def note(self, text: str) -> None:
         """Makes `text` the parent's description, unless somebody else has edited it."""
         tags = self.client.get_run(self.parent).data.tags
@@ -179,7 +165,7 @@ def connect(config: Config, name: str, started: float) -> Runs:
         child = _active_run(client, ids.stages.get(name))
         if child is None:
             tags |= {"mlflow.parentRunId": parent.info.run_id}
-            child = client.create_run(experiment, start, tags, run_note.stage_name(config, name))
+            child = client.create_run(experiment, start, tags, f"{name} {config.run.name}")
             ids.stages[name] = child.info.run_id
             ids.write(folder)
     for run in (parent, child):

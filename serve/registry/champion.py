@@ -6,7 +6,6 @@ tokenizers. Everything else about them may differ; the context of a prediction i
 
 import logging
 import math
-from dataclasses import asdict, dataclass
 
 from packlm import dataset, tracking
 from packlm.base import files
@@ -17,35 +16,13 @@ from packlm.engine import Engine
 from packlm.evaluation import measure
 from packlm.evaluation.evaluate import resolve_context
 from packlm.tracking import Recorder
-from packlm.tracking.run_files import EvaluationReport
+from packlm.tracking.run_files import Comparison, EvaluationReport
 
 from . import original_text
 
 log = logging.getLogger("packlm")
 
 SPLIT = "validation"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A new version compared with the champion, for `champion.json`."""
-
-    model: str
-    """Name in the registry."""
-    version: str
-    champion: str
-    """The version that was champion before; empty if there was none."""
-    by: str | None
-    """The metric: `perplexity` or `bits_per_byte`, lower is better; None if nothing was measured."""
-    new: float | None
-    old: float | None
-    context: str
-    """The context of a prediction: sentences, documents or streams."""
-    data: str
-    """Digest of the dataset."""
-    won: bool
-    reason: str
-    """The outcome as a sentence."""
 
 
 def contest(
@@ -89,17 +66,20 @@ def contest(
         log.warning("champion: the registry does not answer; version %s of models:/%s has no alias yet", version, name)
         return None
     log.info("models:/%s@champion: %s", name, reason)
-    return Comparison(name, version, current, by, new, old, context, manifest.digests["content"], won, reason)
+    return Comparison(
+        model=name, version=version, champion=current, by=by, new=new, old=old, context=context, data=manifest.digests["content"], won=won,
+        reason=reason,
+    )  # fmt: skip
 
 
 def write(comparison: Comparison, config: Config, recorder: Recorder) -> None:
     """Writes `champion.json`, and records it with the two numbers if there are two."""
     path = config.run.dir / "evaluate" / "champion.json"
-    files.write_json(path, asdict(comparison))
+    files.write_json(path, comparison.model_dump())
     recorder.artifact(path, "evaluate")
-    if comparison.new is not None and comparison.old is not None:
-        by = comparison.by
-        recorder.metrics({f"champion/{by}_new": comparison.new, f"champion/{by}_old": comparison.old, "champion/won": comparison.won})
+    by, new, old = comparison.by, comparison.new, comparison.old
+    if new is not None and old is not None:
+        recorder.metrics({f"champion/{by}_new": new, f"champion/{by}_old": old, "champion/won": comparison.won})
 
 
 def _measure(

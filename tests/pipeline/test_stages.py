@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def stand_in(name: str, body: str) -> stages.Stage:
     """A stage whose command appends its name, configuration file and further arguments to `order`, then runs `body`."""
     program = f"import sys, time, signal\nopen('order', 'a').write(' '.join(['{name}', *sys.argv[1:]]) + '\\n')\n{body}"
-    return stages.Stage(name, lambda config: ["-c", program], "what is before", "what is after", rebuilds=name == "first")
+    return stages.Stage(name, lambda config: ["-c", program], lambda config: "input -> output", rebuilds=name == "first")
 
 
 def test_stages_run_in_order(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_a_signal_reaches_the_running_stage(tmp_path: Path, number: signal.Signa
         "from pathlib import Path\nfrom packlm import config\nfrom packlm.base import errors, log\nfrom pipeline import stages\n"
         'body = \'import signal, sys, time\\nsignal.signal(signal.SIGTERM, lambda *_: (open("stopped", "w"), sys.exit(75)))\\n\'\n'
         'body += \'open("started", "w")\\ntime.sleep(60)\'\n'
-        "stages.STAGES = (stages.Stage('first', lambda config: ['-c', body], '', '', False),) * 2\n"
+        "stages.STAGES = (stages.Stage('first', lambda config: ['-c', body], lambda config: '', False),) * 2\n"
         "log.setup()\nerrors.run(lambda: stages.run_all(config.resolve({'run': {'name': 'tiny'}})))\n"
     )
     process = subprocess.Popen(

@@ -183,15 +183,15 @@ def test_a_killed_job_generates_only_the_missing_records(
 ) -> None:
     requests = read_requests(io.BytesIO(b"\n".join(LINES)), "p.jsonl")
     run(engine, requests, tmp_path / "whole.jsonl")
-    made: list[int] = []
+    batch_sizes: list[int] = []
     original = engine.continue_batch
 
     def counted(prompts: Any, *others: Any) -> Any:
-        made.append(len(prompts))
+        batch_sizes.append(len(prompts))
         return original(prompts, *others)
 
     def killed(prompts: Any, *others: Any) -> Any:
-        if len(made) == 2:
+        if len(batch_sizes) == 2:
             raise Killed
         return counted(prompts, *others)
 
@@ -203,15 +203,15 @@ def test_a_killed_job_generates_only_the_missing_records(
     journal = tmp_path / ".killed.jsonl.parts" / "rank-00000"
     journal.write_bytes(journal.read_bytes()[:-5])  # the last line was cut short: its batch is generated again
     (tmp_path / ".killed.jsonl.123.tmp").write_text("half")  # of a job that was killed while it merged its records
-    before, made[:] = made[:], []
+    before, batch_sizes[:] = batch_sizes[:], []
     monkeypatch.setattr(engine, "continue_batch", counted)
     run(engine, requests, out, worlds[1])
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert len(before) == 2 and len(made) > 0
-    made_anew = list(made)
-    run(engine, requests, tmp_path / "anew.jsonl")
-    assert len(made) - len(made_anew) == len(made_anew) + 1  # one batch was not made again
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["anew.jsonl", "killed.jsonl", "whole.jsonl"]
+    assert len(before) == 2 and len(batch_sizes) > 0
+    batches_of_resumed = list(batch_sizes)
+    run(engine, requests, tmp_path / "undisturbed.jsonl")
+    assert len(batch_sizes) - len(batches_of_resumed) == len(batches_of_resumed) + 1  # one batch was in the journal
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.jsonl", "undisturbed.jsonl", "whole.jsonl"]
 
 
 def test_a_signal_ends_a_job_and_keeps_its_records(made: Any, tmp_path: Path) -> None:

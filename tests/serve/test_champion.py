@@ -83,8 +83,8 @@ def test_the_better_version_becomes_champion_and_the_worse_does_not(
 
 def test_the_first_version_becomes_champion_without_a_comparison(made: Callable[[str], Config], engine: Engine) -> None:
     registry = Registry("")
-    found = champion.contest(made("bpe"), engine, "1", {}, registry)
-    assert found and found.won and found.by is None and registry.current == "1"
+    comparison = champion.contest(made("bpe"), engine, "1", {}, registry)
+    assert comparison and comparison.won and comparison.by is None and registry.current == "1"
     again = champion.contest(made("bpe"), engine, "1", {}, registry)
     assert again and not again.won and again.reason == "version 1 is the champion already"
 
@@ -102,12 +102,12 @@ def test_other_tokenizers_are_compared_by_bits_per_byte_of_the_text(
     )
     write_model(other)
     set_champion_folder(monkeypatch, other.run.dir / "model")
-    found = champion.contest(config, engine, "2", {}, Registry("1"))
-    assert found and found.by == "bits_per_byte"
+    comparison = champion.contest(config, engine, "2", {}, Registry("1"))
+    assert comparison and comparison.by == "bits_per_byte"
     files = sorted((corpus / "validation").iterdir())
     lines = [line.strip() for path in files for line in path.read_text(encoding="utf-8").splitlines() if line != ".START"]
     size = dataset.read_manifest(config.dataset.dir).split("validation").bytes
-    for measured, folder in ((found.new, config.run.dir), (found.old, other.run.dir)):
+    for measured, folder in ((comparison.new, config.run.dir), (comparison.old, other.run.dir)):
         total = sum(score.log_prob for score in Engine.load(folder / "model").score([line for line in lines if line]))
         assert measured == pytest.approx(-total / math.log(2) / size, rel=1e-6)
 
@@ -147,7 +147,7 @@ def test_documents_are_restored_exactly(made: Callable[[str], Config], corpus: P
     config = made("bpe")
     manifest = dataset.read_manifest(config.dataset.dir)
     blocks = original_text.blocks(config.dataset.dir, manifest, "train", Encoder.load(config.dataset.dir))
-    found = [pair for texts in blocks for pair in texts]
+    documents = [pair for block in blocks for pair in block]
     texts = {path.name: path.read_text(encoding="utf-8").replace(".START\n", "") for path in (corpus / "train").iterdir()}
-    assert {Path(name).name: text for name, text in found} == texts
-    assert len(found) == manifest.split("train").documents
+    assert {Path(name).name: text for name, text in documents} == texts
+    assert len(documents) == manifest.split("train").documents

@@ -28,31 +28,31 @@ MEASURES = {
 def both(made):
     folder = made("word").run.dir / "model"
     with fake_device():
-        there = Engine.load(folder, DEVICE)
-    return Engine.load(folder, CPU), there
+        remote = Engine.load(folder, DEVICE)
+    return Engine.load(folder, CPU), remote
 
 
 @pytest.mark.parametrize("settings", GENERATIONS.values(), ids=GENERATIONS)
 def test_text_is_the_same(both, settings):
-    here, there = both
-    expected = here.generate(PROMPTS, seed=3, max_tokens=6, **settings)
+    local, remote = both
+    expected = local.generate(PROMPTS, seed=3, max_tokens=6, **settings)
     with fake_device():
-        found = there.generate(PROMPTS, seed=3, max_tokens=6, **settings)
-    assert [[item.text for item in items] for items in found] == [[item.text for item in items] for items in expected]
-    for items, wanted in zip(found, expected, strict=True):
-        assert [item.log_prob for item in items] == pytest.approx([item.log_prob for item in wanted], rel=1e-5)
+        results = remote.generate(PROMPTS, seed=3, max_tokens=6, **settings)
+    assert [[item.text for item in items] for items in results] == [[item.text for item in items] for items in expected]
+    for items, reference in zip(results, expected, strict=True):
+        assert [item.log_prob for item in items] == pytest.approx([item.log_prob for item in reference], rel=1e-5)
 
 
 def test_scores_are_the_same(both):
-    here, there = both
-    expected = here.score(PROMPTS[2:], document=True)
-    likely = here.next("the cat", 5)
+    local, remote = both
+    expected = local.score(PROMPTS[2:], document=True)
+    likely = local.next("the cat", 5)
     with fake_device():
-        found = there.score(PROMPTS[2:], document=True)
-        assert dict(there.next("the cat", 5)) == pytest.approx(dict(likely))
-    for score, wanted in zip(found, expected, strict=True):
-        assert score.log_probs == pytest.approx(wanted.log_probs, rel=1e-5)
-        assert score.word_surprisals == pytest.approx(wanted.word_surprisals, rel=1e-5)
+        results = remote.score(PROMPTS[2:], document=True)
+        assert dict(remote.next("the cat", 5)) == pytest.approx(dict(likely))
+    for score, reference in zip(results, expected, strict=True):
+        assert score.log_probs == pytest.approx(reference.log_probs, rel=1e-5)
+        assert score.word_surprisals == pytest.approx(reference.word_surprisals, rel=1e-5)
 
 
 @pytest.mark.parametrize("evaluate", MEASURES.values(), ids=MEASURES)
@@ -64,12 +64,12 @@ def test_a_split_measures_the_same(both, made, evaluate):
 
     expected = measured(both[0])
     with fake_device():
-        found = measured(both[1])
-    assert (found["nll"], found["accuracy_at_1"]) == pytest.approx((expected["nll"], expected["accuracy_at_1"]), rel=1e-5)
+        results = measured(both[1])
+    assert (results["nll"], results["accuracy_at_1"]) == pytest.approx((expected["nll"], expected["accuracy_at_1"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"strategy": "greedy"}, {"strategy": "sample", "samples": 2}], ids=["greedy", "sample"])
-def test_drawing_waits_for_the_device_every_eight_tokens_alone(both, settings):
+def test_sampling_synchronizes_with_the_device_only_every_eight_tokens(both, settings):
     counts = []
     with fake_device() as waits:
         for tokens in (17, 25):

@@ -14,7 +14,7 @@ from packlm.engine import Engine
 from tests.scoring.test_sentences import chain
 from tests.small_models import WORDS, trained_on
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # others' warnings
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of other libraries
 QUESTIONS = [("the cat", [" sees a dog.", " dog dog", " often"]), ("a small tree", [" eats", " under the river."])]
 
 
@@ -29,42 +29,42 @@ def harness() -> Any:
 @pytest.fixture(params=["sentences", "streams"])
 def model(harness: Any, made: Callable[[str], Config], request: pytest.FixtureRequest) -> Any:
     """A model of single sentences, and the same as if it had been trained on documents."""
-    found = harness.PacklmLM(str(made("bpe").run.dir / "model"), batch_size=3)
-    found.engine = trained_on(found.engine, request.param, document="file")
-    return found
+    adapter = harness.PacklmLM(str(made("bpe").run.dir / "model"), batch_size=3)
+    adapter.engine = trained_on(adapter.engine, request.param, document="file")
+    return adapter
 
 
-def asked(*args: object) -> SimpleNamespace:
+def request_of(*args: object) -> SimpleNamespace:
     return SimpleNamespace(args=args)
 
 
 def test_a_continuation_has_the_rest_of_the_chain(model: Any) -> None:
     engine: Engine = model.engine
     cases = [(context, choice) for context, choices in [*QUESTIONS, ("", ["tree", " the"])] for choice in choices]
-    found = model.loglikelihood([asked(*case) for case in cases])
-    for (context, choice), (value, greedy) in zip(cases, found, strict=True):
+    results = model.loglikelihood([request_of(*case) for case in cases])
+    for (context, choice), (value, greedy) in zip(cases, results, strict=True):
         steps = chain(engine, [context + choice])[0][:-1]
         begin = len(engine.encoder.encode_open(context.strip()))
         assert value == pytest.approx(sum(float(log_probs[target]) for target, log_probs in steps[begin:]), abs=1e-4)
         assert greedy == all(int(log_probs.argmax()) == target for target, log_probs in steps[begin:])
-    assert model.loglikelihood([asked("the", "")]) == [(0.0, True)]
+    assert model.loglikelihood([request_of("the", "")]) == [(0.0, True)]
 
 
-def test_only_the_likeliest_continuation_is_greedy(harness: Any, made: Callable[[str], Config]) -> None:
+def test_only_the_most_likely_continuation_is_greedy(harness: Any, made: Callable[[str], Config]) -> None:
     model = harness.PacklmLM(str(made("word").run.dir / "model"))
     cases = [(word, [token for token, _ in model.engine.next(word, 2)]) for word in WORDS]
     cases = [(word, tokens) for word, tokens in cases if not any(token.startswith("<") for token in tokens)]
-    found = model.loglikelihood([asked(word, f" {token}") for word, tokens in cases for token in tokens])
-    assert [greedy for _, greedy in found] == [True, False] * len(cases) and cases
+    results = model.loglikelihood([request_of(word, f" {token}") for word, tokens in cases for token in tokens])
+    assert [greedy for _, greedy in results] == [True, False] * len(cases) and cases
 
 
 def test_a_token_across_the_border_belongs_to_the_continuation(model: Any) -> None:
     encode = model.engine.encoder.encode_open
-    splits = [(word, place) for word in WORDS for place in range(1, len(word))]
-    word, place = next((word, place) for word, place in splits if len(encode(word[:place])) + len(encode(word[place:])) > len(encode(word)))
-    whole, apart = encode(word), encode(word[:place])
-    begin = next(place for place in range(len(whole)) if list(whole[: place + 1]) != list(apart[: place + 1]))
-    ((value, _),) = model.loglikelihood([asked(word[:place], word[place:])])
+    splits = [(word, cut) for word in WORDS for cut in range(1, len(word))]
+    word, cut = next((word, cut) for word, cut in splits if len(encode(word[:cut])) + len(encode(word[cut:])) > len(encode(word)))
+    whole, apart = encode(word), encode(word[:cut])
+    begin = next(cut for cut in range(len(whole)) if list(whole[: cut + 1]) != list(apart[: cut + 1]))
+    ((value, _),) = model.loglikelihood([request_of(word[:cut], word[cut:])])
     steps = chain(model.engine, [word])[0][:-1]
     assert begin < len(apart)
     assert value == pytest.approx(sum(float(log_probs[target]) for target, log_probs in steps[begin:]), abs=1e-4)
@@ -72,8 +72,8 @@ def test_a_token_across_the_border_belongs_to_the_continuation(model: Any) -> No
 
 def test_a_whole_text_is_measured_as_evaluate_measures_it(model: Any) -> None:
     texts = ["the cat sees.\na dog eats.\n", "tree", "", "a small dog\n\nunder the tree."]
-    found = model.loglikelihood_rolling([asked(text) for text in texts])
-    for text, value in zip(texts, found, strict=True):
+    results = model.loglikelihood_rolling([request_of(text) for text in texts])
+    for text, value in zip(texts, results, strict=True):
         lines = [line for line in text.split("\n") if line.strip()]
         scores = model.engine.score(lines, document=model.engine.info.context != "sentences")
         assert value == pytest.approx(sum(score.log_prob for score in scores), abs=1e-3)
@@ -89,18 +89,18 @@ def test_generations_end_where_they_are_told_to(model: Any) -> None:
         text = engine.generate([prompt], strategy="greedy", max_tokens=20, stop_at_eos=engine.isolated_sentences)[0][0].text
         stop = text[len(text) // 2 : len(text) // 2 + 2]
         wholly, cut, never = model.generate_until([
-            asked(prompt, {"until": [], "max_gen_toks": 20}), asked(prompt, {"until": ["@", stop], "max_gen_toks": 20}),
-            asked(prompt, {"until": "\0", "max_gen_toks": 20, "do_sample": True, "temperature": 0}),
+            request_of(prompt, {"until": [], "max_gen_toks": 20}), request_of(prompt, {"until": ["@", stop], "max_gen_toks": 20}),
+            request_of(prompt, {"until": "\0", "max_gen_toks": 20, "do_sample": True, "temperature": 0}),
         ])  # fmt: skip
         assert wholly == never == text and cut == text[: text.index(stop)]
-    drawn = {"strategy": "sample", "temperature": 2.0, "top_k": 200, "top_p": 1.0, "samples": 1, "max_tokens": 400}
-    on, ended = (engine.generate(["the"], 1, stop_at_eos=stop, **drawn)[0][0].text for stop in (False, True))
+    sampling = {"strategy": "sample", "temperature": 2.0, "top_k": 200, "top_p": 1.0, "samples": 1, "max_tokens": 400}
+    on, ended = (engine.generate(["the"], 1, stop_at_eos=stop, **sampling)[0][0].text for stop in (False, True))
     assert ended != on
     asks = {"max_gen_toks": 400, "do_sample": True, "temperature": 2.0, "top_k": 200}
-    assert model.generate_until([asked("the", asks)]) == [ended if engine.isolated_sentences else on]
+    assert model.generate_until([request_of("the", asks)]) == [ended if engine.isolated_sentences else on]
 
 
-def test_a_task_defined_here_gives_what_the_engine_says(harness: Any, made: Callable[[str], Config], tmp_path: Path) -> None:
+def test_a_task_defined_here_gives_the_engines_scores(harness: Any, made: Callable[[str], Config], tmp_path: Path) -> None:
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -116,20 +116,20 @@ def test_a_task_defined_here_gives_what_the_engine_says(harness: Any, made: Call
         "doc_to_target: '{{context}}'\nmetric_list: [{metric: word_perplexity}]\n", encoding="utf-8",
     )  # fmt: skip
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model="packlm", model_args={"path": str(made("bpe").run.dir / "model")}, tasks=["packlm_choices", "packlm_texts"],
         task_manager=manager, bootstrap_iters=0,
     )  # fmt: skip
     engine = Engine.load(made("bpe").run.dir / "model")
     right = 0
-    for (context, choices), sample in zip(QUESTIONS, found["samples"]["packlm_choices"], strict=True):
+    for (context, choices), sample in zip(QUESTIONS, results["samples"]["packlm_choices"], strict=True):
         totals = []
         for choice, (value, _) in zip(choices, sample["filtered_resps"], strict=True):
             begin = len(engine.encoder.encode_open(context))
             totals.append(float(engine.score([context + choice])[0].log_probs[begin:-1].sum()))
             assert float(value) == pytest.approx(totals[-1], abs=1e-4)
         right += int(np.argmax(totals)) == 0
-    assert found["results"]["packlm_choices"]["acc,none"] == right / len(QUESTIONS)
+    assert results["results"]["packlm_choices"]["acc,none"] == right / len(QUESTIONS)
     log_p = sum(score.log_prob for score in engine.score([context for context, _ in QUESTIONS]))
     words = sum(len(context.split()) for context, _ in QUESTIONS)
-    assert found["results"]["packlm_texts"]["word_perplexity,none"] == pytest.approx(np.exp(-log_p / words), rel=1e-4)
+    assert results["results"]["packlm_texts"]["word_perplexity,none"] == pytest.approx(np.exp(-log_p / words), rel=1e-4)

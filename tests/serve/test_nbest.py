@@ -101,7 +101,7 @@ KALDI = {
 def ranked(utterances: list[Utterance]) -> list[RankedList]:
     """Lists in reverse order, with log P -1, -2, ... and totals -10, -20, ..."""
     ranks = [np.arange(1.0, len(one.hypotheses) + 1) for one in utterances]
-    return [RankedList(one, -own, [*range(len(own))][::-1], -10 * own) for one, own in zip(utterances, ranks, strict=True)]
+    return [RankedList(one, -rank, [*range(len(rank))][::-1], -10 * rank) for one, rank in zip(utterances, ranks, strict=True)]
 
 
 def test_kaldi_lists_are_costs_by_utterance_and_rank(tmp_path: Path) -> None:

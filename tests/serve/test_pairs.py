@@ -64,7 +64,7 @@ def test_a_file_that_holds_no_pairs_at_all_is_refused(data: bytes, options: dict
 
 
 def pair_of(good: float, bad: float, good_tokens: int = 2, bad_tokens: int = 2, unknown: bool = False) -> Pair:
-    """A pair with log P and numbers of tokens as they are given."""
+    """A pair with these log P and numbers of tokens."""
 
     def score(total: float, tokens: int, name: str) -> SentenceScore:
         none = np.zeros(0)

@@ -30,16 +30,16 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
     made: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made_ = made("bpe")
+    base = made("bpe")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "model").symlink_to(made_.run.dir / "model")
-    tracked = made_.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path}/mlflow.db"})
-    config = made_.model_copy(update={"run": made_.run.model_copy(update={"dir": tmp_path / "run"}), "tracking": tracked})
+    (tmp_path / "run" / "model").symlink_to(base.run.dir / "model")
+    tracked = base.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path}/mlflow.db"})
+    config = base.model_copy(update={"run": base.run.model_copy(update={"dir": tmp_path / "run"}), "tracking": tracked})
     ranks = Ranks(0, 1, torch.device("cpu"))
     assert "perplexity" in (evaluate_stage.evaluate(config, ranks) or "")
     generate_stage.generate(config, ranks)
     again = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"baselines": False})})
-    evaluate_stage.evaluate(again, ranks)  # measured anew, but the same weights
+    evaluate_stage.evaluate(again, ranks)  # measured again, with the same weights
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -107,9 +107,9 @@ def served(tracked: Tracking, rows: list[dict[str, str]], expected: list[Any]) -
 
 def ask(port: int, request: dict[str, Any]) -> tuple[int, Any]:
     data = json.dumps(request).encode()
-    asked = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", data, {"Content-Type": "application/json"})
+    http_request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with urllib.request.urlopen(http_request, timeout=30) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

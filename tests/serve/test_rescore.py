@@ -35,12 +35,12 @@ def test_log_p_after_a_context_equals_the_chain_of_its_tokens(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(context_scores, "CHUNK_SENTENCES", chunk)
     contexts: list[Context] = [(), ("the cat",), (LINES[3], ""), ("the cat",), ("", "", " a dog ")]
-    asked = [(context, text) for context in contexts for text in ("tree", "", LINES[0], " tree ")]
-    found, unknown = context_scores.log_probs(engine.model, engine.encoder, asked, batch_tokens)
-    for (context, text), value in zip(asked, found.tolist(), strict=True):
+    texts = [(context, text) for context in contexts for text in ("tree", "", LINES[0], " tree ")]
+    results, unknown = context_scores.log_probs(engine.model, engine.encoder, texts, batch_tokens)
+    for (context, text), value in zip(texts, results.tolist(), strict=True):
         steps = chain(engine, [*context, text])[-1]
         assert value == pytest.approx(sum(float(log_probs[target]) for target, log_probs in steps), abs=1e-4)
-    assert not unknown.any() and found[0] == found[3]
+    assert not unknown.any() and results[0] == results[3]
     assert len(context_scores.log_probs(engine.model, engine.encoder, [], 9)[0]) == 0
 
 
@@ -51,14 +51,14 @@ def test_equal_texts_are_scored_once_and_unknown_words_counted(word_engine: Engi
         seen.append(len(segments)), segment_scores(model, segments, *rest, **more),
     )[1])  # fmt: skip
     one, other = ((), "the zebra"), (("a",), "the zebra")
-    asked: list[tuple[Context, str]] = [one, ((), "the okapi zebra"), other, ((), " the zebra"), other]
-    found, unknown = context_scores.log_probs(word_engine.model, word_engine.encoder, asked, 100)
-    assert seen == [3] and unknown.tolist() == [1, 2, 1, 1, 1] and found[0] == found[3] and found[2] == found[4] != found[0]
+    texts: list[tuple[Context, str]] = [one, ((), "the okapi zebra"), other, ((), " the zebra"), other]
+    results, unknown = context_scores.log_probs(word_engine.model, word_engine.encoder, texts, 100)
+    assert seen == [3] and unknown.tolist() == [1, 2, 1, 1, 1] and results[0] == results[3] and results[2] == results[4] != results[0]
 
 
 def test_a_score_that_is_not_finite_is_an_error(engine: Engine) -> None:
     bias = engine.model.projection.bias
-    kept = bias.detach().clone()
+    original = bias.detach().clone()
     try:
         with torch.no_grad():
             bias[5] = torch.inf
@@ -66,7 +66,7 @@ def test_a_score_that_is_not_finite_is_an_error(engine: Engine) -> None:
             context_scores.log_probs(engine.model, engine.encoder, [((), "the cat")], 100)
     finally:
         with torch.no_grad():
-            bias.copy_(kept)
+            bias.copy_(original)
 
 
 def utterance(
@@ -76,68 +76,68 @@ def utterance(
     return Utterance(id, hypotheses, 1, reference, recording)
 
 
-def spelled(asked: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
+def letter_model(texts: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
     """A model whose log P of a text is the number of its letters in the context."""
-    return np.array([float(sum("".join(context).count(letter) for letter in text)) for context, text in asked]), np.zeros(len(asked), int)
+    return np.array([float(sum("".join(context).count(letter) for letter in text)) for context, text in texts]), np.zeros(len(texts), int)
 
 
 def test_a_context_is_what_won_before_in_the_recording() -> None:
-    given = [
+    utterances = [
         utterance("1", ["a", "b"], [0, 1], "r"), utterance("x", ["q"], [0], "s"), utterance("2", ["a", "b"], [0.5, 0], "r"),
         utterance("alone", ["b", "a"], [0, 0.25]), utterance("3", ["aa", "bb"], [1, 0], "r"),
     ]  # fmt: skip
     seen: list[tuple[Context, str]] = []
 
-    def score(asked: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
-        seen.extend(asked)
-        return spelled(asked)
+    def score(texts: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
+        seen.extend(texts)
+        return letter_model(texts)
 
-    found, weights = rescore.rescore(given, score, Rescore(lm_weight=1.0, context=1), None)
-    assert [one.utterance.id for one in found] == ["1", "x", "2", "alone", "3"] and weights.tolist() == [1, 0, 0]
+    results, weights = rescore.rescore(utterances, score, Rescore(lm_weight=1.0, context=1), None)
+    assert [one.utterance.id for one in results] == ["1", "x", "2", "alone", "3"] and weights.tolist() == [1, 0, 0]
     # The second of utterance 1 wins by its score; with it before, the second of 2; with that, the second of 3.
-    assert [one.order(weights)[0] for one in found] == [1, 0, 1, 1, 1]
+    assert [one.order(weights)[0] for one in results] == [1, 0, 1, 1, 1]
     assert [context for context, text in seen if text == "aa"] == [("b",)] and {context for context, text in seen if text == "q"} == {()}
-    found, _ = rescore.rescore(given, score, Rescore(lm_weight=1.0), None)
-    assert [one.order(weights)[0] for one in found] == [1, 0, 0, 1, 0]
+    results, _ = rescore.rescore(utterances, score, Rescore(lm_weight=1.0), None)
+    assert [one.order(weights)[0] for one in results] == [1, 0, 0, 1, 0]
     for second, context in (("b", ("b",)), (None, ("a",))):  # an utterance without a reference is left out of the context
-        referred = [replace(one, reference={"1": "a", "2": second}.get(one.id)) for one in given]
+        referred = [replace(one, reference={"1": "a", "2": second}.get(one.id)) for one in utterances]
         seen.clear()
         rescore.rescore(referred, score, Rescore(lm_weight=1.0, context=1, context_from="reference"), None)
         assert {text: context for context, text in seen if text in ("aa", "q")} == {"aa": context, "q": ()}
 
 
 def test_weights_are_tuned_with_the_first_hypotheses_as_context() -> None:
-    given = [utterance("1", ["a", "b"], [1, 0], "r", "a"), utterance("2", ["bb", "aa"], [3, 0], "r", "aa")]
+    utterances = [utterance("1", ["a", "b"], [1, 0], "r", "a"), utterance("2", ["bb", "aa"], [3, 0], "r", "aa")]
     seen: list[tuple[Context, str]] = []
 
-    def score(asked: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
-        seen.append(asked[-1])
-        return spelled(asked)
+    def score(texts: Sequence[tuple[Context, str]]) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(texts[-1])
+        return letter_model(texts)
 
-    found, weights = rescore.rescore(given, score, Rescore(context=3), None)
-    assert weights[0] > 1.5 and [one.order(weights)[0] for one in found] == [0, 1]
+    results, weights = rescore.rescore(utterances, score, Rescore(context=3), None)
+    assert weights[0] > 1.5 and [one.order(weights)[0] for one in results] == [0, 1]
     assert seen == [(("a",), "aa"), ((), "b"), (("a",), "aa")]  # all together, then in turn
-    assert {name: rate.rate for name, rate in rescore.rates(found, weights).items()} == {"before": 0.5, "after": 0, "oracle": 0}
+    assert {name: rate.rate for name, rate in rescore.rates(results, weights).items()} == {"before": 0.5, "after": 0, "oracle": 0}
 
 
 def test_the_old_language_model_has_a_weight() -> None:
-    given = [Utterance("u", [Hypothesis("a", 1, -1.0, -5.0), Hypothesis("b b", 2, -2.0, -1.0)], 1)]
-    found, weights = rescore.rescore(given, spelled, Rescore(lm_weight=0.0, old_lm_weight=0.5, word_bonus=0.25), None)
-    assert found[0].totals(weights).tolist() == [-1 - 2.5 + 0.25, -2 - 0.5 + 0.5]
+    utterances = [Utterance("u", [Hypothesis("a", 1, -1.0, -5.0), Hypothesis("b b", 2, -2.0, -1.0)], 1)]
+    results, weights = rescore.rescore(utterances, letter_model, Rescore(lm_weight=0.0, old_lm_weight=0.5, word_bonus=0.25), None)
+    assert results[0].totals(weights).tolist() == [-1 - 2.5 + 0.25, -2 - 0.5 + 0.5]
 
 
 @pytest.fixture
 def noisy(word_engine: Engine) -> list[dict[str, Any]]:
     """Lists with random scores; the reference is the most likely text by the model with a bonus of 3 nats a word."""
     generator = np.random.default_rng(3)
-    made: list[dict[str, Any]] = []
+    lists: list[dict[str, Any]] = []
     for number in range(40):
         texts = [" ".join(generator.choice(WORDS, generator.integers(2, 6))) for _ in range(6)]
         liked = [score.log_prob + 3 * len(score.words) for score in word_engine.score(texts)]
         scores = sorted(generator.normal(0, 2, 6).round(3).tolist(), reverse=True)
         hypotheses = [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
-        made.append({"id": f"u{number:03d}", "hypotheses": hypotheses, "reference": texts[int(np.argmax(liked))]})
-    return made
+        lists.append({"id": f"u{number:03d}", "hypotheses": hypotheses, "reference": texts[int(np.argmax(liked))]})
+    return lists
 
 
 def test_word_errors_fall_after_tuning(
@@ -161,21 +161,22 @@ def test_word_errors_fall_after_tuning(
     assert errors == rates["all"]["after"]["errors"]
     weights = summary["weights"]
     for record in records:
-        totals = [own["total"] for own in record["hypotheses"]]
+        totals = [hypothesis["total"] for hypothesis in record["hypotheses"]]
         assert totals == sorted(totals, reverse=True)
-        for own in record["hypotheses"]:
-            expected = own["score"] + weights["lm_weight"] * own["log_prob"] + weights["word_bonus"] * own["words"]
-            assert own["total"] == pytest.approx(expected, abs=1e-4)
-    # The same weights, given: the same bytes. Another base and sign: the same order.
-    given = ["--lm-weight", weights["lm_weight"], "--word-bonus", weights["word_bonus"]]
-    status, out, err = command(*options, *given)
+        for hypothesis in record["hypotheses"]:
+            expected = hypothesis["score"] + weights["lm_weight"] * hypothesis["log_prob"] + weights["word_bonus"] * hypothesis["words"]
+            assert hypothesis["total"] == pytest.approx(expected, abs=1e-4)
+    # The tuned weights as options give the same bytes; another base and sign, the same order.
+    fixed = ["--lm-weight", weights["lm_weight"], "--word-bonus", weights["word_bonus"]]
+    status, out, err = command(*options, *fixed)
     assert status == 0 and out == (tmp_path / "o.jsonl").read_text(encoding="utf-8") and "word error rate" in err
     for record in noisy:
-        record["hypotheses"] = [own | {"score": -own["score"] / math.log(10)} for own in record["hypotheses"]]
+        record["hypotheses"] = [hypothesis | {"score": -hypothesis["score"] / math.log(10)} for hypothesis in record["hypotheses"]]
     (tmp_path / "n.jsonl").write_text("\n".join(map(json.dumps, noisy)), encoding="utf-8")
-    status, out, _ = command(*options, *given, "--sign", "cost", "--log-base", "10")
+    status, out, _ = command(*options, *fixed, "--sign", "cost", "--log-base", "10")
     again = [json.loads(line) for line in out.splitlines()]
-    assert [[own["rank"] for own in one["hypotheses"]] for one in again] == [[own["rank"] for own in one["hypotheses"]] for one in records]
+    orders = [[[hypothesis["rank"] for hypothesis in one["hypotheses"]] for one in lists] for lists in (again, records)]
+    assert orders[0] == orders[1]
 
 
 def test_kaldi_and_espnet_lists_are_written_in_their_format(command: Command, made: Callable[[str], Config], tmp_path: Path) -> None:  # noqa: F811

@@ -39,20 +39,20 @@ def test_lines_are_sentences_and_empty_ones_end_documents() -> None:
 
 def test_a_table_keeps_its_columns_and_items_are_documents() -> None:
     data = b"item\ttext\tcondition\na\tone\tx\na\ttwo\ty\nb\tthree\tx\na\tfour\t\n"
-    found = rows(data, "f.tsv", documents=True)
-    assert [row.starts_document for row in found] == [True, False, True, True]
-    assert [row.extra for row in found] == [{"condition": value} for value in ("x", "y", "x", "")]
+    results = rows(data, "f.tsv", documents=True)
+    assert [row.starts_document for row in results] == [True, False, True, True]
+    assert [row.extra for row in results] == [{"condition": value} for value in ("x", "y", "x", "")]
     assert rows(b"one\ttwo\na\tb\n", kind="tsv", text_field="two")[0].text == "b"
     assert [row.starts_document for row in rows(b"text\na\nb\n", "f.tsv", documents=True)] == [True, True]
 
 
 def test_lines_that_are_not_sentences_have_an_error() -> None:
     data = b'{"text": "a"}\n{"text": 3}\nnonsense\n["a"]\n{"text": "b", "item": 1, "more": [1]}\n{"text": "\\ud800"}\n{"text": NaN}\n\xff\n'
-    found = rows(data)
-    assert [bool(row.error) for row in found] == [False, True, True, True, False, True, True, True]
-    assert 'a string "text"' in found[1].error
-    assert "not JSON" in found[2].error and "not UTF-8 at byte 1" in found[7].error
-    assert found[4].extra == {"more": [1]} and found[4].item == 1
+    results = rows(data)
+    assert [bool(row.error) for row in results] == [False, True, True, True, False, True, True, True]
+    assert 'a string "text"' in results[1].error
+    assert "not JSON" in results[2].error and "not UTF-8 at byte 1" in results[7].error
+    assert results[4].extra == {"more": [1]} and results[4].item == 1
     table = rows(b"text\tmore\na\tb\na\na\tb\tc\n", "f.tsv")
     assert [row.error for row in table] == ["", "1 columns, the header has 2", "3 columns, the header has 2"]
     assert rows(b"a\nb\0c\n")[1].error == "holds a NUL character"
@@ -75,50 +75,50 @@ def test_a_file_without_sentences_is_refused(data: bytes, name: str, message: st
 @pytest.mark.parametrize("kind", list(COLUMNS))
 def test_tables_are_tidy_and_hold_what_was_scored(engine: Engine, kind: str) -> None:
     scores = engine.score(LINES)
-    given = [Row(number, line, item=f"i{number}", extra={"word": "w\t", "c": number}) for number, line in enumerate(LINES, 1)]
-    given[1:1] = [Row(2, error="bad")]
-    found = score_files.score_rows(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
+    input_rows = [Row(number, line, item=f"i{number}", extra={"word": "w\t", "c": number}) for number, line in enumerate(LINES, 1)]
+    input_rows[1:1] = [Row(2, error="bad")]
+    results = score_files.score_rows(input_rows, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
     writer = ScoreWriter("tsv", kind, ["word", "c"])
-    text = writer.header + "".join(line for row, score in found for line in writer.lines(row, score))
+    text = writer.header + "".join(line for row, score in results for line in writer.lines(row, score))
     table = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
     counts = {"word": sum(len(score.words) for score in scores), "token": sum(len(score.tokens) for score in scores)}
     assert len(table) == counts.get(kind, len(scores))
     assert {row["input_word" if kind == "word" else "word"] for row in table} == {"w\\t"}
     for number, score in enumerate(scores, 1):
-        own = [row for row in table if row["sentence"] == str(number)]
-        assert {row["item"] for row in own} == ({f"i{number}"} if own else set())
+        table_rows = [row for row in table if row["sentence"] == str(number)]
+        assert {row["item"] for row in table_rows} == ({f"i{number}"} if table_rows else set())
         if kind == "word":
-            assert [row["word"] for row in own] == score.words
-            assert [int(row["position"]) for row in own] == list(range(1, len(own) + 1))
-            total = sum(float(row["surprisal"]) for row in own) + score.end_surprisal
+            assert [row["word"] for row in table_rows] == score.words
+            assert [int(row["position"]) for row in table_rows] == list(range(1, len(table_rows) + 1))
+            total = sum(float(row["surprisal"]) for row in table_rows) + score.end_surprisal
             assert total == pytest.approx(sum(score.surprisals), abs=1e-4)
         elif kind == "token":
-            assert sum(float(row["log_prob"]) for row in own) == pytest.approx(score.log_prob, abs=1e-4)
+            assert sum(float(row["log_prob"]) for row in table_rows) == pytest.approx(score.log_prob, abs=1e-4)
         else:
-            assert float(own[0]["log_prob"]) == pytest.approx(score.log_prob, abs=1e-6)
-            assert own[0]["text"] == score_files.escape(score.text)
+            assert float(table_rows[0]["log_prob"]) == pytest.approx(score.log_prob, abs=1e-6)
+            assert table_rows[0]["text"] == score_files.escape(score.text)
 
 
 def test_every_line_has_a_record_with_scores_or_an_error(engine: Engine) -> None:
-    given = [Row(1, error="not JSON"), Row(2, "the cat", item=7, extra={"words": 3, "c": [1]}), Row(3, error="not UTF-8")]
-    found = score_files.score_rows(given, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
+    input_rows = [Row(1, error="not JSON"), Row(2, "the cat", item=7, extra={"words": 3, "c": [1]}), Row(3, error="not UTF-8")]
+    results = score_files.score_rows(input_rows, lambda sentences: iter(engine.score([sentence.text for sentence in sentences])))
     writer = ScoreWriter("jsonl", "word", [])
-    records = [json.loads(line) for row, score in found for line in writer.lines(row, score)]
+    records = [json.loads(line) for row, score in results for line in writer.lines(row, score)]
     assert records[0] == {"sentence": 1, "error": "not JSON"} and records[2]["error"] == "not UTF-8"
     assert records[1]["words"] == ["the", "cat"] and records[1]["input_words"] == 3 and records[1]["c"] == [1] and records[1]["item"] == 7
 
 
 def test_ranks_share_blocks_that_end_with_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score_files, "CHUNK_SENTENCES", 3)
-    given = [Row(number, str(number), starts_document=number in (1, 2, 8, 9, 13)) for number in range(1, 15)]
-    shares = [list(score_files.rank_share(given, Ranks(rank, 2, torch.device("cpu")))) for rank in range(2)]
+    input_rows = [Row(number, str(number), starts_document=number in (1, 2, 8, 9, 13)) for number in range(1, 15)]
+    shares = [list(score_files.rank_share(input_rows, Ranks(rank, 2, torch.device("cpu")))) for rank in range(2)]
     assert sorted(row.number for share in shares for row in share) == list(range(1, 15))
     assert [row.number for row in shares[0]] == [1, 2, 3, 4, 5, 6, 7, 13, 14]
     assert all(share[0].starts_document for share in shares)
     # A line with an error neither counts as a sentence nor ends a document.
-    given[8:8] = [Row(16, error="bad"), Row(17, error="bad")]
-    given[3:3] = [Row(15, error="bad")]
-    share = score_files.rank_share(given, Ranks(0, 2, torch.device("cpu")))
+    input_rows[8:8] = [Row(16, error="bad"), Row(17, error="bad")]
+    input_rows[3:3] = [Row(15, error="bad")]
+    share = score_files.rank_share(input_rows, Ranks(0, 2, torch.device("cpu")))
     assert [row.number for row in share] == [1, 2, 3, 15, 4, 5, 6, 7, 13, 14]
 
 

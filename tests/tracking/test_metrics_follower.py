@@ -37,7 +37,7 @@ def test_a_file_is_read_on_from_the_delivered_offset(tmp_path: Path) -> None:
     points, end = follower.next()
     assert [point.step for point in points] == [1]
     assert follower.next() == (points, end), "lines are read again until they are delivered"
-    follower.advance(end)
+    follower.offset = end
     path.write_text(line(1) + line(2))
     assert follower.remaining() == 1
     assert [point.step for point in follower.next()[0]] == [2]
@@ -47,7 +47,7 @@ def test_a_replaced_file_is_read_from_its_beginning(tmp_path: Path) -> None:
     path, other = tmp_path / "metrics.jsonl", tmp_path / "new"
     path.write_text(line(1) + line(2))
     follower = MetricsFollower(path)
-    follower.advance(follower.next()[1])
+    follower.offset = follower.next()[1]
     other.write_text(line(1) + line(2) + line(3))
     other.replace(path)
     assert [point.step for point in follower.next()[0]] == [1, 2, 3]
@@ -59,7 +59,7 @@ def test_long_files_are_read_in_parts(tmp_path: Path) -> None:
     follower, parts = MetricsFollower(path), []
     while follower.remaining():
         points, end = follower.next()
-        follower.advance(end)
+        follower.offset = end
         parts.append(len(points))
     assert sum(parts) == 2000 and max(parts) <= 1000
 
