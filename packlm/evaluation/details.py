@@ -3,7 +3,7 @@
 Shapes: N targets of a split in order, S sentences, D documents, V vocabulary, G groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,44 +26,44 @@ COUNTS = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 
 @dataclass(frozen=True)
 class Grouping:
-    """Assigns targets to groups: by their ids (`of_id`), or by their offsets in the split (`bounds`, `of_run`)."""
+    """Assigns targets to groups."""
 
     names: Sequence[str]
     """[G] names of the groups."""
-    of_id: Array | None = None
-    """[V] the group of each id."""
-    bounds: Array | None = None
-    """Ascending offsets at which runs of targets of one group begin, the first one 0."""
-    of_run: Array | None = None
-    """The group of each run."""
-
-    def groups_of(self, offsets: Array, ids: Array) -> Array:
-        """The group of each target, given its offset in the split and its id."""
-        if self.of_id is not None:
-            return self.of_id[ids]
-        assert self.bounds is not None and self.of_run is not None
-        return self.of_run[np.searchsorted(self.bounds, offsets, side="right") - 1]
+    groups_of: Callable[[Array, Array], Array]
+    """(offsets in the split, ids) of targets -> the group of each."""
 
 
 def by_document(opens: Array) -> Grouping:
     """Every document is a group; `opens`: [D] the first target of each."""
-    return Grouping([str(number) for number in range(len(opens))], bounds=opens, of_run=np.arange(len(opens)))
+    return Grouping([str(number) for number in range(len(opens))], lambda offsets, ids: _range_of(opens, offsets))
 
 
 def by_sentence_length(lengths: Array) -> Grouping:
     """Groups of `LENGTHS`; `lengths`: [S] tokens of each sentence."""
-    runs = np.searchsorted(LENGTHS, lengths, side="right") - 1
-    return Grouping(_ranges(LENGTHS), bounds=np.cumsum(lengths, dtype=np.int64) - lengths, of_run=runs)
+    starts, groups = np.cumsum(lengths, dtype=np.int64) - lengths, _range_of(LENGTHS, lengths)
+    return Grouping(_range_names(LENGTHS), lambda offsets, ids: groups[_range_of(starts, offsets)])
 
 
 def by_token(vocab_size: int, eos: int, unknown: int | None, counts: Array | None) -> Grouping:
     """`<eos>`, the unknown token, and the others by their frequency in training, if known (`counts` [V])."""
-    names = ["<eos>", "unknown", *(["other"] if counts is None else _ranges(COUNTS))]
-    groups = np.full(vocab_size, 2) if counts is None else np.searchsorted(COUNTS, counts, side="right") + 1
+    names = ["<eos>", "unknown", *(["other"] if counts is None else _range_names(COUNTS))]
+    groups = np.full(vocab_size, 2) if counts is None else _range_of(COUNTS, counts) + 2
     groups[eos] = 0
     if unknown is not None:
         groups[unknown] = 1
-    return Grouping(names, of_id=groups)
+    return Grouping(names, lambda offsets, ids: groups[ids])
+
+
+def _range_of(starts: Array | Sequence[int], values: Array) -> Array:
+    """Index of the last of ascending `starts` that is not above each value."""
+    return np.searchsorted(starts, values, side="right") - 1
+
+
+def _range_names(starts: Sequence[int]) -> list[str]:
+    """Names of the ranges that begin at `starts`: "0", "1-9", "10-99", ..., "100,000-"."""
+    names = [f"{low:,}-{high - 1:,}" if low < high - 1 else f"{low:,}" for low, high in pairwise(starts)]
+    return [*names, f"{starts[-1]:,}-"]
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,3 @@ class DetailedScorer(Scorer):
     def sums(self, ranks: Ranks) -> dict[str, GroupSums]:
         """All ranks: the sums over all of them, for each grouping."""
         return {name: GroupSums(*ranks.sum(sums)) for name, sums in self._sums.items()}
-
-
-def _ranges(starts: Sequence[int]) -> list[str]:
-    """Names of the ranges that begin at `starts`: "0", "1-9", "10-99", ..., "100,000-"."""
-    names = [f"{low:,}-{high - 1:,}" if low < high - 1 else f"{low:,}" for low, high in pairwise(starts)]
-    return [*names, f"{starts[-1]:,}-"]

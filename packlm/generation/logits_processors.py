@@ -17,7 +17,8 @@ from packlm.generation.prompt_batch import PromptBatch
 class LogitsProcessor:
     """All masks of a prompt batch. Each row carries a state, [R] int64, which the search reorders along with its rows."""
 
-    def __init__(self, batch: PromptBatch):
+    def __init__(self, batch: PromptBatch, count: int):
+        """`count`: number of rows of each prompt."""
         self.settings, self.eos, self.device = batch.settings, batch.eos, batch.stepper.device
         self.min_tokens = self.settings.min_tokens if self.settings.stop_at_eos else 0
         self.banned: BannedWords | None = None
@@ -28,8 +29,8 @@ class LogitsProcessor:
             for index, ids in enumerate(batch.prompts):
                 for id in ids.tolist():
                     states[index] = self.banned.next_state(int(states[index]), id)
-        self.initial_states = torch.from_numpy(states).to(self.device)
-        """[B] state after each prompt."""
+        self.initial_states = torch.from_numpy(states).to(self.device).repeat_interleave(count)
+        """[B * count] state after the prompt of each row."""
 
     def mask(self, log_probs: Tensor, ids: Tensor, states: Tensor) -> tuple[Tensor, Tensor | None]:
         """Sets ln P of forbidden tokens to -inf.

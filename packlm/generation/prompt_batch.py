@@ -14,7 +14,8 @@ from packlm import dataset
 from packlm.base.errors import PacklmError
 from packlm.config import Generate
 from packlm.generation.banned_words import BannedWords
-from packlm.generation.stepper import Stepper
+from packlm.generation.stepper import Stepper, repeat_rows
+from packlm.model.recurrence import State
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ class PromptBatch:
     def hash_keys(self) -> np.ndarray:
         """[B] uint64 digest of each prompt's ids, its key in the hashes that serve as random numbers."""
         return np.array([int(dataset.ids_digest(ids)[:16], 16) for ids in self.prompts], np.uint64)
+
+    def read(self, count: int) -> tuple[Tensor, State]:
+        """Reads the prompts: ln P of the next id [B * count, V] in nats, and the state, each `count` times per prompt, side by side."""
+        log_probs, state = self.stepper.read(self.prompts)
+        check_finite(log_probs.logsumexp(-1))
+        return log_probs.repeat_interleave(count, 0), repeat_rows(state, count)
 
     def stopping_criteria(self, prompts: Iterable[int], ids: Tensor, tokens: Tensor) -> Tensor:
         """[R] bool: the rows that end with their last token, by `<eos>` or a stop string.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from packlm.generation.logits_processors import LogitsProcessor
 from packlm.generation.prompt_batch import Generation, PromptBatch, check_finite
-from packlm.generation.stepper import advance, expand
+from packlm.generation.stepper import select_rows
 
 COMPACT_EVERY = 8
 """Steps between two removals of finished rows; each makes the CPU wait for the device."""
@@ -25,11 +25,8 @@ def extend_rows(batch: PromptBatch, count: int, choose: Callable[[Tensor, np.nda
 
     Returns for each prompt its `count` generations, in the order of the rows.
     """
-    processor, limit = LogitsProcessor(batch), batch.settings.max_tokens
-    log_probs, state = batch.stepper.read(batch.prompts)
-    check_finite(log_probs.logsumexp(-1))
-    log_probs, state = log_probs.repeat_interleave(count, 0), expand(state, count)
-    states = processor.initial_states.repeat_interleave(count)
+    processor, limit = LogitsProcessor(batch, count), batch.settings.max_tokens
+    (log_probs, state), states = batch.read(count), processor.initial_states
     rows = torch.arange(len(log_probs), device=log_probs.device)
     rows_on_cpu = np.arange(len(rows))
     ids = torch.zeros(len(rows), limit, dtype=torch.long, device=rows.device)
@@ -57,7 +54,7 @@ def extend_rows(batch: PromptBatch, count: int, choose: Callable[[Tensor, np.nda
             active = running[rows].nonzero().squeeze(1)
             if not len(active):
                 break
-            rows, tokens, states, state = rows[active], tokens[active], states[active], advance(state, active)
+            rows, tokens, states, state = rows[active], tokens[active], states[active], select_rows(state, active)
             rows_on_cpu = rows.cpu().numpy()
         log_probs, state = batch.stepper.step(tokens, state)
     check_finite(totals)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from packlm.generation.logits_processors import LogitsProcessor
 from packlm.generation.prompt_batch import Generation, PromptBatch, check_finite
-from packlm.generation.stepper import advance, expand
+from packlm.generation.stepper import select_rows
 
 
 def length_normalized(log_prob: float, num_tokens: int, alpha: float) -> float:
@@ -50,14 +50,10 @@ def generate(batch: PromptBatch) -> list[list[Generation]]:
     What is cut, at `max_tokens` or because every next token is forbidden, is complete with its ln P so far. Returns the best
     min(samples, beams) complete hypotheses of each prompt, by `length_normalized` score, best first.
     """
-    settings, limit = batch.settings, batch.settings.max_tokens
-    width = settings.beams
-    processor = LogitsProcessor(batch)
-    log_probs, state = batch.stepper.read(batch.prompts)
-    check_finite(log_probs.logsumexp(-1))
+    settings, limit, width = batch.settings, batch.settings.max_tokens, batch.settings.beams
+    processor = LogitsProcessor(batch, width)
+    (log_probs, state), states = batch.read(width), processor.initial_states
     device, count = log_probs.device, len(batch.prompts)
-    log_probs, state = log_probs.repeat_interleave(width, 0), expand(state, width)
-    states = processor.initial_states.repeat_interleave(width)
     # At first there is one hypothesis per prompt; -inf marks rows without one.
     totals = torch.full((count, width), -torch.inf, dtype=torch.float64, device=device)
     totals[:, 0] = 0.0
@@ -91,7 +87,7 @@ def generate(batch: PromptBatch) -> list[list[Generation]]:
         sources, tokens, alive = sources[rows], tokens.flatten()[rows], [alive[index] for index in going]
         totals, ids = totals[indices], ids[indices]
         states = processor.advance(states[sources], tokens)
-        log_probs, state = batch.stepper.step(tokens, advance(state, sources))
+        log_probs, state = batch.stepper.step(tokens, select_rows(state, sources))
     return [[generation for _, generation in hypotheses.scored] for hypotheses in best]
 
 

@@ -17,7 +17,7 @@ from packlm.config import Generate
 from packlm.generation.logits_processors import LogitsProcessor
 from packlm.generation.prompt_batch import Generation, PromptBatch, check_finite
 from packlm.generation.sampling import filtered
-from packlm.generation.stepper import advance, expand
+from packlm.generation.stepper import select_rows
 from packlm.model import hashed_dropout
 
 
@@ -28,12 +28,9 @@ def sample_without_replacement(batch: PromptBatch) -> list[list[Generation]]:
     `max_tokens`, or because every next token is forbidden, is a sequence like any other.
     """
     width, limit = batch.settings.samples, batch.settings.max_tokens
-    processor = LogitsProcessor(batch)
-    log_probs, state = batch.stepper.read(batch.prompts)
-    check_finite(log_probs.logsumexp(-1))
-    device, count, vocab_size = log_probs.device, *log_probs.shape
-    log_probs, state = log_probs.repeat_interleave(width, 0), expand(state, width)
-    states = processor.initial_states.repeat_interleave(width)
+    processor = LogitsProcessor(batch, width)
+    (log_probs, state), states = batch.read(width), processor.initial_states
+    device, count, vocab_size = log_probs.device, len(batch.prompts), log_probs.shape[1]
     keys, paths = np.repeat(batch.hash_keys, width), np.zeros(count * width, np.uint64)
     perturbed = torch.full((count, width), -torch.inf, dtype=torch.float64, device=device)  # sampling_totals and noise; -inf: no hypothesis
     perturbed[:, 0] = 0.0
@@ -85,7 +82,7 @@ def sample_without_replacement(batch: PromptBatch) -> list[list[Generation]]:
         order = sources.cpu().numpy()
         keys, paths = keys[order], hashed_dropout.scramble(paths[order], flat.cpu().numpy())
         states = processor.advance(states[sources], flat)
-        log_probs, state = batch.stepper.step(flat, advance(state, sources))
+        log_probs, state = batch.stepper.step(flat, select_rows(state, sources))
     return results
 
 
