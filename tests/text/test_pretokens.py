@@ -168,6 +168,22 @@ def test_pre_tokens_make_up_the_sentences_and_are_counted(documents, normalized,
     assert counted == {pre_token: flat.count(pre_token) for pre_token in flat}
 
 
+@pytest.mark.parametrize(("model", "pre_tokenizer"), [("unigram", "metaspace"), ("bpe", "space first"), ("wordpiece", "added tokens")])
+@settings(deadline=None, max_examples=25)
+@given(sentences=st.lists(TEXT, max_size=4))
+def test_ids_of_tokenizers_that_need_whole_sentences(model, pre_tokenizer, sentences):
+    encoder = KNOWN.get((model, pre_tokenizer))
+    if encoder is None:
+        unsafe = {"metaspace": pre_tokenizers.Metaspace(), "space first": pre_tokenizers.ByteLevel(add_prefix_space=True)}
+        tokenizer = trained(model, unsafe.get(pre_tokenizer, BYTE_LEVEL))
+        if pre_tokenizer == "added tokens":
+            tokenizer.add_tokens(["a b"])
+        assert pretokens.unsafe_reason(tokenizer) is not None
+        encoder = KNOWN[model, pre_tokenizer] = Encoder(tokenizer, "")
+    for again in (sentences, [*sentences, "", *sentences, "the cat " * 30]):
+        assert ids_of(encoder, again) == expected(encoder, again)
+
+
 def test_what_is_not_safe():
     def why(change=None, **parts):
         tokenizer = trained("bpe", BYTE_LEVEL)
