@@ -128,7 +128,7 @@ class Trainer:
                 update = self.update(self.stopping())
                 state.seconds = time.monotonic() - started
                 if self.progress:
-                    self.progress.updated(update, state.tokens / self.manifest.split("train").tokens, self.precision.may_skip)
+                    self.progress.updated(update, state.tokens / self.manifest.split("train").tokens)
                 if profile_step:
                     profile_step()
                 due = self.validation_is_due()

@@ -21,6 +21,7 @@ from train.optim.optimizers import build as build_optimizers
 from train.optim.schedule import Schedule
 from train.progress.metrics import Meter, MetricSums, MetricsWriter
 from train.state import TrainState
+from train.step import Update
 
 
 def save(folder, step, value=0.0):
@@ -157,15 +158,19 @@ def test_metrics_after_the_checkpoint_are_deleted(tmp_path):
     assert path.read_text() == ""
 
 
+def update(nll, tokens, norm, fill):
+    return Update(nll, tokens, norm, fill, data_seconds=0.0, lr=1.0, stop=False)
+
+
 def test_a_meter_weights_losses_by_tokens_and_resumes():
     meter = Meter(MetricSums())
-    meter.add(10.0, 5, 1.0, 0.5, 0.0)
+    meter.add(update(10.0, 5, 1.0, 0.5))
     meter = Meter(MetricSums.model_validate_json(meter.sums.model_dump_json()))
-    meter.add(40.0, 10, 3.0, 1.0, 0.0)
+    meter.add(update(40.0, 10, 3.0, 1.0))
     values = meter.read()
     assert values["train/loss"] == pytest.approx(50 / 15) and values["train/gradient_norm"] == 2.0 and values["train/fill"] == 0.75
     assert values["train/perplexity"] == pytest.approx(math.exp(50 / 15))
-    meter.add(3.0, 3, None, 1.0, 0.0)
+    meter.add(update(3.0, 3, None, 1.0))
     values = meter.read()
     assert values["train/loss"] == 1.0 and "train/gradient_norm" not in values
 

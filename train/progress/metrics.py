@@ -11,6 +11,8 @@ from pydantic import BaseModel
 
 from packlm.base import files
 
+from ..step import Update
+
 
 class MetricSums(BaseModel, extra="forbid", strict=True):
     """Sums over the updates since the last line. A checkpoint keeps them, so that a resumed training writes the same lines."""
@@ -34,21 +36,15 @@ class Meter:
         self.sums = sums
         self._tokens, self._data_seconds, self._since = 0, 0.0, time.monotonic()
 
-    def add(self, nll: float, tokens: int, norm: float | None, fill: float, data_seconds: float) -> None:
-        """Adds an update.
-
-        Args:
-            nll: summed loss of the global batch, in nats.
-            tokens: of the global batch.
-            norm: of the gradient before clipping; None if the update was skipped.
-            fill: share of tokens in the rectangles that hold the parts of the batch.
-            data_seconds: time until the batch was ready.
-        """
+    def add(self, update: Update) -> None:
         sums = self.sums
-        sums.nll, sums.tokens, sums.fill, sums.updates = sums.nll + nll, sums.tokens + tokens, sums.fill + fill, sums.updates + 1
-        if norm is not None:
-            sums.norm, sums.norms = sums.norm + norm, sums.norms + 1
-        self._tokens, self._data_seconds = self._tokens + tokens, self._data_seconds + data_seconds
+        sums.nll += update.nll
+        sums.tokens += update.tokens
+        sums.fill += update.fill
+        sums.updates += 1
+        if update.norm is not None:
+            sums.norm, sums.norms = sums.norm + update.norm, sums.norms + 1
+        self._tokens, self._data_seconds = self._tokens + update.tokens, self._data_seconds + update.data_seconds
 
     def restart_clock(self) -> None:
         """Excludes the time until now from the speed, as after a validation."""

@@ -43,20 +43,15 @@ class Progress:
         epoch = self.state.epoch + (self.state.step_in_epoch > 0)  # counted from 1; after the last step of an epoch it is still that one
         log.info(f"epoch %d/%d, step %s: {message}", epoch, self.settings.epochs, f"{self.state.step:,}", *arguments)
 
-    def updated(self, update: Update, epochs: float, may_skip: bool) -> None:
-        """After each update: writes a line of metrics every `train.log_every` steps.
-
-        Args:
-            epochs: passes over the training split so far.
-            may_skip: whether the precision skips updates that overflow, so that their number is a metric.
-        """
+    def updated(self, update: Update, epochs: float) -> None:
+        """After each update, with the passes over the training split so far: writes a line of metrics every `train.log_every` steps."""
         state = self.state
-        self.meter.add(update.nll, update.tokens, update.norm, update.fill, update.data_seconds)
+        self.meter.add(update)
         self.bar.update()
         if state.step % self.settings.log_every and state.step != self.total_steps:
             return
         values = self.meter.read() | {"train/lr": update.lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
-        values |= {"train/skipped_steps": state.skipped} if may_skip else {}
+        values |= {"train/skipped_steps": state.skipped} if self.settings.precision == "fp16" else {}
         self.metrics.write(state.step, state.tokens, values)
         text = (
             f"loss {values['train/loss']:.3f}, perplexity {values['train/perplexity']:,.1f}, lr {update.lr:.3g}, "
