@@ -1,10 +1,10 @@
-"""Kills preprocessing at random moments, runs it again, and compares what comes out with an undisturbed run, byte by byte.
+"""Kills preprocessing at random moments, runs it again, and compares the dataset with that of an undisturbed run, byte by byte.
 
     python benchmarks/kill_preprocess.py --times 50
     python benchmarks/kill_preprocess.py --times 500 --seed 7 --kind bpe
 
-Each time: an empty place, `python -m preprocess` in a process group of its own, kill -9 of the whole group after a time drawn from the
-length of an undisturbed run, then the same command again to its end. The digest of every file of the dataset must be what it was.
+Each time: `python -m preprocess` into a new folder, in its own process group; kill -9 of the group at a random time within the duration
+of an undisturbed run; then the same command again to its end. Every file of the dataset must have the digest that it has without the kill.
 """
 
 import argparse
@@ -28,48 +28,49 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kind", choices=["word", "bpe"], default="word")
-    given = parser.parse_args()
-    drawn = random.Random(given.seed)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        make_corpus(folder / "corpus", drawn)
+    arguments = parser.parse_args()
+    generator = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_corpus(folder / "corpus", generator)
         began = time.monotonic()
-        finish(start(folder, "whole", given.kind))
-        length = time.monotonic() - began
-        whole = digest(folder / "whole")
-        print(f"undisturbed: {length:.1f} s, {len(whole)} files")
-        seen: Counter[str] = Counter()
-        for number in range(1, given.times + 1):
+        finish(start(folder, "reference", arguments.kind))
+        duration = time.monotonic() - began
+        reference = digests(folder / "reference")
+        print(f"undisturbed: {duration:.1f} s, {len(reference)} files")
+        steps: Counter[str] = Counter()
+        num_equal = 0
+        for number in range(1, arguments.times + 1):
             name = f"run-{number}"
-            process = start(folder, name, given.kind)
-            time.sleep(drawn.uniform(0, length))
+            process = start(folder, name, arguments.kind)
+            time.sleep(generator.uniform(0, duration))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            left = where(folder, name)
-            finish(start(folder, name, given.kind))
-            equal = digest(folder / name) == whole and not (folder / f".{name}.building").exists()
-            seen[left] += 1
-            seen["equal"] += equal
+            step = killed_step(folder, name)
+            finish(start(folder, name, arguments.kind))
+            equal = digests(folder / name) == reference and not (folder / f".{name}.building").exists()
+            steps[step] += 1
+            num_equal += equal
             if not equal:
-                print(f"{number}: DIFFERS after a kill {left}")
+                print(f"{number}: DIFFERS after a kill {step}")
             shutil.rmtree(folder / name)
-    moments = ", ".join(f"{count} {what}" for what, count in sorted(seen.items()) if what != "equal")
-    print(f"killed {given.times} times ({moments}); equal to the undisturbed run: {seen['equal']} of {given.times}")
-    sys.exit(seen["equal"] != given.times)
+    print(f"killed {arguments.times} times ({', '.join(f'{count} {step}' for step, count in sorted(steps.items()))})")
+    print(f"equal to the undisturbed run: {num_equal} of {arguments.times}")
+    sys.exit(num_equal != arguments.times)
 
 
-def make_corpus(folder: Path, drawn: random.Random) -> None:
-    """Some files of made-up sentences, one of them large."""
+def make_corpus(folder: Path, generator: random.Random) -> None:
+    """Writes some files of random sentences, one of them large."""
     folder.mkdir()
-    words = ["".join(drawn.choices("abcdefghijklmnopqrstuvwxyz", k=drawn.randint(1, 9))) for _ in range(5000)]
+    words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=generator.randint(1, 9))) for _ in range(5000)]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     for number, sentences in enumerate([20_000, 3_000, 3_000, 50, 1]):
-        lines = [" ".join(drawn.choices(words, weights, k=drawn.randint(3, 30))) + "." for _ in range(sentences)]
+        lines = [" ".join(generator.choices(words, weights, k=generator.randint(3, 30))) + "." for _ in range(sentences)]
         (folder / f"{number}.txt").write_text("\n".join(lines) + "\n")
 
 
 def start(folder: Path, name: str, kind: str) -> "subprocess.Popen[bytes]":
-    """The command, in a process group of its own."""
+    """Starts the command in a process group of its own."""
     settings = {
         "corpus.format": "auto", "corpus.train": folder / "corpus", "corpus.document": "line", "corpus.sentences": "sentencex",
         "corpus.validation_fraction": "0.1", "corpus.test_fraction": "0.1", "tokenizer.kind": kind, "tokenizer.vocab_size": "2000",
@@ -80,25 +81,29 @@ def start(folder: Path, name: str, kind: str) -> "subprocess.Popen[bytes]":
 
 
 def finish(process: "subprocess.Popen[bytes]") -> None:
-    """Waits for the command to end well."""
+    """Waits for the command; exits with its messages if it fails."""
     _, errors = process.communicate()
     if process.returncode:
-        sys.exit(f"preprocess ended with {process.returncode}:\n{errors.decode()}")
+        sys.exit(f"preprocess exited with status {process.returncode}:\n{errors.decode()}")
 
 
-def where(folder: Path, name: str) -> str:
-    """How far a killed run had come, by what it left behind."""
+def killed_step(folder: Path, name: str) -> str:
+    """The step that a killed run had reached, by what is in its work folder."""
     work = folder / f".{name}.building"
     if not work.exists():
         return "after the end" if (folder / name).exists() else "before any work"
-    for step, pattern in (("among the shards", "*/done/*.json"), ("at the tokenizer", "*/counts"), ("collecting", "*/texts")):
-        if any(work.glob(pattern)):
+    for step, pattern in (
+        ("in making shards", "shards/*.json"),
+        ("in training the tokenizer", "counts/*"),
+        ("in extraction", "extracted/*"),
+    ):
+        if any(work.glob(f"*/{pattern}")):
             return step
-    return "at the survey"
+    return "in the scan"
 
 
-def digest(folder: Path) -> dict[str, str]:
-    """File name -> digest, of every file in a folder."""
+def digests(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256, of every file in a folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 

@@ -1,10 +1,10 @@
-"""How much memory preprocessing takes: resident at most, each process by itself, for a corpus of some size and a single long document.
+"""Peak memory of preprocessing, for the command and its workers, on a corpus of a given size or a single long document.
 
     python benchmarks/preprocess_memory.py --megabytes 2000
     python benchmarks/preprocess_memory.py --megabytes 100 --one-document --sentences sentencex
 
-Makes up a corpus (lines of words with Zipf's frequencies; beyond 200 MB, the same again), runs `python -m preprocess` on it, and
-asks the system twenty times a second for the high-water mark (VmHWM) of the command and of each of its workers. Linux only.
+Generates a corpus (lines of words with Zipf's frequencies, repeated after 200 MB), runs `python -m preprocess` on it, and reads the peak
+resident memory (VmHWM) of the command and of each worker twenty times a second. Linux only.
 """
 
 import argparse
@@ -22,60 +22,62 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=2000)
-    parser.add_argument("--one-document", action="store_true", help="the file is a document; otherwise each line")
-    parser.add_argument("--one-line", action="store_true", help="without a line feed anywhere")
-    parser.add_argument("--wide", action="store_true", help="ends in U+1F600: text that has it takes Python four bytes a character")
+    parser.add_argument("--one-document", action="store_true", help="the file is one document, instead of one per line")
+    parser.add_argument("--one-line", action="store_true", help="no line feeds")
+    parser.add_argument(
+        "--wide", action="store_true", help="the text contains U+1F600, so that a Python string takes four bytes per character"
+    )
     parser.add_argument("--sentences", choices=["line", "sentencex", "none"], default="line")
     parser.add_argument("--kind", choices=["word", "bpe", "character"], default="word")
     parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "corpus.txt"
-        make_corpus(path, given.megabytes * 1_000_000, " " if given.one_line else "\n", repeat=200_000_000)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "corpus.txt"
+        make_corpus(path, args.megabytes * 1_000_000, " " if args.one_line else "\n", repeat=200_000_000)
         with open(path, "ab") as stream:
-            stream.write("The end \U0001f600.".encode() if given.wide else b"")
+            stream.write("The end \U0001f600.".encode() if args.wide else b"")
         settings = {
-            "corpus.format": "auto", "corpus.train": path, "corpus.document": "file" if given.one_document else "line",
-            "corpus.validation_fraction": 0, "corpus.test_fraction": 0, "corpus.sentences": given.sentences, "tokenizer.kind": given.kind,
-            "tokenizer.vocab_size": 30_000, "dataset.dir": Path(place) / "data", "dataset.workers": given.workers, "tracking.uri": "",
+            "corpus.format": "auto", "corpus.train": path, "corpus.document": "file" if args.one_document else "line",
+            "corpus.validation_fraction": 0, "corpus.test_fraction": 0, "corpus.sentences": args.sentences, "tokenizer.kind": args.kind,
+            "tokenizer.vocab_size": 30_000, "dataset.dir": Path(temporary) / "data", "dataset.workers": args.workers, "tracking.uri": "",
         }  # fmt: skip
         arguments = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
         began = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "preprocess", *arguments], cwd=ROOT)
-        peaks = watch(process)
+        peaks = monitor(process)
         seconds, size = time.monotonic() - began, path.stat().st_size
     if process.returncode:
         sys.exit(process.returncode)
     workers = max((peak for pid, peak in peaks.items() if pid != process.pid), default=0)
     print(
-        f"{size / 1e6:,.0f} MB in {seconds:.0f} s ({size / 1e6 / seconds:.1f} MB/s); resident at most: "
-        f"{peaks[process.pid] / 1e6:,.0f} MB the command, {workers / 1e6:,.0f} MB a worker"
+        f"{size / 1e6:,.0f} MB in {seconds:.0f} s ({size / 1e6 / seconds:.1f} MB/s); peak memory: "
+        f"{peaks[process.pid] / 1e6:,.0f} MB for the command, {workers / 1e6:,.0f} MB per worker"
     )
 
 
-def watch(process: "subprocess.Popen[bytes]") -> dict[int, int]:
-    """Process -> bytes resident at most, of the command and all below it, until it ends."""
+def monitor(process: "subprocess.Popen[bytes]") -> dict[int, int]:
+    """Process id -> peak resident bytes, of the command and its descendants, until it exits."""
     peaks: dict[int, int] = {}
     while process.poll() is None:
-        for pid in family(process.pid):
-            peaks[pid] = max(peaks.get(pid, 0), high_water(pid))
+        for pid in descendants(process.pid):
+            peaks[pid] = max(peaks.get(pid, 0), peak_memory(pid))
         time.sleep(0.05)
     return peaks
 
 
-def family(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for parent in found:
+def descendants(pid: int) -> list[int]:
+    """A process and its descendants."""
+    pids = [pid]
+    for parent in pids:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
-                found += [int(child) for child in children.read_text().split()]
+                pids += [int(child) for child in children.read_text().split()]
             except OSError:
                 continue
-    return found
+    return pids
 
 
-def high_water(pid: int) -> int:
+def peak_memory(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,21 +1,20 @@
-"""The whole of preprocessing against `datasets.map`, from the same file to ids on the disk, in one run.
+"""Speed of preprocessing compared with `datasets.map`, from the same file to ids on the disk.
 
     python benchmarks/preprocess_speed.py --kind word
     python benchmarks/preprocess_speed.py --kind bpe --megabytes 60 --rounds 3
     python benchmarks/preprocess_speed.py --kind word --megabytes 2000 --sides ours ours2
 
-The corpus is made up: lines of words with Zipf's frequencies, a sentence each; beyond 200 MB, the same again and again. What is paid
-once whatever the size (workers that come up, words met for the first time, the report) weighs less the larger it is. The tokenizer is
-trained before, for all sides alike. A side runs in a process of its own and is timed in it, without imports; the sides take turns, so
-that whatever else the machine does strikes all of them:
+The corpus is generated: lines of words with Zipf's frequencies, one sentence each, repeated after 200 MB. Costs that do not depend on its
+size (starting workers, new words, the report) weigh less the larger it is. The tokenizer is trained beforehand, for all sides alike. A side
+runs in its own process and is timed there, without imports; the sides take turns, so that other load on the machine affects all of them:
 
     map      datasets.load_dataset("text") and .map(batched=True) over encode_batch: ids in an Arrow file
     fast     encode_batch_fast alone, on lines in memory: ids in Python lists, nothing written
     ours     python -m preprocess, one worker: text checked and counted, both views, digests, report
     ours2    the same with two workers
-    apart    `ours` twice at once, in two folders: what the machine allows two workers
+    apart    `ours` twice at once, in two folders: the speed-up that the machine allows two workers
 
-`map`, `fast` and `ours` have one thread. Prints MB/s and the ratios of the medians; the ids of `ours` and `map` must be equal.
+`map`, `fast` and `ours` use one thread. Prints MB/s and ratios of medians; fails unless the ids of all sides are equal.
 """
 
 import argparse
@@ -43,55 +42,57 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sides", choices=SIDES, nargs="+", default=SIDES)
     parser.add_argument("--side", choices=SIDES[:4], help=argparse.SUPPRESS)
-    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.side:
-        print(json.dumps({"map": map_side, "fast": fast_side, "ours": ours_side, "ours2": ours_side}[given.side](given.place, given.side)))
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        run_side = {"map": map_side, "fast": fast_side, "ours": ours_side, "ours2": ours_side}[arguments.side]
+        print(json.dumps(run_side(arguments.folder, arguments.side)))
         return
-    with tempfile.TemporaryDirectory() as place:
-        corpus = Path(place) / "corpus.txt"
-        make_corpus(corpus, given.megabytes * 1_000_000, repeat=200_000_000)
-        train_tokenizer(Path(place), given.kind)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        corpus = folder / "corpus.txt"
+        make_corpus(corpus, arguments.megabytes * 1_000_000, repeat=200_000_000)
+        train_tokenizer(folder, arguments.kind)
         size = corpus.stat().st_size / 1e6
-        seconds: dict[str, list[float]] = {side: [] for side in given.sides}
+        seconds: dict[str, list[float]] = {side: [] for side in arguments.sides}
         digests = set()
-        for _ in range(given.rounds):
-            for side in given.sides:
-                result = run(Path(place), side, given.kind)
+        for _ in range(arguments.rounds):
+            for side in arguments.sides:
+                result = run(folder, side, arguments.kind)
                 seconds[side].append(result["seconds"])
                 digests |= {result["ids"]} - {None}
         if len(digests) != 1:
             sys.exit(f"the ids differ: {digests}")
-        print(f"{given.kind}, {size:.0f} MB, {given.rounds} rounds, ids equal")
-        for side in given.sides:
+        print(f"{arguments.kind}, {size:.0f} MB, {arguments.rounds} rounds, ids equal")
+        for side in arguments.sides:
             speeds = sorted(size / value for value in seconds[side])
             print(f"{side:6} {median(speeds):6.1f} MB/s ({speeds[0]:.1f} to {speeds[-1]:.1f})")
         for side, other in (("ours", "map"), ("ours", "fast"), ("ours2", "ours"), ("apart", "ours")):
-            if {side, other} <= {*given.sides}:
+            if {side, other} <= {*arguments.sides}:
                 print(f"{side} / {other}: {median(seconds[other]) / median(seconds[side]):.2f}")
 
 
-def run(place: Path, side: str, kind: str) -> dict[str, Any]:
-    """One side, once, in a process of its own; `apart` in two, and half the seconds of the slower one."""
+def run(folder: Path, side: str, kind: str) -> dict[str, Any]:
+    """Runs one side in its own process; `apart` in two, and returns half the seconds of the slower one."""
     threads = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--kind", kind, "--side", "ours" if side == "apart" else side, "--place", str(place)]
+    command = [sys.executable, __file__, "--kind", kind, "--side", "ours" if side == "apart" else side, "--folder", str(folder)]
     times = 2 if side == "apart" else 1
     running = [subprocess.Popen(command, env={**os.environ, **threads}, stdout=subprocess.PIPE) for _ in range(times)]
     results: list[dict[str, Any]] = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
     return {"seconds": max(result["seconds"] for result in results) / times, "ids": results[0]["ids"]}
 
 
-def train_tokenizer(place: Path, kind: str) -> None:
+def train_tokenizer(folder: Path, kind: str) -> None:
     """A vocabulary of 10,000 from the first 20 MB."""
     from packlm import config
     from packlm.text import tokenizer, tokenizers
 
-    with open(place / "corpus.txt", encoding="utf-8") as stream:
+    with open(folder / "corpus.txt", encoding="utf-8") as stream:
         lines = [line.strip() for line in stream.readlines(20_000_000)]
-    tokenizer.save(tokenizers.train(config.Tokenizer(kind=kind, vocab_size=10_000), lines).to_str(), place / "tokenizer")
+    tokenizer.save(tokenizers.train(config.Tokenizer(kind=kind, vocab_size=10_000), lines).to_str(), folder / "tokenizer")
 
 
-def map_side(place: Path, side: str) -> dict[str, Any]:
+def map_side(corpus_folder: Path, side: str) -> dict[str, Any]:
     import datasets
     import numpy as np
     from tokenizers import Tokenizer
@@ -99,21 +100,21 @@ def map_side(place: Path, side: str) -> dict[str, Any]:
     from packlm.dataset import ids_digest
 
     datasets.disable_progress_bars()
-    model = Tokenizer.from_file(str(place / "tokenizer" / "tokenizer.json"))
+    model = Tokenizer.from_file(str(corpus_folder / "tokenizer" / "tokenizer.json"))
     with tempfile.TemporaryDirectory() as cache:
         began = time.perf_counter()
-        text = datasets.load_dataset("text", data_files=str(place / "corpus.txt"), split="train", cache_dir=cache)
+        text = datasets.load_dataset("text", data_files=str(corpus_folder / "corpus.txt"), split="train", cache_dir=cache)
         made = text.map(lambda rows: {"ids": [row.ids for row in model.encode_batch(rows["text"])]}, batched=True, remove_columns=["text"])
         seconds = time.perf_counter() - began
         flat = np.concatenate([chunk.flatten().to_numpy() for chunk in made.data.column("ids").chunks])
     return {"seconds": seconds, "ids": ids_digest(flat)}
 
 
-def fast_side(place: Path, side: str) -> dict[str, Any]:
+def fast_side(corpus_folder: Path, side: str) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
-    model = Tokenizer.from_file(str(place / "tokenizer" / "tokenizer.json"))
-    with open(place / "corpus.txt", encoding="utf-8") as stream:
+    model = Tokenizer.from_file(str(corpus_folder / "tokenizer" / "tokenizer.json"))
+    with open(corpus_folder / "corpus.txt", encoding="utf-8") as stream:
         lines = [line.strip() for line in stream]
     began = time.perf_counter()
     for start in range(0, len(lines), 10_000):
@@ -121,7 +122,7 @@ def fast_side(place: Path, side: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "ids": None}
 
 
-def ours_side(place: Path, side: str) -> dict[str, Any]:
+def ours_side(corpus_folder: Path, side: str) -> dict[str, Any]:
     import numpy as np
     import pyarrow.parquet as pq
 
@@ -131,8 +132,8 @@ def ours_side(place: Path, side: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         settings = config.resolve(
             {
-                "corpus": {"train": str(place / "corpus.txt"), "document": "line", "sentences": "none"},
-                "tokenizer": {"kind": "file", "file": place / "tokenizer" / "tokenizer.json"},
+                "corpus": {"train": str(corpus_folder / "corpus.txt"), "document": "line", "sentences": "none"},
+                "tokenizer": {"kind": "file", "file": corpus_folder / "tokenizer" / "tokenizer.json"},
                 "dataset": {"dir": Path(folder) / "data", "workers": 2 if side == "ours2" else 1},
                 "tracking": {"uri": ""},
             }

@@ -1,8 +1,8 @@
-"""Exact counts of words or characters: counted task by task, then merged into the most frequent of all.
+"""Exact counts of words, characters or pre-tokens: counted task by task, then merged into the most frequent of all.
 
-What is counted is what the tokenizer will look up: chunks of text go through its own normalizer and pre-tokenizer. A task's counts are
-a table of two columns, `entry` (binary, UTF-8, each once, ascending by bytes) and `count` (int64), in the one batch of an Arrow IPC
-file, so that the tables of all tasks can be merged from memory maps, a range of entries at a time.
+Text passes the tokenizer's own normalizer and pre-tokenizer, so what is counted is what it will look up. A task's counts are a table of
+two columns, `entry` (binary, UTF-8, distinct, ascending by bytes) and `count` (int64), in the single batch of an Arrow IPC file, so that
+the tables of all tasks can be merged from memory maps, a range of entries at a time.
 """
 
 from bisect import bisect_left
@@ -19,24 +19,24 @@ from packlm.base import files
 from packlm.base.errors import PacklmError
 from packlm.text import tokenizers
 
-from .counts import SCHEMA, Counts, most, total
+from .counts import SCHEMA, Counts, most_frequent, total
 
 _BLOCK_ROWS = 1 << 16  # distinct pre-tokens turned into entries at a time
-_RANGE_BYTES = 1 << 26  # about the size of what is merged at a time
-_ROW_BYTES = 16  # what a row weighs besides its text
-_SPLITTER_BYTES = 64  # a range may end anywhere, so a long entry is not worth copying in whole
+_RANGE_BYTES = 1 << 26  # approximate size of a range
+_ROW_BYTES = 16  # size of a row without its text
+_SPLITTER_BYTES = 64  # ranges may end anywhere, so long entries are cut
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What `merge` found. Words spelled like the special tokens are left out of all of it."""
+    """Merged counts. Words spelled like the special tokens are not among them."""
 
     entries: list[tuple[str, int]]
-    """The most frequent entries and how often each occurs: most frequent first, equal ones by code point."""
+    """The most frequent entries and their counts, descending; equal counts by code point."""
     distinct: int
-    """Distinct entries there are, kept or not."""
+    """Number of distinct entries, including those not in `entries`."""
     tokens: int
-    """Occurrences of all of them."""
+    """Sum of the counts of all of them."""
 
 
 class Counter:
@@ -67,41 +67,41 @@ class Counter:
 
 
 def merge(paths: Sequence[Path], limit: int, min_count: int = 1) -> Vocabulary:
-    """The `limit` most frequent entries of all tables together, of those that occur `min_count` times or more.
+    """Merges tables into the `limit` most frequent entries with counts of at least `min_count`, exactly.
 
-    Exact. Memory: some hundred megabytes, `limit` entries and, a table, some kilobytes, however much the tables hold.
+    Memory: some hundred megabytes, `limit` entries, and some kilobytes per table, whatever the size of the tables.
 
     Raises:
         PacklmError: a table is missing or damaged.
     """
     tables = [_Table(path) for path in paths]
     best, distinct, tokens = SCHEMA.empty_table(), 0, 0
-    for together in _ranges(tables):
-        found = total(together)
-        counts = found.column("count").to_numpy()
+    for rows in _ranges(tables):
+        merged = total(rows)
+        counts = merged.column("count").to_numpy()
         distinct += len(counts)
         tokens += int(counts.sum())
-        # Ranges ascend, so of equal counts what is there already comes first.
-        full = best.num_rows == limit
-        least = max(min_count, best.column("count")[-1].as_py() + 1 if full else 1)
-        best = most(pa.concat_tables([best, found.filter(pa.array(counts >= least))]), limit).combine_chunks()
+        # Ranges ascend, so among equal counts the entries of earlier ranges come first.
+        is_full = best.num_rows == limit
+        least = max(min_count, best.column("count")[-1].as_py() + 1 if is_full else 1)
+        best = most_frequent(pa.concat_tables([best, merged.filter(pa.array(counts >= least))]), limit).combine_chunks()
     entries = best.column("entry").cast(pa.string()).to_pylist()
     return Vocabulary(list(zip(entries, best.column("count").to_pylist(), strict=True)), distinct, tokens)
 
 
 class _Table:
-    """A task's counts, as a memory map."""
+    """The counts of a task, memory-mapped."""
 
     def __init__(self, path: Path):
         try:
-            with pa.memory_map(str(path)) as source:  # what is mapped stays so; the file itself need not stay open
+            with pa.memory_map(str(path)) as source:  # the mapping outlives the open file
                 self.rows = pa.Table.from_batches([pa.ipc.open_file(source).get_batch(0)], SCHEMA)
         except (OSError, pa.ArrowInvalid, ValueError) as error:
             raise PacklmError(f"{path}: not a table of counts ({error}); run the same command again") from None
         self.entries = self.rows.column("entry").chunk(0)
 
     def sizes(self) -> np.ndarray:
-        """[n + 1] int64: what the rows before each weigh, in bytes."""
+        """[rows + 1] int64: bytes of all rows before each."""
         offsets = np.frombuffer(self.entries.buffers()[1], np.int32, len(self) + 1) if len(self) else np.zeros(1, np.int32)
         return offsets.astype(np.int64) + _ROW_BYTES * np.arange(len(offsets))
 
@@ -113,7 +113,7 @@ class _Table:
 
 
 def _ranges(tables: Sequence[_Table]) -> Iterator[pa.Table]:
-    """All rows of all tables, in ranges of entries that ascend and that weigh about twice `_RANGE_BYTES` at most."""
+    """All rows of all tables in ascending ranges of entries, each of at most about twice `_RANGE_BYTES`."""
     splitters = _splitters(tables)
     bounds = []
     for table in tables:
@@ -127,13 +127,13 @@ def _ranges(tables: Sequence[_Table]) -> Iterator[pa.Table]:
 
 
 def _splitters(tables: Sequence[_Table]) -> list[bytes]:
-    """Where ranges end: quantiles of entries taken from every table at equal distances, so that each of T tables errs by 1/T of a range."""
+    """The ends of ranges: quantiles of entries sampled from each table at equal distances; each of T tables adds an error of 1/T range."""
     step = max(1, _RANGE_BYTES // max(1, len(tables)))
     samples = [SCHEMA.empty_table()]
     for table in tables:
         sizes = table.sizes()
-        rows, times = np.unique(np.searchsorted(sizes, np.arange(step, sizes[-1], step), "right") - 1, return_counts=True)
-        samples.append(pa.table([pc.binary_slice(table.entries.take(pa.array(rows)), 0, _SPLITTER_BYTES), times], schema=SCHEMA))
+        rows, repeats = np.unique(np.searchsorted(sizes, np.arange(step, sizes[-1], step), "right") - 1, return_counts=True)
+        samples.append(pa.table([pc.binary_slice(table.entries.take(pa.array(rows)), 0, _SPLITTER_BYTES), repeats], schema=SCHEMA))
     sample = total(pa.concat_tables(samples)).sort_by("entry")
     weight = np.cumsum(sample.column("count").to_numpy()) // max(1, len(tables))
     return sample.column("entry").filter(pa.array(np.diff(weight, prepend=0) > 0)).to_pylist()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess.build import counts
-from preprocess.build.counts import Counts, most
+from preprocess.build.counts import Counts, most_frequent
 
 WORDS = st.text("abé😀 \x00", max_size=3)
 
@@ -29,10 +29,10 @@ def test_counts_add_up(blocks, pending, limit):
     table = made.table()
     assert list(zip(*table.to_pydict().values(), strict=True)) == sorted(expected.items())
     best = sorted(expected.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    assert list(zip(*most(table, limit).to_pydict().values(), strict=True)) == best
+    assert list(zip(*most_frequent(table, limit).to_pydict().values(), strict=True)) == best
 
 
-def test_what_is_held_depends_on_the_distinct_ones(monkeypatch):
+def test_memory_depends_on_the_distinct_strings(monkeypatch):
     monkeypatch.setattr(counts, "_PENDING_ROWS", 10)
     made = Counts()
     for start in range(0, 1000, 5):
