@@ -1,15 +1,15 @@
-"""How fast training is, beside what people would write without this project, both in one run.
+"""Training speed beside plain PyTorch, both in one run.
 
     python benchmarks/recurrence_speed.py layers    --config C    a layer forward and backward over sentences of unequal length
     python benchmarks/recurrence_speed.py sentences --config C    whole steps on sentences, beside fixed rows
     python benchmarks/recurrence_speed.py step      --config C    whole steps beside PyTorch's word-language-model loop
     python benchmarks/recurrence_speed.py ranks     --config C    one process of one thread, beside two of one thread each (streams)
-    python benchmarks/recurrence_speed.py bitwise   --config C    two processes: as usual, and in 2 and 4 parts added up in order
+    python benchmarks/recurrence_speed.py bitwise   --config C    two processes: as usual, and with `train.bitwise` of 2 and 4
                                           [--rounds 7] [--seconds 2] [--section.key value ...]
 
-The recipe's dataset has to be there (`make preprocess CONFIG=C`). Sides run in processes of their own and take turns; every figure is the
-median over the rounds, every ratio the median of the rounds' ratios. `of limit`: floating-point operations a second as a share of
-what a product of two matrices of 1,024 x 1,024 reaches on the same machine in the same run.
+Needs the recipe's dataset (`make preprocess CONFIG=C`). Sides run in processes of their own and take turns; every figure is the median over
+the rounds, every ratio the median of the rounds' ratios. `of limit`: floating-point operations per second relative to a product of two
+matrices of 1,024 x 1,024 on the same machine in the same run.
 """
 
 import sys
@@ -39,8 +39,9 @@ from packlm.base import errors
 from packlm.config import Config
 from packlm.dataset.views import Sentences
 from packlm.distributed import Ranks
-from packlm.model import kernels
-from packlm.model.recurrence import Arrangement
+from packlm.model.cell import LayerWeights
+from packlm.model.cells import CELLS
+from packlm.model.recurrence import Packing
 from train.trainer import Trainer
 
 WINDOW = 35
@@ -53,11 +54,11 @@ def main() -> None:
     parser.add_argument("part", choices=["layers", "sentences", "step", "ranks", "bitwise"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
-    given = parser.parse_args(others)
+    options = parser.parse_args(others)
     arguments = (file or configuration.DEFAULT_CONFIG, settings)
     print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    part = {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks, "bitwise": bitwise}[given.part]
-    part(arguments, given.rounds, given.seconds)
+    part = {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks, "bitwise": bitwise}[options.part]
+    part(arguments, options.rounds, options.seconds)
 
 
 Arguments = tuple[Path, list[str]]
@@ -65,18 +66,18 @@ Arguments = tuple[Path, list[str]]
 
 
 def layers(arguments: Arguments, rounds: int, seconds: float) -> None:
-    """nn.LSTM and the like on a PackedSequence, on the batch padded to a rectangle, and ours, on 64 sentences drawn at random."""
+    """nn.LSTM and the like on a PackedSequence, on the batch padded to a rectangle, and ours, on 64 random sentences."""
     for cell in ("lstm", "gru", "rnn"):
         for units in (200, 650):
             names = ("packed", "padded", "ours", "limit")
             sides = [Side(name, layer_side, (arguments, name, cell, units)) for name in names]
-            found = tokens_per_second(sides, rounds, seconds)
-            speed = medians(found)
+            speeds = tokens_per_second(sides, rounds, seconds)
+            speed = medians(speeds)
             # Forward and backward of a layer as wide as its input: three products of 2 x gates x units x (units + units).
             operations = 12 * {"lstm": 4, "gru": 3, "rnn": 1}[cell] * units * units
             print(
                 f"{cell:5}{units:4}  packed {speed['packed']:9,.0f}  padded {speed['padded']:9,.0f}  ours {speed['ours']:9,.0f} tokens/s  "
-                f"ours/packed {ratio(found, 'ours', 'packed'):.2f}  ours/padded {ratio(found, 'ours', 'padded'):.2f}  "
+                f"ours/packed {ratio(speeds, 'ours', 'packed'):.2f}  ours/padded {ratio(speeds, 'ours', 'padded'):.2f}  "
                 f"of limit {operations * speed['ours'] / speed['limit']:.0%} (packed {operations * speed['packed'] / speed['limit']:.0%})",
                 flush=True,
             )
@@ -89,9 +90,9 @@ def sentences(arguments: Arguments, rounds: int, seconds: float) -> None:
         sides = [Side("rows", trainer_side, (arguments, [*shape, "--train.segments", "rows"]))]
         for layout in ("auto", "steps", "packed", "rectangle"):
             sides.append(Side(layout, trainer_side, (arguments, [*shape, "--train.segments", "sentences", "--train.layout", layout])))
-        found = tokens_per_second(sides, rounds, seconds)
-        speed = medians(found)
-        shares = "  ".join(f"{side.name} {speed[side.name]:,.0f} ({ratio(found, side.name, 'rows'):.2f})" for side in sides[1:])
+        speeds = tokens_per_second(sides, rounds, seconds)
+        speed = medians(speeds)
+        shares = "  ".join(f"{side.name} {speed[side.name]:,.0f} ({ratio(speeds, side.name, 'rows'):.2f})" for side in sides[1:])
         print(f"{units:4} units  rows {speed['rows']:,.0f} tokens/s  sentences: {shares}", flush=True)
 
 
@@ -100,24 +101,24 @@ def step(arguments: Arguments, rounds: int, seconds: float) -> None:
     vocab_size = _opened(arguments)[1].vocab_size
     for units in (200, 650):
         for streams in (20, 64):
-            wanted = {
+            settings = {
                 "model.cell": "lstm", "model.layers": 2, "model.hidden": units, "model.tied": "true", "model.dropout": 0.2,
                 "train.segments": "streams", "train.reset": "none", "train.streams": streams, "train.window": WINDOW,
                 "train.optimizer": "sgd", "train.lr": 1, "train.clip": 0.25,
             }  # fmt: skip
-            options = [word for key, value in wanted.items() for word in (f"--{key}", str(value))]
+            options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
             sides = [
                 Side("plain", plain_side, (units, streams, vocab_size)),
                 Side("ours", trainer_side, (arguments, options)),
                 Side("limit", limit_side, ()),
             ]
-            found = tokens_per_second(sides, rounds, seconds)
-            speed = medians(found)
+            speeds = tokens_per_second(sides, rounds, seconds)
+            speed = medians(speeds)
             operations = 48 * units * 2 * units + 6 * units * vocab_size
             limit = speed["limit"] / operations
             print(
                 f"2x{units} {streams} streams  plain {speed['plain']:,.0f}  ours {speed['ours']:,.0f} tokens/s  "
-                f"ours/plain {ratio(found, 'ours', 'plain'):.2f}  "
+                f"ours/plain {ratio(speeds, 'ours', 'plain'):.2f}  "
                 f"of limit {speed['ours'] / limit:.0%} (plain {speed['plain'] / limit:.0%}, "
                 f"so no more than {limit / speed['plain']:.2f} times it)",
                 flush=True,
@@ -129,24 +130,28 @@ def ranks(arguments: Arguments, rounds: int, seconds: float) -> None:
     allows, two trainings that have nothing to do with each other, with half of the streams each."""
     streams = configuration.load(*arguments).train.streams
     sides = {"one": (1, 1, streams), "two": (1, 2, streams), "two, streams doubled": (1, 2, 2 * streams), "two apart": (2, 1, streams // 2)}
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    speeds_by_side: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        for name, (trainings, world, own) in sides.items():
-            found[name].append(command_speed((arguments[0], [*arguments[1], "--train.streams", str(own)]), world, trainings))
-    for name, speeds in found.items():
-        share = median(two / one for one, two in zip(found["one"], speeds, strict=True)) / 2
+        for name, (trainings, world, num_streams) in sides.items():
+            speeds_by_side[name].append(
+                command_speed((arguments[0], [*arguments[1], "--train.streams", str(num_streams)]), world, trainings)
+            )
+    for name, speeds in speeds_by_side.items():
+        share = median(two / one for one, two in zip(speeds_by_side["one"], speeds, strict=True)) / 2
         print(f"{name}: {median(speeds):,.0f} tokens/s" + (f", {share:.2f} of twice one" if name != "one" else ""), flush=True)
 
 
 def bitwise(arguments: Arguments, rounds: int, seconds: float) -> None:
     """The command with two processes of one thread: gradients averaged by DDP, and kept apart by part and added up in order."""
-    found: dict[int, list[float]] = {0: [], 2: [], 4: []}
+    speeds_by_side: dict[int, list[float]] = {0: [], 2: [], 4: []}
     for _ in range(rounds):
-        for parts, speeds in found.items():
+        for parts, speeds in speeds_by_side.items():
             speeds.append(command_speed((arguments[0], [*arguments[1], "--train.bitwise", str(parts)]), 2))
     for parts in (2, 4):
-        share = median(own / usual for own, usual in zip(found[parts], found[0], strict=True))
-        print(f"usual {median(found[0]):,.0f}  {parts} parts {median(found[parts]):,.0f} tokens/s: {share:.2f}", flush=True)
+        share = median(speed / usual for speed, usual in zip(speeds_by_side[parts], speeds_by_side[0], strict=True))
+        print(
+            f"usual {median(speeds_by_side[0]):,.0f}  {parts} parts {median(speeds_by_side[parts]):,.0f} tokens/s: {share:.2f}", flush=True
+        )
 
 
 def layer_side(arguments: Arguments, name: str, cell: str, units: int) -> Step:
@@ -156,19 +161,21 @@ def layer_side(arguments: Arguments, name: str, cell: str, units: int) -> Step:
     config, manifest = _opened(arguments)
     lengths = Sentences.open(config.dataset.dir, manifest, "train").lengths
     lengths = np.sort(np.random.default_rng(1).choice(lengths, 64, replace=False))[::-1].astype(np.int64)
-    arranged = Arrangement.of(lengths.copy(), padded=name == "padded", device=torch.device("cpu"))
+    packing = Packing.of(lengths.copy(), padded=name == "padded", device=torch.device("cpu"))
     torch.manual_seed(1)
-    module = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](units, units)
-    rows = torch.randn(len(arranged.rows), units, requires_grad=True)
+    module = CELLS[cell].layer(units, units)
+    weights = LayerWeights(dict(module.named_parameters()))
+    rows = torch.randn(len(packing.tokens), units, requires_grad=True)
     gradient = torch.randn(len(rows), units)
-    start = torch.zeros(2 if cell == "lstm" else 1, len(lengths), units)
+    vectors, size = CELLS[cell].state_shape(units, units)
+    start = torch.zeros(vectors, len(lengths), size)
 
     def forward() -> torch.Tensor:
         if name == "padded":
             return module(rows.view(-1, len(lengths), units))[0].flatten(0, 1)
         if name == "packed":
-            return module(nn.utils.rnn.PackedSequence(rows, arranged.batch_sizes))[0].data
-        return kernels.run(cell, rows, start, tuple(module.parameters()), arranged.batch_sizes)[0]
+            return module(nn.utils.rnn.PackedSequence(rows, packing.batch_sizes))[0].data
+        return CELLS[cell].run(weights, rows, start, packing.batch_sizes)[0]
 
     def run() -> int:
         module.zero_grad()
@@ -240,8 +247,8 @@ def command_speed(arguments: Arguments, world: int, trainings: int = 1) -> float
     """Median tokens/s of a hundred steps of `torchrun --nproc-per-node WORLD train` with one thread a process; of several such trainings
     at once, all together."""
     file, settings = arguments
-    with tempfile.TemporaryDirectory() as place:
-        folders = [Path(place) / str(number) for number in range(trainings)]
+    with tempfile.TemporaryDirectory() as root:
+        folders = [Path(root) / str(number) for number in range(trainings)]
         options = [*settings, "--tracking.uri=", "--train.max_steps", "100", "--train.log_every", "10", "--evaluate.batch_tokens", "20000"]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world), str(ROOT / "train")]
         running = [

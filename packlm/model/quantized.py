@@ -1,12 +1,12 @@
-"""A trained model with smaller weights, for CPUs: bfloat16 or int8. Half or a quarter of the memory, and faster where products take the
-time: a wide model, a large vocabulary, a few rows at a time.
+"""A trained model with quantized weights, for CPUs: half (bfloat16) or a quarter (int8) of the memory, and faster where matrix products
+take most of the time: wide models, large vocabularies, few rows at a time.
 
-    bf16    weights and the rows they are multiplied with rounded to bfloat16, sums in float32, each product rounded to bfloat16
-    int8    weights rounded to 255 steps of their row's largest, rows likewise when they are multiplied; sums exact, in int32
+    bf16    weights and the rows they are multiplied with in bfloat16, sums in float32, each product rounded to bfloat16
+    int8    weights and rows scaled so that the largest of each row is 127; sums exact, in int32
 
-Biases, states, gates and the softmax are float32. With int8 a row's products do not depend on the rows beside it, to the last bit.
+Biases, states, gates and the softmax are float32. With int8 a row's products are batch-invariant, to the last bit.
 
-Shapes: R rows, I input width, O output width, H units, B segments, V vocabulary, P tokens.
+Shapes: R rows, I input width, O output width, B segments, V vocabulary.
 """
 
 from functools import cache
@@ -23,7 +23,7 @@ from packlm.model.recurrence import Packing, RecurrentLayers, State
 
 
 class Matrix(nn.Module):
-    """A matrix of weights [O, I] in bfloat16."""
+    """A weight matrix [O, I] in bfloat16."""
 
     weight: Tensor
 
@@ -36,86 +36,86 @@ class Matrix(nn.Module):
         return (rows.bfloat16() @ self.weight.T).float()
 
     def take(self, ids: Tensor) -> Tensor:
-        """Its rows [R, I] of some numbers [R], as float32."""
+        """Rows [R, I] of the matrix by their indices [R], as float32."""
         return self.weight[ids].float()
 
 
 class Int8Matrix(Matrix):
-    """The same in int8: row o is `weight[o] * scales[o]`."""
+    """A weight matrix in int8: row o is `weight[o] * scales[o]`."""
 
     scales: Tensor
 
     def __init__(self, weight: Tensor):
         nn.Module.__init__(self)
-        whole, scales = _rounded(weight.detach().float())
-        self.register_buffer("weight", whole)
+        quantized, scales = _quantize_rows(weight.detach().float())
+        self.register_buffer("weight", quantized)
         self.register_buffer("scales", scales.squeeze(1))
 
     def forward(self, rows: Tensor) -> Tensor:
-        whole, scales = _rounded(rows)
-        return torch._int_mm(whole, self.weight.T).float().mul_(scales).mul_(self.scales)
+        quantized, scales = _quantize_rows(rows)
+        return torch._int_mm(quantized, self.weight.T).float().mul_(scales).mul_(self.scales)
 
     def take(self, ids: Tensor) -> Tensor:
         return self.weight[ids].float().mul_(self.scales[ids][:, None])
 
 
-def _rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 [R, I], the scale of each row [R, 1]): the largest of a row becomes 127."""
+def _quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric quantization by row: (int8 [R, I], scales [R, 1]); the largest absolute value of a row becomes 127."""
     scales = rows.abs().amax(1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny * 127) / 127
     return (rows / scales).round_().to(torch.int8), scales
 
 
 @cache
 def has_exact_int8_sums() -> bool:
-    """Whether this processor adds products of int8 without a limit on the way: some without VNNI stop at 16 bits."""
+    """Whether this processor sums products of int8 without overflow: some without VNNI sum pairs in 16 bits."""
     largest = torch.full((2, 64), 127, dtype=torch.int8)
     return bool((torch._int_mm(largest, largest.T) == 64 * 127 * 127).all())
 
 
 def quantize(model: LanguageModel, precision: str) -> LanguageModel:
-    """The model in another precision; it is not changed itself.
+    """A copy of the model in another precision.
 
     Raises:
         RequestError: there is no such precision.
-        PacklmError: int8 on a processor that cannot add its products.
+        PacklmError: int8 on a processor that cannot sum its products exactly.
     """
     if precision not in PRECISIONS:
-        raise RequestError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
+        raise RequestError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision == "int8" and not has_exact_int8_sums():
-        raise PacklmError("precision int8: this processor adds products of int8 in 16 bits, which overflow; use bf16 or full")
+        raise PacklmError("precision int8: this processor sums products of int8 in 16 bits, which overflow; use bf16 or full")
     return model if precision == "full" else QuantizedModel(model, Int8Matrix if precision == "int8" else Matrix)
 
 
 class QuantizedModel(LanguageModel):
-    """A model whose matrices are of another class. For use only: it has no parameters, and so cannot be trained."""
+    """A model with quantized matrices, for inference only: it has no parameters to train."""
 
     def __init__(self, model: LanguageModel, matrix: type[Matrix]):
         nn.Module.__init__(self)
         self.settings, self.vocab_size, self.layout, self.logits_bytes = model.settings, model.vocab_size, "steps", model.logits_bytes
-        vectors = matrix(model.embedding.weight)
-        own = vectors if model.settings.tied else matrix(model.projection.weight)
-        self.embedding = _Table(vectors)  # type: ignore[assignment]
+        embedding = matrix(model.embedding.weight)
+        projection = embedding if model.settings.tied else matrix(model.projection.weight)
+        self.embedding = _Embedding(embedding)  # type: ignore[assignment]
         self.recurrence = _QuantizedLayers(model.recurrence, matrix)
-        self.projection = _Affine(own, model.projection.bias)  # type: ignore[assignment]
+        self.projection = _Linear(projection, model.projection.bias)  # type: ignore[assignment]
         self.eval()
 
     @torch.inference_mode()
     def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
-        found, final = self.scores(batch, state)
-        return found.losses, final
+        scores, final = self.scores(batch, state)
+        return scores.losses, final
 
     @torch.inference_mode()
     def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:
         rows, final = self.hidden(batch.inputs, batch.lengths, state, batch.return_state)
-        size = max(1, self.logits_bytes // (4 * self.vocab_size))
-        parts = zip(rows.split(size), batch.targets.split(size), strict=True)
-        weights = None if marked is None else marked.float()
-        found = [loss.scores_from_logits(self.projection(some), wanted, weights) for some, wanted in parts]
-        return loss.RowScores(*(torch.cat(column) for column in zip(*found, strict=True))), final
+        chunk = max(1, self.logits_bytes // (4 * self.vocab_size))
+        chunks = zip(rows.split(chunk), batch.targets.split(chunk), strict=True)
+        mask = None if marked is None else marked.float()
+        scores = [loss.scores_from_logits(self.projection(rows_), targets, mask) for rows_, targets in chunks]
+        return loss.RowScores(*(torch.cat(column) for column in zip(*scores, strict=True))), final
 
 
-class _Table(nn.Module):
-    """Word vectors: ids [R] -> [R, I]."""
+class _Embedding(nn.Module):
+    """ids [R] -> embeddings [R, I]."""
 
     def __init__(self, matrix: Matrix):
         super().__init__()
@@ -129,8 +129,8 @@ class _Table(nn.Module):
         return self.matrix.take(ids)
 
 
-class _Affine(nn.Module):
-    """rows [R, I] -> [R, O]: a product and a bias."""
+class _Linear(nn.Module):
+    """rows [R, I] -> rows @ weight.T + bias, [R, O]."""
 
     bias: Tensor
 

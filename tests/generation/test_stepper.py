@@ -7,11 +7,10 @@ from torch import Tensor
 from packlm import config
 from packlm.generation.stepper import Stepper
 from packlm.model import language_model as models
+from packlm.model.cells import CELLS
 from packlm.model.recurrence import State
 from tests.generation.enumeration import EOS, arrays, chain, tiny
 from tests.small_models import wild
-
-CELLS = ["rnn", "rnn_relu", "gru", "lstm", "mogrifier"]
 
 
 def made_up(stepper: Stepper, rows: int) -> tuple[Tensor, State]:

@@ -1,4 +1,4 @@
-"""The loss made in chunks is the loss made at once, its gradients too, and never holds more logits than it may."""
+"""The chunked loss and its gradients are those of the whole, and never hold more logits than allowed."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from packlm.model.loss import row_losses, row_scores, summed_loss
 
 
-def made(rows=13, width=5, vocab_size=11, dtype=torch.float64, scale=1.0):
+def random_rows(rows=13, width=5, vocab_size=11, dtype=torch.float64, scale=1.0):
     torch.manual_seed(1)
     tensors = [torch.randn(shape, dtype=dtype) * scale for shape in ((rows, width), (vocab_size, width), (vocab_size,))]
     return [tensor.requires_grad_() for tensor in tensors], torch.randint(0, vocab_size, (rows,))
@@ -16,12 +16,12 @@ def made(rows=13, width=5, vocab_size=11, dtype=torch.float64, scale=1.0):
 
 @pytest.mark.parametrize("logits_bytes", [1, 8 * 11 * 3, 8 * 11 * 12, 1 << 20])
 def test_chunks_give_the_loss_and_the_gradients_of_the_whole(logits_bytes):
-    (rows, weight, bias), targets = made()
+    (rows, weight, bias), targets = random_rows()
     expected = F.cross_entropy(F.linear(rows, weight, bias), targets, reduction="none")
-    found = summed_loss(rows, targets, weight, bias, logits_bytes)
-    torch.testing.assert_close(found, expected.sum(), rtol=1e-13, atol=0)
-    own, reference = (torch.autograd.grad(loss * 0.3, (rows, weight, bias)) for loss in (found, expected.sum()))
-    for one, other in zip(own, reference, strict=True):
+    summed = summed_loss(rows, targets, weight, bias, logits_bytes)
+    torch.testing.assert_close(summed, expected.sum(), rtol=1e-13, atol=0)
+    ours, reference = (torch.autograd.grad(loss * 0.3, (rows, weight, bias)) for loss in (summed, expected.sum()))
+    for one, other in zip(ours, reference, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(row_losses(rows, targets, weight, bias, logits_bytes), expected.detach(), rtol=1e-13, atol=1e-14)
     with torch.no_grad():
@@ -30,22 +30,22 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_whole(logits_bytes):
 
 @pytest.mark.parametrize("logits_bytes", [1, 8 * 11 * 3, 1 << 20])
 def test_scores_of_rows_are_those_of_their_distributions(logits_bytes):
-    (rows, weight, bias), targets = made()
+    (rows, weight, bias), targets = random_rows()
     marked = torch.arange(11) % 3 == 0
-    found = row_scores(rows, targets, weight, bias, logits_bytes, marked)
+    scores = row_scores(rows, targets, weight, bias, logits_bytes, marked)
     probabilities = F.linear(rows, weight, bias).softmax(1).detach()
     for row, target in enumerate(targets.tolist()):
-        own = probabilities[row]
-        assert found.losses[row].item() == pytest.approx(-own[target].log().item(), rel=1e-12)
-        assert found.entropies[row].item() == pytest.approx(-(own * own.log()).sum().item(), rel=1e-12)
-        assert found.likelier[row].item() == sum(value > own[target] for value in own)
-        assert found.marked[row].item() == pytest.approx(own[marked].sum().log().item(), rel=1e-12)
+        distribution = probabilities[row]
+        assert scores.losses[row].item() == pytest.approx(-distribution[target].log().item(), rel=1e-12)
+        assert scores.entropies[row].item() == pytest.approx(-(distribution * distribution.log()).sum().item(), rel=1e-12)
+        assert scores.likelier[row].item() == sum(value > distribution[target] for value in distribution)
+        assert scores.marked[row].item() == pytest.approx(distribution[marked].sum().log().item(), rel=1e-12)
     assert not row_scores(rows, targets, weight, bias).marked.any()
 
 
 def test_improbable_targets_have_finite_losses():
     """Where a probability is 0 in float32, its logarithm is not."""
-    (rows, weight, bias), targets = made(dtype=torch.float32, scale=20.0)
+    (rows, weight, bias), targets = random_rows(dtype=torch.float32, scale=20.0)
     expected = F.cross_entropy(F.linear(rows, weight, bias), targets, reduction="none")
     assert expected.max() > 120
     torch.testing.assert_close(row_losses(rows, targets, weight, bias), expected.detach(), rtol=1e-5, atol=1e-5)
@@ -53,29 +53,29 @@ def test_improbable_targets_have_finite_losses():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_under_autocast_products_are_rounded_and_sums_are_not(dtype):
-    (rows, weight, bias), targets = made(rows=200, width=64, vocab_size=50, dtype=torch.float32, scale=0.3)
+    (rows, weight, bias), targets = random_rows(rows=200, width=64, vocab_size=50, dtype=torch.float32, scale=0.3)
     exact = F.cross_entropy(F.linear(rows, weight, bias), targets, reduction="sum")
     with torch.autocast("cpu", dtype):
-        found = summed_loss(rows, targets, weight, bias, 4096)
-    assert found.dtype == torch.float64
-    assert 0 < abs(found.item() / exact.item() - 1) < 1e-3
-    for own, reference in zip(*(torch.autograd.grad(loss, (rows, weight, bias)) for loss in (found, exact)), strict=True):
-        assert own.dtype == torch.float32
-        assert (own - reference).norm() / reference.norm() < 0.01
+        summed = summed_loss(rows, targets, weight, bias, 4096)
+    assert summed.dtype == torch.float64
+    assert 0 < abs(summed.item() / exact.item() - 1) < 1e-3
+    for ours, reference in zip(*(torch.autograd.grad(loss, (rows, weight, bias)) for loss in (summed, exact)), strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - reference).norm() / reference.norm() < 0.01
 
 
 class Largest(TorchDispatchMode):
-    """Notes the bytes of the largest tensor that any operation makes."""
+    """Records the bytes of the largest tensor that any operation makes."""
 
-    def __init__(self, apart_from: set[torch.Size]):
+    def __init__(self, excluded: set[torch.Size]):
         super().__init__()
-        self.bytes, self.apart_from = 0, apart_from
+        self.bytes, self.excluded = 0, excluded
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        made = function(*arguments, **(keywords or {}))
-        if isinstance(made, torch.Tensor) and made.shape not in self.apart_from:
-            self.bytes = max(self.bytes, made.nbytes)
-        return made
+        result = function(*arguments, **(keywords or {}))
+        if isinstance(result, torch.Tensor) and result.shape not in self.excluded:
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
 
 
 def test_a_vocabulary_of_100_000_stays_within_its_memory():

@@ -21,7 +21,7 @@ from packlm.model.quantized import QuantizedModel
 from packlm.model.recurrence import Layout, State
 from packlm.model.regularization import drop_weights, drop_words, dropout
 from tests import reference
-from tests.model.test_quantized import Whole
+from tests.model.test_quantized import Unquantized
 from tests.model.test_regularization import hashes_of_batch
 from tests.reference import Masks, one_by_one, random_batch
 from train.optim import optimizers
@@ -165,7 +165,7 @@ def test_quantized_weights_use_the_same_equations() -> None:
     model, batch = tiny().float().eval(), random_batch(3, LENGTHS, V)
     state = random_state(model, len(LENGTHS))
     expected, expected_final = model.losses(batch, state)
-    losses, final = QuantizedModel(model, Whole).losses(batch, state)
+    losses, final = QuantizedModel(model, Unquantized).losses(batch, state)
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
     for ours, theirs in zip(final or (), expected_final or (), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Smaller weights: the same formulas as the whole model's, products that are exact for what they are, and little lost."""
+"""Quantized weights: the same equations as the float model's, exact integer products, and little loss of quality."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +14,13 @@ from packlm.config import Config, Model
 from packlm.engine import Engine
 from packlm.model import language_model as models
 from packlm.model import quantized
+from packlm.model.cells import CELLS
 from packlm.model.language_model import Batch
 from tests.small_models import wild
 
 
-class Whole(quantized.Matrix):
-    """A matrix as it is, in float32: what is left to test are the formulas."""
+class Unquantized(quantized.Matrix):
+    """A matrix that is not quantized, in float32: differences to the model are due to the equations."""
 
     def __init__(self, weight: Tensor):
         super().__init__(weight)
@@ -29,9 +30,9 @@ class Whole(quantized.Matrix):
         return rows @ self.weight.T
 
 
-@pytest.mark.parametrize("cell", ["rnn", "rnn_relu", "gru", "lstm", "mogrifier"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("tied", [True, False])
-def test_formulas_are_those_of_the_model(cell: str, tied: bool) -> None:
+def test_equations_are_those_of_the_model(cell: str, tied: bool) -> None:
     settings = Model.model_validate({"cell": cell, "layers": 2, "hidden": [5, 7] if tied else [7, 5], "embedding": 7, "tied": tied})
     model = wild(models.build(settings, 11, seed=1), 3.0)
     lengths = np.array([3, 1, 4, 1])
@@ -39,12 +40,12 @@ def test_formulas_are_those_of_the_model(cell: str, tied: bool) -> None:
     start = tuple(torch.rand_like(part) for part in model.recurrence.zero_state(4))
     marked, batch = torch.arange(11) < 3, Batch(ids[0], ids[1], lengths, None, True)
     expected, expected_state = model.scores(batch, start, marked)
-    found, state = quantized.QuantizedModel(model, Whole).scores(batch, start, marked)
+    found, state = quantized.QuantizedModel(model, Unquantized).scores(batch, start, marked)
     for name, ours, theirs in zip(expected._fields, found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
     for ours, theirs in zip(state or (), expected_state or (), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    found, expected = (part.read(ids[0], lengths)[0] for part in (quantized.QuantizedModel(model, Whole), model))
+    found, expected = (part.read(ids[0], lengths)[0] for part in (quantized.QuantizedModel(model, Unquantized), model))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -65,7 +66,9 @@ def test_int8_products_are_sums_of_whole_numbers() -> None:
 
 
 @pytest.mark.parametrize(("precision", "bytes_each", "loss"), [("bf16", 2, 0.02), ("int8", 1, 0.1)])
-def test_an_engine_of_smaller_weights(made: Callable[[str], Config], engine: Engine, precision: str, bytes_each: int, loss: float) -> None:
+def test_an_engine_of_quantized_weights(
+    made: Callable[[str], Config], engine: Engine, precision: str, bytes_each: int, loss: float
+) -> None:
     small = packlm.load(made("bpe").run.dir / "model", precision)
     matrices = [part for part in small.model.modules() if isinstance(part, quantized.Matrix)]
     assert {matrix.weight.element_size() for matrix in matrices} == {bytes_each}
@@ -79,9 +82,9 @@ def test_an_engine_of_smaller_weights(made: Callable[[str], Config], engine: Eng
     assert all(items[0].log_prob >= items[-1].log_prob for items in continued) and len(continued) == 2
 
 
-def test_what_cannot_be(made: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_precisions_are_refused_by_name(made: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch) -> None:
     folder: Path = made("bpe").run.dir / "model"
-    with pytest.raises(RequestError, match="precision: 'int4' is none of full, bf16, int8"):
+    with pytest.raises(RequestError, match="precision: 'int4' is not one of full, bf16, int8"):
         packlm.load(folder, "int4")
     with pytest.raises(RequestError, match="precision int8 is for CPUs"):
         Engine.load(folder, torch.device("cuda"), precision="int8")

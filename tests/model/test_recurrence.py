@@ -25,24 +25,24 @@ def gradients(model: LanguageModel, loss: torch.Tensor, state: tuple[torch.Tenso
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-@pytest.mark.parametrize("carry", [True, False], ids=["carry", "no-carry"])
+@pytest.mark.parametrize("return_state", [True, False])
 @pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_layout_equals_one_by_one(cell, layout, carry, lengths):
+def test_a_layout_equals_one_by_one(cell, layout, return_state, lengths):
     model = tiny(cell, layout)
     torch.manual_seed(2)
     state = tuple(torch.randn_like(part).requires_grad_() for part in model.recurrence.zero_state(len(lengths)))
-    batch = random_batch(3, lengths, V, carry)
+    batch = random_batch(3, lengths, V, return_state)
 
     expected, expected_final = one_by_one(model, batch, state)
     sums, final = model(batch, state)
 
     torch.testing.assert_close(sums.nll, expected, rtol=1e-12, atol=1e-12)
-    for own, reference in zip(gradients(model, sums.nll, state), gradients(model, expected, state), strict=True):
-        torch.testing.assert_close(own, reference, rtol=1e-10, atol=1e-12)
-    if carry:
-        for own, reference in zip(final, expected_final, strict=True):
-            torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+    for ours, reference in zip(gradients(model, sums.nll, state), gradients(model, expected, state), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
+    if return_state:
+        for ours, reference in zip(final, expected_final, strict=True):
+            torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
     else:
         assert final is None
 
@@ -55,25 +55,25 @@ def test_gradients_flow_from_final_states_too(cell, layout):
     torch.manual_seed(2)
     state = tuple(torch.randn_like(part).requires_grad_() for part in model.recurrence.zero_state(len(lengths)))
     batch = random_batch(3, lengths, V)
-    towards = [torch.randn_like(part) for part in state]
-    found, expected = (
-        gradients(model, loss + sum((final * way).sum() for final, way in zip(finals, towards, strict=True)), state)
+    weights = [torch.randn_like(part) for part in state]
+    actual, expected = (
+        gradients(model, loss + sum((final * weight).sum() for final, weight in zip(finals, weights, strict=True)), state)
         for loss, finals in ((model(batch, state)[0].nll, model(batch, state)[1]), one_by_one(model, batch, state))
     )
-    for own, reference in zip(found, expected, strict=True):
-        torch.testing.assert_close(own, reference, rtol=1e-10, atol=1e-12)
+    for ours, reference in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("cell", CELLS)
 def test_float32_agrees_to_its_rounding(cell, layout):
-    """float32 has kernels of its own (oneDNN's LSTM)."""
+    """float32 has kernels of its ours (oneDNN's LSTM)."""
     lengths = LENGTHS["unequal"]
     batch = random_batch(3, lengths, V, return_state=False)
     exact, rounded = tiny(cell, layout), tiny(cell, layout).float()
-    expected, found = (gradients(model, model(batch)[0].nll, ()) for model in (exact, rounded))
-    for own, reference in zip(found, expected, strict=True):
-        torch.testing.assert_close(own.double(), reference, rtol=1e-4, atol=1e-5)
+    expected, actual = (gradients(model, model(batch)[0].nll, ()) for model in (exact, rounded))
+    for ours, reference in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours.double(), reference, rtol=1e-4, atol=1e-5)
 
 
 def test_auto_takes_torchs_dense_lstm_where_a_rectangle_is_full_and_ours_elsewhere():
@@ -95,7 +95,7 @@ def test_a_segment_without_tokens_is_refused_by_its_number():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_state_taken_up_again_continues_the_segment(cell):
+def test_a_returned_state_continues_the_segment(cell):
     model = tiny(cell, "rectangle")
     batch = random_batch(4, [6, 6], V)
     whole, final = model.losses(batch)
@@ -108,8 +108,8 @@ def test_a_state_taken_up_again_continues_the_segment(cell):
         losses, state = model.losses(piece, state)
         parts.append(losses.view(2, length))
     torch.testing.assert_close(torch.cat(parts, 1).view(-1), whole, rtol=1e-12, atol=1e-12)
-    for own, reference in zip(state, final, strict=True):
-        torch.testing.assert_close(own, reference, rtol=1e-12, atol=1e-12)
+    for ours, reference in zip(state, final, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))

@@ -1,4 +1,4 @@
-"""What is dropped is what the hashes say, in every layout; each measure truly acts, and falls where its paper says."""
+"""Dropout masks follow the hashes in every layout; each measure acts in training, where its paper says."""
 
 import numpy as np
 import pytest
@@ -13,19 +13,19 @@ from packlm.model.regularization import activation, drop_weights, drop_words, dr
 from tests.reference import Masks, one_by_one, random_batch
 
 V, LENGTHS = 11, [3, 1, 4, 4, 2]
-SHARES = {"dropout_input": 0.3, "dropout_hidden": 0.2, "dropout_output": 0.4, "dropout_embedding": 0.25, "weight_drop": 0.5}
+RATES = {"dropout_input": 0.3, "dropout_hidden": 0.2, "dropout_output": 0.4, "dropout_embedding": 0.25, "weight_drop": 0.5}
 
 
 def hashes_of_batch(lengths, ids, step=5, locked=False):
     return DropoutHashes.of(1, step, np.arange(len(lengths)), np.array(lengths), np.asarray(ids), locked)
 
 
-def masks(step=1, place=0, share=0.3, rows=2000, width=300, seed=1):
+def masks(step=1, layer=0, rate=0.3, rows=2000, width=300, seed=1):
     hashes = DropoutHashes.of(seed, step, np.array([4]), np.array([rows]), np.zeros(rows), False).rows
-    return dropout(torch.ones(rows, width), hashes, place, share)
+    return dropout(torch.ones(rows, width), hashes, layer, rate)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
+def test_dropout_drops_at_its_rate_and_keeps_the_mean():
     kept = masks()
     assert set(kept.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
     dropped = (kept == 0).double()
@@ -36,9 +36,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert 0.8 < dropped.mean(1).std() / (0.21 / 300) ** 0.5 < 1.2
 
 
-def test_masks_of_other_steps_places_seeds_units_and_rows_are_unrelated():
+def test_masks_of_other_steps_layers_seeds_units_and_rows_are_unrelated():
     base = (masks() == 0).double()
-    others = [masks(step=2), masks(place=1), masks(seed=2), masks().roll(1, 0), masks().roll(1, 1)]
+    others = [masks(step=2), masks(layer=1), masks(seed=2), masks().roll(1, 0), masks().roll(1, 1)]
     for other in others:
         both = (base * (other == 0)).mean()
         assert abs(both - 0.09) < 5 * (0.09 * 0.91 / 600_000) ** 0.5
@@ -79,29 +79,29 @@ def test_dropped_weights_stay_dropped_for_a_step_and_differ_between_steps_and_la
 @pytest.mark.parametrize("cell", CELLS)
 def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell, layout: Layout, locked):
     """Against masks multiplied in by hand, one segment after the other; AR and TAR too; loss and gradients."""
-    settings = config.Model(cell=cell, hidden=(5, 7), tied=False, embedding=4, locked=locked, **SHARES)
+    settings = config.Model(cell=cell, hidden=(5, 7), tied=False, embedding=4, locked=locked, **RATES)
     model = build(settings, V, 1, layout).double()
     ids = random_batch(3, LENGTHS, V).inputs.numpy()
     hashes = hashes_of_batch(LENGTHS, ids, locked=locked)
     batch, state = random_batch(3, LENGTHS, V, dropout_hashes=hashes), model.recurrence.zero_state(len(LENGTHS))
     ones = [torch.ones(sum(LENGTHS), width).double() for width in (4, 5, 7)]
     by_hand = Masks(
-        [dropout(one, hashes.rows, place, settings.dropout_before(place)) for place, one in enumerate(ones)],
+        [dropout(one, hashes.rows, layer, settings.dropout_before(layer)) for layer, one in enumerate(ones)],
         drop_words(torch.ones(sum(LENGTHS), 1).double(), hashes.words, 0.25),
         [drop_weights(torch.ones_like(layer.weight_hh_l0), hashes, number, 0.5) for number, layer in enumerate(model.recurrence.layers)],
     )
     ar, tar = [], []
     nll, _ = one_by_one(model, batch, state, by_hand, ar, tar)
     sums, _ = model(batch, state, penalties=True)
-    for own, expected in zip(sums, (nll, sum(ar), sum(tar)), strict=True):
-        torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(sums, (nll, sum(ar), sum(tar)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     own, expected = (torch.autograd.grad(n + 2 * a + 3 * t, list(model.parameters())) for n, a, t in (sums, (nll, sum(ar), sum(tar))))
     for one, other in zip(own, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("layout", ["steps", "packed", "rectangle"])
-@pytest.mark.parametrize("name", [*SHARES, "dropout"])
+@pytest.mark.parametrize("name", [*RATES, "dropout"])
 def test_each_measure_acts_in_training_and_not_in_use(name, layout):
     plain, dropping = (build(config.Model(hidden=8, **more), V, 1, layout).double() for more in ({}, {name: 0.4}))
     for model in (plain, dropping):
