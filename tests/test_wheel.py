@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
     """A folder whose files are called like the stages, and fail where they are imported."""
-    for name in ("train", "serve", "pipeline", "preprocess", "packlm_stages"):
+    for name in ("train", "serve", "pipeline", "preprocess"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported from the current folder')\n")
     return tmp_path
 
