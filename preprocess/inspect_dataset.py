@@ -1,4 +1,4 @@
-"""A dataset for people to read: the table of its numbers, and rows of its views as text."""
+"""Formats a dataset as text: a table of its numbers, and rows of its views."""
 
 import json
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ from packlm import dataset
 from packlm.text.encoder import Encoder
 
 COLUMNS = ("documents", "sentences", "tokens", "words", "unknown", "bytes")
-"""What the table says of each split; `unknown` as a share of the tokens."""
-BETWEEN = "│"
-"""Stands between tokens: rarer in text than `|`."""
-LONGEST_TEXT, LONGEST_ROW = 400, 48
-"""Characters of a sentence, tokens of a row and values of any other list that are shown before the rest is only counted."""
+"""Columns of the table; `unknown` is a share of the tokens."""
+SEPARATOR = "│"
+"""Printed between tokens; rarer in text than `|`."""
+MAX_CHARACTERS, MAX_TOKENS = 400, 48
+"""Limits for a text, and for the tokens of a row or the values of a list; what exceeds them is only counted."""
 
 
 def table(manifest: dataset.Manifest) -> str:
-    """How much there is in each split, as an aligned table, then what was skipped, replaced or dropped, a line for each reason."""
+    """A table of the size of each split, then the counts of what was skipped, replaced or dropped, one line per reason."""
     rows: list[tuple[str, ...]] = [("split", *COLUMNS)]
     for name, split in manifest.splits.items():
         numbers = {column: f"{getattr(split, column):,}" for column in COLUMNS} | {"unknown": f"{split.unknown / split.tokens:.2%}"}
@@ -30,13 +30,13 @@ def table(manifest: dataset.Manifest) -> str:
 
 
 def rate(manifest: dataset.Manifest, seconds: float) -> str:
-    """`12.3 s, 4.56 MB of text a second`: how fast the dataset was made (1 MB is 10^6 bytes)."""
+    """The speed of a build, such as `12.3 s, 4.56 MB of text a second` (1 MB is 10^6 bytes)."""
     megabytes = sum(split.bytes for split in manifest.splits.values()) / 1e6
     return f"{seconds:.1f} s, {megabytes / seconds:.2f} MB of text a second"
 
 
 def rows(folder: Path, manifest: dataset.Manifest, encoder: Encoder, view: dataset.View, split: str, count: int) -> Iterator[str]:
-    """The first `count` rows of a view of a split, each as some lines of text, whatever columns the view has."""
+    """The first `count` rows of a view of a split, each as some lines of text with all columns."""
     number = 0
     for path in dataset.paths(folder, manifest, view, split):
         with pq.ParquetFile(path) as file:
@@ -61,24 +61,24 @@ def _fixed(row: dict[str, Any], number: int, encoder: Encoder) -> str:
 
 
 def _others(row: dict[str, Any]) -> list[str]:
-    """`words 4`, `joined`, `gap "\\n"`: columns that say something; false and empty ones are left out."""
-    found = []
+    """The other columns, such as `words 4`, `joined`, `gap "\\n"`, without false and empty ones."""
+    parts = []
     for key, value in row.items():
         if value is True:
-            found.append(key)
+            parts.append(key)
         elif isinstance(value, list) and value:
-            more = f", {len(value) - LONGEST_ROW:,} more" if len(value) > LONGEST_ROW else ""
-            found.append(f"{key} {', '.join(map(str, value[:LONGEST_ROW]))}{more}")
+            more = f", {len(value) - MAX_TOKENS:,} more" if len(value) > MAX_TOKENS else ""
+            parts.append(f"{key} {', '.join(map(str, value[:MAX_TOKENS]))}{more}")
         elif isinstance(value, str) and value:
-            found.append(f"{key} {json.dumps(_cut(value), ensure_ascii=True)}")
+            parts.append(f"{key} {json.dumps(_cut(value), ensure_ascii=True)}")
         elif isinstance(value, int | float) and value is not False:
-            found.append(f"{key} {value:,}")
-    return found
+            parts.append(f"{key} {value:,}")
+    return parts
 
 
 def _tokens(ids: list[int], encoder: Encoder) -> str:
-    shown = BETWEEN.join(_printable(encoder.token(id)) for id in ids[:LONGEST_ROW])
-    return shown + (f" ... {_amount(len(ids) - LONGEST_ROW, 'more token')}" if len(ids) > LONGEST_ROW else "")
+    shown = SEPARATOR.join(_printable(encoder.token(id)) for id in ids[:MAX_TOKENS])
+    return shown + (f" ... {_amount(len(ids) - MAX_TOKENS, 'more token')}" if len(ids) > MAX_TOKENS else "")
 
 
 def _shortened(text: str) -> str:
@@ -86,11 +86,11 @@ def _shortened(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ... {_amount(len(text) - LONGEST_TEXT, 'more character')}"
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} ... {_amount(len(text) - MAX_CHARACTERS, 'more character')}"
 
 
 def _printable(text: str) -> str:
-    """The text with whatever would move the cursor, or not be seen, written as an escape: a terminal obeys control characters."""
+    """The text with non-printable characters escaped, since a terminal would obey control characters."""
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
 
 

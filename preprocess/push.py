@@ -1,4 +1,4 @@
-"""Sharing: uploads a dataset to the Hugging Face hub, where `load_dataset("OWNER/NAME", "sentences")` opens it as it does here."""
+"""Uploads a dataset to the Hugging Face hub, where `load_dataset("OWNER/NAME", "sentences")` opens it."""
 
 import re
 import sys
@@ -12,20 +12,19 @@ from packlm.base.errors import PacklmError, RequestError
 from . import report
 
 HIDDEN = (".*", "*/.*")
-"""Patterns of what stays here (`*` matches `/` too)."""
+"""Patterns of files that are not uploaded (`*` matches `/` too)."""
 OURS = tuple(f"{name}/*" for name in (*dataset.VIEWS, report.NAME))
-"""Patterns of what a push takes away where the new dataset has no such file: shards of an older one would be read along with it."""
+"""Patterns of files that a push deletes if the new dataset lacks them: shards of an older dataset would be read with the new ones."""
 
 
 def push(folder: Path, name: str, private: bool) -> str:
-    """Uploads a dataset, its hidden files left out, to the repository `name` (`OWNER/NAME`), made if need be; returns its address.
+    """Uploads a dataset without hidden files to the repository `name` (`OWNER/NAME`), which is created if necessary; returns its URL.
 
-    A push that was interrupted goes on when run again: what has arrived is not sent twice. A large one arrives as several
-    commits, so until it has ended the repository holds some of both datasets.
+    An interrupted push resumes when run again: files that have arrived are not sent twice. A large push consists of several commits, so
+    the repository has files of the old and the new dataset until it is complete.
 
     Raises:
-        RequestError: a name the hub does not allow, no login, one that may not write there, or a public repository where a
-            private one is asked for.
+        RequestError: an invalid name, no login or one without write access, or a public repository although `private`.
         PacklmError: the dataset is damaged (nothing is sent), or the hub does not answer.
     """
     from huggingface_hub import HfApi, constants, get_token
@@ -33,27 +32,27 @@ def push(folder: Path, name: str, private: bool) -> str:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, validate_repo_id
 
     if not re.fullmatch(r"[^/]+/[^/]+", name):
-        raise RequestError(f"{name!r}: a dataset on the hub is named OWNER/NAME, the owner being your user name or an organization")
+        raise RequestError(f"{name!r}: a dataset on the hub is named OWNER/NAME; OWNER is a user or an organization")
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise RequestError(f"{name!r} is no name for a dataset on the hub: {_line(error)}") from None
+        raise RequestError(f"{name!r} is not a valid name on the hub: {_first_line(error)}") from None
     token = get_token()
     if token is None:
-        raise RequestError(f"not logged in to {constants.ENDPOINT}: run `hf auth login`, or set HF_TOKEN to a token that may write")
+        raise RequestError(f"not logged in to {constants.ENDPOINT}: run `hf auth login`, or set HF_TOKEN to a token with write access")
     manifest = dataset.read_manifest(folder)
     if damaged := dataset.damaged(folder, manifest):
-        lines = [f"{folder / file}: {what}" for file, what in damaged.items()]
-        raise PacklmError("\n".join([*lines, f"{folder}: damaged, so nothing was sent; `python -m preprocess verify` says what to do"]))
+        lines = [f"{folder / file}: {problem}" for file, problem in damaged.items()]
+        raise PacklmError("\n".join([*lines, f"{folder}: damaged; nothing was sent; see `python -m preprocess verify {folder}`"]))
 
     if not sys.stderr.isatty() and not are_progress_bars_disabled():
         disable_progress_bars()
     api = HfApi(token=token)
-    with _explained(name, token):
-        # None leaves it to the owner's own default.
-        address = str(api.create_repo(name, repo_type="dataset", private=private or None, exist_ok=True))
+    with _errors_in_one_line(name, token):
+        # None means the owner's default.
+        url = str(api.create_repo(name, repo_type="dataset", private=private or None, exist_ok=True))
         if private and not api.repo_info(name, repo_type="dataset").private:
-            raise RequestError(f"{address} is there already, and public; make it private in its settings, or push to another name")
+            raise RequestError(f"{url} exists and is public; make it private in its settings, or push to another name")
         api.upload_folder(
             repo_id=name,
             repo_type="dataset",
@@ -62,32 +61,34 @@ def push(folder: Path, name: str, private: bool) -> str:
             ignore_patterns=list(HIDDEN),
             delete_patterns=list(OURS),
         )
-    return address
+    return url
 
 
 @contextmanager
-def _explained(name: str, token: str) -> Iterator[None]:
-    """Turns whatever the hub's library raises into one line, without the token or signatures of addresses."""
+def _errors_in_one_line(name: str, token: str) -> Iterator[None]:
+    """Turns any exception of huggingface_hub into an error of one line, without the token or signatures in URLs."""
     try:
         yield
     except PacklmError:
         raise
-    except Exception as error:  # httpx's, the library's own, those of its uploader in Rust
-        # The server's own words say more than the library's; and an uploading thread names the file, the error behind that the reason.
-        said = getattr(error, "server_message", None) or _line(error)
+    except Exception as error:  # of httpx, of the library itself, or of its uploader in Rust
+        # The server's message says more than the library's; the exception of an uploading thread names the file, its cause the reason.
+        message = getattr(error, "server_message", None) or _first_line(error)
         if not hasattr(error, "response") and error.__cause__:
-            said += f" {_line(error.__cause__)}"
-        reason = re.sub(r"\?\S*", "", " ".join(said.split()).replace(token, "***"))
+            message += f" {_first_line(error.__cause__)}"
+        reason = re.sub(r"\?\S*", "", " ".join(message.split()).replace(token, "***"))
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 401:
             raise RequestError(f"{name}: the hub does not accept this login ({reason}); run `hf auth login`, or renew HF_TOKEN") from None
         if status in (403, 404):
-            raise RequestError(f"{name}: this login may not write there ({reason}); is the owner right, and may the token write?") from None
+            raise RequestError(
+                f"{name}: this login may not write there ({reason}); check the owner, and that the token has write access"
+            ) from None
         if status is not None and 400 <= status < 500:
-            raise RequestError(f"{name}: the hub refused it: {reason}") from None
-        raise PacklmError(f"{name}: the hub cannot be reached, or failed: {reason}; run the same command again to go on") from None
+            raise RequestError(f"{name}: the hub refused the request: {reason}") from None
+        raise PacklmError(f"{name}: the hub cannot be reached, or failed: {reason}; resume by running the same command again") from None
 
 
-def _line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
+def _first_line(error: BaseException) -> str:
+    """The first non-empty line of an exception's message; its class if there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

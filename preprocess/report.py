@@ -1,11 +1,11 @@
-"""The report beside a dataset: how long sentences and documents are, and how often each token occurs.
+"""The report of a dataset: lengths of sentences and documents, and frequencies of tokens.
 
-    report/lengths.png      sentences and documents by their length in tokens, each split by itself
-    report/frequency.png    tokens of the training split by rank: Zipf's law, and where `<eos>` and the unknown token stand
+    report/lengths.png      histograms of sentences and documents by length in tokens, for each split
+    report/frequency.png    tokens of the training split by rank (Zipf's law), with `<eos>` and the unknown token marked
     report/report.json      the same as numbers
 
-Shards are measured as they are made, or read again; measures add up. The same measures give the same bytes: no times, nor names
-of programs, nor settings of whoever runs it.
+Shards are measured while they are made, or read again; measures can be added. The same measures give the same bytes: the files contain
+no times, no names of programs, and nothing of the user's own matplotlib settings.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,43 +28,43 @@ if TYPE_CHECKING:
 NAME = "report"
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 COVERAGES = (0.5, 0.9, 0.95, 0.99)
-_COUNTED = 1 << 22  # ids counted at a time: to be counted each becomes eight bytes
+_SLICE = 1 << 22  # ids counted at a time: bincount converts each to eight bytes
 _COLORS = {"train": "#3b6ea8", "validation": "#d9822b", "test": "#4b9560"}
 
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """How often each length occurs."""
+    """A histogram of lengths."""
 
     values: np.ndarray
-    """int64: the lengths that occur, rising."""
+    """int64: the lengths that occur, ascending."""
     counts: np.ndarray
-    """int64: how often each does; positive."""
+    """int64: the count of each; positive."""
 
     @staticmethod
     def of(lengths: np.ndarray) -> "Lengths":
-        """Counts lengths, given one by one in any order."""
+        """Counts lengths."""
         values, counts = np.unique(np.asarray(lengths, np.int64), return_counts=True)
         return Lengths(values, counts.astype(np.int64))
 
     def __add__(self, other: "Lengths") -> "Lengths":
-        values, where = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
+        values, index = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
         counts = np.zeros(len(values), np.int64)
-        np.add.at(counts, where, np.concatenate([self.counts, other.counts]))
+        np.add.at(counts, index, np.concatenate([self.counts, other.counts]))
         return Lengths(values, counts)
 
     @property
     def number(self) -> int:
-        """How many there are."""
+        """Number of sentences or documents."""
         return int(self.counts.sum())
 
     @property
     def total(self) -> int:
-        """The sum of all lengths."""
+        """Sum of all lengths."""
         return int((self.values * self.counts).sum())
 
     def quantile(self, share: float) -> int:
-        """The smallest length that is not exceeded by at least this share of them (0 < share <= 1); 0 if there are none."""
+        """The smallest length that at least this share (0 < share <= 1) does not exceed; 0 if there are none."""
         if not self.number:
             return 0
         return int(self.values[np.searchsorted(np.cumsum(self.counts), share * self.number)])
@@ -77,24 +77,24 @@ class Lengths:
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """What is measured in a shard, or in a split: the sum of its shards. Lengths are in tokens, `<eos>` included."""
+    """Measures of a shard, or of a split: the sum of its shards. Lengths are in tokens, `<eos>` included."""
 
     sentences: Lengths
     documents: Lengths
     frequencies: np.ndarray
-    """[V] int64: how often each id occurs among the targets."""
+    """[V] int64: occurrences of each id among the targets."""
 
     @staticmethod
     def of(ids: np.ndarray, sentences: np.ndarray, documents: np.ndarray, vocab_size: int) -> "Measures":
-        """Measures ids [N] of sentences and documents of these lengths."""
+        """Measures ids [N], of sentences and documents of these lengths."""
         frequencies = np.zeros(vocab_size, np.int64)
-        for start in range(0, len(ids), _COUNTED):
-            frequencies += np.bincount(ids[start : start + _COUNTED], minlength=vocab_size)
+        for start in range(0, len(ids), _SLICE):
+            frequencies += np.bincount(ids[start : start + _SLICE], minlength=vocab_size)
         return Measures(Lengths.of(sentences), Lengths.of(documents), frequencies)
 
     @staticmethod
     def none(vocab_size: int) -> "Measures":
-        """What is measured where there is nothing."""
+        """Measures without any text."""
         empty = Lengths.of(np.empty(0, np.int64))
         return Measures(empty, empty, np.zeros(vocab_size, np.int64))
 
@@ -107,7 +107,7 @@ class Measures:
 
     @staticmethod
     def load(path: Path) -> "Measures":
-        """Reads what `save` wrote."""
+        """Reads an .npz file that `save` wrote."""
         with np.load(path) as arrays:
             sentences, documents = (Lengths(arrays[f"{name}_values"], arrays[f"{name}_counts"]) for name in ("sentences", "documents"))
             return Measures(sentences, documents, arrays["frequencies"])
@@ -128,7 +128,7 @@ def measure(folder: Path, splits: Mapping[str, Split]) -> dict[str, Measures]:
 
 
 def _of_shard(path: Path, vocab_size: int) -> Iterator[Measures]:
-    total, opened = 0, np.empty(0, np.int64)  # tokens so far; after how many the document began that goes on in the next batch
+    total, opened = 0, np.empty(0, np.int64)  # tokens so far; start of the document that continues in the next batch
     with pq.ParquetFile(path) as shard:
         for batch in shard.iter_batches(1 << 16, columns=["ids", "position"]):
             ids, lengths = batch.column("ids").flatten().to_numpy(), batch.column("ids").value_lengths().to_numpy()
@@ -140,13 +140,13 @@ def _of_shard(path: Path, vocab_size: int) -> Iterator[Measures]:
 
 
 def prepare() -> None:
-    """Has ready what `write` needs: matplotlib, which takes a second to import, and which only this needs."""
+    """Imports matplotlib, which `write` needs, and which takes a second."""
     import matplotlib.figure
     import matplotlib.style  # noqa: F401
 
 
 def write(folder: Path, splits: Mapping[str, Measures]) -> list[Path]:
-    """Writes the report of a dataset into `folder/report/`; returns the files.
+    """Writes the report of a dataset into `folder/report/`; returns its files.
 
     Args:
         folder: the dataset's folder, which has the tokenizer already.
@@ -154,21 +154,21 @@ def write(folder: Path, splits: Mapping[str, Measures]) -> list[Path]:
     """
     import matplotlib.style
 
-    encoder, place, written = Encoder.load(folder), folder / NAME, []
-    with matplotlib.style.context("default"):  # whatever the person's own matplotlibrc says
+    encoder, report, paths = Encoder.load(folder), folder / NAME, []
+    with matplotlib.style.context("default"):  # instead of the user's own matplotlibrc
         for name, figure in (
             ("lengths.png", _lengths_figure(splits)),
             ("frequency.png", _frequency_figure(splits["train"].frequencies, encoder)),
         ):
-            with files.atomic(place / name) as stream:
+            with files.atomic(report / name) as stream:
                 figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
-            written.append(place / name)
-    files.write_json(place / "report.json", numbers(splits, encoder))
-    return [*written, place / "report.json"]
+            paths.append(report / name)
+    files.write_json(report / "report.json", numbers(splits, encoder))
+    return [*paths, report / "report.json"]
 
 
 def numbers(splits: Mapping[str, Measures], encoder: Encoder) -> dict[str, Any]:
-    """What `report.json` holds: for each split its lengths (quantiles, histogram) and its tokens (how many kinds, which, how rare)."""
+    """The content of `report.json`: for each split, its lengths (quantiles, histogram) and its tokens (types, frequencies)."""
     trained = splits["train"].frequencies > 0
     return {
         name: {
@@ -196,7 +196,7 @@ def _length_numbers(lengths: Lengths) -> dict[str, Any]:
 
 
 def _token_numbers(frequencies: np.ndarray, trained: np.ndarray, encoder: Encoder) -> dict[str, Any]:
-    """Numbers of a split's tokens; `trained` [V] says which ids the training split has."""
+    """Numbers of a split's tokens; `trained` [V] is true for ids that occur in the training split."""
     order = _by_rank(frequencies)
     counts, total = frequencies[order], int(frequencies.sum())
     reached = np.cumsum(counts)
@@ -216,7 +216,7 @@ def _token_numbers(frequencies: np.ndarray, trained: np.ndarray, encoder: Encode
 
 
 def bins(longest: int, parts: int = 4) -> list[int]:
-    """Edges of a histogram from 1 to beyond `longest`: each doubling in `parts` (a power of two), or in as many as it has whole numbers."""
+    """Edges of a histogram from 1 to beyond `longest`, with `parts` (a power of two) bins per doubling where it has so many integers."""
     edges = [1]
     while edges[-1] <= longest:
         doubling = 1 << (edges[-1].bit_length() - 1)
@@ -229,13 +229,13 @@ def _binned(lengths: Lengths, edges: list[int]) -> np.ndarray:
 
 
 def _by_rank(frequencies: np.ndarray) -> np.ndarray:
-    """Ids that occur, the most frequent first, of equally frequent ones the smaller id."""
+    """The ids that occur, by descending frequency, then ascending id."""
     order = np.argsort(-frequencies, kind="stable")
     return order[: int((frequencies > 0).sum())]
 
 
 def _ranks(count: int) -> np.ndarray:
-    """Ranks from 1 to `count` at which a curve over the logarithm of the rank is drawn: some fifty to each power of ten, and the last."""
+    """The ranks from 1 to `count` at which the curve is plotted: about fifty per power of ten, and the last."""
     if not count:
         return np.empty(0, np.int64)
     steps = int(np.ceil(50 * np.log10(count)))
@@ -243,9 +243,9 @@ def _ranks(count: int) -> np.ndarray:
 
 
 def _figure(panels: int, left: float, above: float) -> "tuple[Figure, list[Axes]]":
-    """Panels one below the other, with so many inches for what stands left of and above each.
+    """A column of panels with margins of `left` and `above` inches each.
 
-    Margins are said, not found: matplotlib's layouts draw everything once more to find them.
+    Margins are given, because matplotlib's automatic layouts draw everything once more to find them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -255,19 +255,19 @@ def _figure(panels: int, left: float, above: float) -> "tuple[Figure, list[Axes]
     FigureCanvasAgg(figure)
     margins = {"left": left / width, "right": 0.97, "bottom": below / height / panels, "top": 1 - above / height / panels}
     between = (above + below) / (height - above - below)
-    drawn = list(figure.subplots(panels, squeeze=False, gridspec_kw={**margins, "hspace": between})[:, 0])
-    for axes in drawn:
+    column = list(figure.subplots(panels, squeeze=False, gridspec_kw={**margins, "hspace": between})[:, 0])
+    for axes in column:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(_thousands)
         _few_minor_ticks(axes.xaxis)
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, drawn
+    return figure, column
 
 
 def _few_minor_ticks(axis: "Axis") -> None:
-    """Marks 2 and 5 between powers of ten. With all eight the figure of frequencies took 1.7 times as long to draw."""
+    """Minor ticks at 2 and 5 only: with all eight, drawing the frequency figure took 1.7 times as long."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_minor_locator(LogLocator(subs=(2, 5)))
@@ -287,7 +287,7 @@ def _lengths_figure(splits: Mapping[str, Measures]) -> "Figure":
     for axes, what in zip(panels, ("sentences", "documents"), strict=True):
         of_split: dict[str, Lengths] = {name: getattr(measures, what) for name, measures in splits.items()}
         for name, lengths in of_split.items():
-            # Bins that a split fills with noise alone say nothing. As shares to a doubling, bins of any width compare.
+            # Wider bins for small splits, which would show only noise; as shares per doubling, bins of any width are comparable.
             edges = bins(lengths.longest, 4 if lengths.number >= 2000 else 2 if lengths.number >= 200 else 1)
             heights = _binned(lengths, edges) / max(1, lengths.number) / np.diff(np.log2(edges))
             if name == "train":
@@ -335,7 +335,7 @@ def _frequency_figure(frequencies: np.ndarray, encoder: Encoder) -> "Figure":
     once = int((counts == 1).sum())
     about = f"{int(counts.sum()):,} tokens\n{len(order):,} of {len(frequencies):,} entries occur,\n{once:,} of them once"
     axes.text(0.03, 0.05, about, transform=axes.transAxes, va="bottom", fontsize=9)
-    # Where it stands is said, too: else it is found, for which the axes are drawn once more.
+    # Its position is given, because finding it draws the axes once more.
     axes.set_title("Token frequency in the training split", loc="left", y=1.0, fontsize=12, fontweight="bold")
     axes.set_xlabel("rank of the token (1 is the most frequent)")
     axes.set_ylabel("occurrences")

@@ -159,7 +159,7 @@ def test_columns_are_aligned(made: Make) -> None:
 
 @pytest.mark.parametrize(("kind", "size"), [("bpe", 280), ("word", 30), ("character", 40)])
 def test_inspect_shows_the_first_rows(run: Run, made: Make, monkeypatch: pytest.MonkeyPatch, kind: str, size: int) -> None:
-    monkeypatch.setattr(inspect_dataset, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(inspect_dataset, "MAX_TOKENS", 1000)
     folder, manifest = made(
         tokenizer__kind=kind, tokenizer__vocab_size=size, corpus__validation_fraction=0.4, corpus__on_bad_text="replace"
     )
@@ -175,7 +175,7 @@ def test_inspect_shows_the_first_rows(run: Run, made: Make, monkeypatch: pytest.
             assert len(lines) == step * min(6, len(there))
             for number, row in enumerate(there[:6]):
                 about, tokens = lines[step * number], lines[step * number + step - 1]
-                assert tokens == "    " + inspect_dataset.BETWEEN.join(inspect_dataset._printable(encoder.token(id)) for id in row["ids"])
+                assert tokens == "    " + inspect_dataset.SEPARATOR.join(inspect_dataset._printable(encoder.token(id)) for id in row["ids"])
                 if view == "sentences":
                     assert about.startswith(f"  {row['document']}, sentence {row['position']}: {len(row['ids']):,} token")
                     assert f"; words {row['words']}" in about and f"; bytes {row['bytes']}" in about
@@ -213,9 +213,9 @@ def test_any_column_is_shown_and_long_ones_are_cut(made: Make) -> None:
     about, text, tokens = first.splitlines()
     assert about.startswith(r"a\x1b[2J, sentence 0: 1,000 tokens; joined; gap ") and about.endswith("score 0.5")
     assert "600 more characters" in about and "46, 47, 52 more; " in about
-    assert text == "    " + "a" * inspect_dataset.LONGEST_TEXT + " ... 600 more characters"
-    shown = inspect_dataset.LONGEST_ROW
-    assert tokens == "    " + inspect_dataset.BETWEEN.join(["a"] * shown) + f" ... {1000 - shown} more tokens"
+    assert text == "    " + "a" * inspect_dataset.MAX_CHARACTERS + " ... 600 more characters"
+    shown = inspect_dataset.MAX_TOKENS
+    assert tokens == "    " + inspect_dataset.SEPARATOR.join(["a"] * shown) + f" ... {1000 - shown} more tokens"
     assert second.splitlines() == ["b, sentence 1: 3 tokens; score 0.0", r"    \x1b\n", r"    \x1b│\n│<eos>"]
 
 
