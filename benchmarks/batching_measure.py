@@ -143,7 +143,7 @@ def measure(method: Method, config: Config, vocab_size: int, data: Data, ranks: 
         PacklmError: the loss is not finite.
     """
     settings = config.train
-    model = first_model(config, vocab_size, ranks.device, Precision(settings.precision, ranks.device).weights)
+    model = first_model(config, vocab_size, ranks.device, Precision(settings.precision, ranks.device).weights_dtype)
     trained = method.make(model)
     method_optimizers = optimizers.build(settings, trained)
     positions = PositionCounter(trained)

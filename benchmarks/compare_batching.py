@@ -82,8 +82,8 @@ def main() -> None:
         row = alone(method, sys.argv[1:])
         methods.append(row | {"difference": differences[method.key]})
         last = row["points"][-1]
-        result = f"{row['tokens_per_second']:,.0f} tokens/s, perplexity {last['perplexity']:.1f}, {last['seconds']:.0f} s"
-        log.info("%d of %d: %s: %s", number, len(METHODS), method.label, result)
+        numbers = f"{row['tokens_per_second']:,.0f} tokens/s, perplexity {last['perplexity']:.1f}, {last['seconds']:.0f} s"
+        log.info("%d of %d: %s: %s", number, len(METHODS), method.label, numbers)
     results = {"about": about(config, manifest, data, ranks.device, given), "command": [*sys.argv], "methods": methods}
     print(table(methods))
     write(given.out or config.run.dir / "compare-batching", results)

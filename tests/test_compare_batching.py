@@ -148,7 +148,7 @@ def options(folder: Path, out: Path) -> list[str]:
     return [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
 
 
-def test_the_program_yields_a_row_for_each_way(
+def test_the_program_reports_a_row_for_each_method(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first method runs in its own process, as in the program; the others run in this one, which takes less time."""
