@@ -40,27 +40,27 @@ def test_equations_are_those_of_the_model(cell: str, tied: bool) -> None:
     start = tuple(torch.rand_like(part) for part in model.recurrence.zero_state(4))
     marked, batch = torch.arange(11) < 3, Batch(ids[0], ids[1], lengths, None, True)
     expected, expected_state = model.scores(batch, start, marked)
-    found, state = quantized.QuantizedModel(model, Unquantized).scores(batch, start, marked)
-    for name, ours, theirs in zip(expected._fields, found, expected, strict=True):
+    actual, state = quantized.QuantizedModel(model, Unquantized).scores(batch, start, marked)
+    for name, ours, theirs in zip(expected._fields, actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
     for ours, theirs in zip(state or (), expected_state or (), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    found, expected = (part.read(ids[0], lengths)[0] for part in (quantized.QuantizedModel(model, Unquantized), model))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    actual, expected = (part.read(ids[0], lengths)[0] for part in (quantized.QuantizedModel(model, Unquantized), model))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_int8_products_are_sums_of_whole_numbers() -> None:
     generator = torch.Generator().manual_seed(2)
     weight, rows = torch.randn(6, 37, generator=generator), torch.randn(4, 37, generator=generator)
     rows[2] = 0.0
-    found = quantized.Int8Matrix(weight)(rows)
+    actual = quantized.Int8Matrix(weight)(rows)
     for r, row in enumerate(rows.tolist()):
         for o, other in enumerate(weight.tolist()):
             row_scale, scale = (max(map(abs, values)) / 127 for values in (row, other))
             total = sum(round(a / row_scale) * round(b / scale) for a, b in zip(row, other, strict=True)) if row_scale else 0
-            assert found[r, o].item() == pytest.approx(total * row_scale * scale, rel=1e-5, abs=1e-7)
+            assert actual[r, o].item() == pytest.approx(total * row_scale * scale, rel=1e-5, abs=1e-7)
     alone = torch.cat([quantized.Int8Matrix(weight)(row[None]) for row in rows])
-    assert torch.equal(alone, found)
+    assert torch.equal(alone, actual)
     taken = quantized.Int8Matrix(weight).take(torch.tensor([5, 0]))
     assert (taken - weight[[5, 0]]).abs().max() <= weight.abs().max() / 127 / 2 * 1.001
 

@@ -95,8 +95,8 @@ def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell
     sums, _ = model(batch, state, penalties=True)
     for ours, theirs in zip(sums, (nll, sum(ar), sum(tar)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    own, expected = (torch.autograd.grad(n + 2 * a + 3 * t, list(model.parameters())) for n, a, t in (sums, (nll, sum(ar), sum(tar))))
-    for one, other in zip(own, expected, strict=True):
+    ours, expected = (torch.autograd.grad(n + 2 * a + 3 * t, list(model.parameters())) for n, a, t in (sums, (nll, sum(ar), sum(tar))))
+    for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
