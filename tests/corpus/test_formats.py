@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
-from packlm.corpus import discovery, documents, formats, streams
-from packlm.corpus.formats import line_cuts
-from packlm.corpus.formats.format import Format
+from packlm.corpus import discovery, documents, formats, line_cuts, streams
+from packlm.corpus.format import Format
 from packlm.corpus.raw_documents import RawDocuments
 from packlm.corpus.sources import Source
 

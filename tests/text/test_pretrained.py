@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from packlm import config
 from packlm.base.errors import RequestError
-from packlm.text import tokenizer, tokenizers
+from packlm.text import sentencepiece_model, tokenizer, tokenizers
 from packlm.text.encoder import Encoder
-from packlm.text.tokenizers import pretrained, sentencepiece_model
+from packlm.text.tokenizers import pretrained
 
 
 def settings(path, **others):

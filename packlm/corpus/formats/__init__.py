@@ -1,24 +1,23 @@
-"""Corpus formats: one file and one object for each, named in `FORMATS`.
+"""Corpus formats, by the names of `corpus.format`: one file and one object for each.
 
-To add a format: write its file beside these, with a subclass of `Format`, add it to `FORMATS`, and its name to the setting `corpus.format`.
+A new format is a file here, with a subclass of `Format` that it lists in its `FORMATS`, and its name in `packlm/config/corpus.py`.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Corpus
-from packlm.corpus.formats.builtin import Builtin
-from packlm.corpus.formats.csv import Csv
-from packlm.corpus.formats.format import Format
-from packlm.corpus.formats.jsonl import Jsonl
-from packlm.corpus.formats.parquet import Parquet
-from packlm.corpus.formats.text import Text
+from packlm.corpus.format import Format
 from packlm.corpus.raw_documents import RawDocuments
 from packlm.corpus.sources import Compression, Part, Source
 
-FORMATS: dict[str, Format] = {"text": Text(), "jsonl": Jsonl(), "csv": Csv(), "parquet": Parquet(), "builtin": Builtin()}
+FORMATS: dict[str, Format] = {}
+for _module in iter_modules(__path__):
+    FORMATS |= import_module(f"{__name__}.{_module.name}").FORMATS
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 
 

@@ -102,3 +102,6 @@ def _docstrings_below(node: ast.AST) -> Iterator[str]:
     for field in _STATEMENTS:
         for child in getattr(node, field, ()):
             yield from _docstrings_below(child)
+
+
+FORMATS = {"builtin": Builtin()}

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
 from packlm.corpus import streams
-from packlm.corpus.formats.format import Format
-from packlm.corpus.formats.records import DocumentBuffer, decode_lines, skip_record
+from packlm.corpus.format import Format
 from packlm.corpus.raw_documents import RawDocuments
+from packlm.corpus.records import DocumentBuffer, decode_lines, skip_record
 from packlm.corpus.sources import Part
 
 
@@ -72,3 +72,6 @@ def _next_row(reader: Iterator[list[str]], limit: int) -> list[str] | None:
         return next(reader, None)
     finally:
         csv.field_size_limit(previous)
+
+
+FORMATS = {"csv": Csv()}

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from packlm.config import Corpus
-from packlm.corpus.formats.format import Format
-from packlm.corpus.formats.line_cuts import line_cuts
-from packlm.corpus.formats.records import DocumentBuffer, decode_lines, skip_record
+from packlm.corpus.format import Format
+from packlm.corpus.line_cuts import line_cuts
 from packlm.corpus.raw_documents import RawDocuments
+from packlm.corpus.records import DocumentBuffer, decode_lines, skip_record
 from packlm.corpus.sources import Part, Source
 from packlm.corpus.streams import lines
 
@@ -72,3 +72,6 @@ def _encodable(line: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+FORMATS = {"jsonl": Jsonl()}

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
 from packlm.corpus import streams
-from packlm.corpus.formats.format import Format
-from packlm.corpus.formats.records import skip_record
+from packlm.corpus.format import Format
 from packlm.corpus.raw_documents import RawDocuments
+from packlm.corpus.records import skip_record
 from packlm.corpus.sources import Part, Source
 
 _BATCH_ROWS = 1 << 10
@@ -112,3 +112,6 @@ def _open(source: Source, field: str) -> pq.ParquetFile:
         file.close()
         raise PacklmError(f"{source.where}: column {field!r} holds {kind}, not strings; name another with --corpus.text_field")
     return file
+
+
+FORMATS = {"parquet": Parquet()}

@@ -8,8 +8,8 @@ import numpy as np
 
 from packlm.config import Corpus
 from packlm.corpus import streams
-from packlm.corpus.formats.format import Format
-from packlm.corpus.formats.line_cuts import line_cuts
+from packlm.corpus.format import Format
+from packlm.corpus.line_cuts import line_cuts
 from packlm.corpus.raw_documents import RawDocuments
 from packlm.corpus.sources import Part, Source
 from packlm.text.whitespace import blank
@@ -100,3 +100,6 @@ def _matching(block: streams.Lines, pattern: str) -> np.ndarray:
     matches = re.compile(pattern).fullmatch
     lines = block.data.decode(errors="replace").split("\n")[: len(block.ends)]
     return np.fromiter((matches(line.strip()) is not None for line in lines), bool, len(lines))
+
+
+FORMATS = {"text": Text()}

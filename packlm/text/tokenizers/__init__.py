@@ -1,27 +1,28 @@
-"""Kinds of tokenizers: one file and one object for each, named in `KINDS`.
+"""Kinds of tokenizers, by the names of `tokenizer.kind`: one file and one object for each.
 
-To add a kind: write its file beside these, with a subclass of `TokenizerKind`, add it to `KINDS`, and its name to the setting
-`tokenizer.kind`.
+A new kind is a file here, with a subclass of `TokenizerKind` that it lists in its `KINDS`, and its name in `packlm/config/dataset.py`.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import get_args
 
 from tokenizers import Tokenizer
 
 from packlm import config
 from packlm.base.errors import RequestError
 from packlm.dataset import EOS, UNK
-from packlm.text.tokenizers.bpe import PRE_TOKEN, ByteLevelBpe
-from packlm.text.tokenizers.character import Character
-from packlm.text.tokenizers.kind import TokenizerKind
-from packlm.text.tokenizers.pretrained import Pretrained
-from packlm.text.tokenizers.word import Word
+from packlm.text.tokenizer_kind import TokenizerKind
+from packlm.text.tokenizers.bpe import PRE_TOKEN
 
 log = logging.getLogger("packlm")
 
-KINDS: dict[str, TokenizerKind] = {"word": Word(), "character": Character(), "bpe": ByteLevelBpe(), "file": Pretrained()}
+KINDS: dict[str, TokenizerKind] = {}
+for _module in iter_modules(__path__):
+    KINDS |= import_module(f"{__name__}.{_module.name}").KINDS
 _HARMLESS = ("vocab_size", "sample_bytes")
 """Settings that are ignored with a warning by the kinds that do not use them; any other would have to change the tokenizer."""
 
@@ -39,7 +40,8 @@ def check(settings: config.Tokenizer) -> None:
             continue
         problem = f"tokenizer.{name} = {value!r} does nothing with kind = {settings.kind!r}"
         if name not in _HARMLESS:
-            users = " or ".join(repr(user) for user in KINDS if name in KINDS[user].settings)
+            names = get_args(type(settings).model_fields["kind"].annotation)
+            users = " or ".join(repr(user) for user in names if name in KINDS[user].settings)
             raise RequestError(f"{problem}, only with {users}; remove it, or change tokenizer.kind")
         log.warning("%s", problem)
     minimum, reason = kind.minimum

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from packlm import config
 from packlm.dataset import EOS
-from packlm.text.tokenizers.kind import WHITESPACE, TokenizerKind
+from packlm.text.tokenizer_kind import WHITESPACE, TokenizerKind
 
 log = logging.getLogger("packlm")
 
@@ -82,3 +82,6 @@ def in_sample(names: Sequence[str] | pa.StringArray, share: float) -> np.ndarray
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
     return hashes ^ (hashes >> np.uint64(31)) < np.uint64(share * 2**64)
+
+
+KINDS = {"bpe": ByteLevelBpe()}

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
 from packlm import config
-from packlm.text.tokenizers.kind import normalize
+from packlm.text.tokenizer_kind import normalize
 from packlm.text.tokenizers.word import Word
 
 
@@ -33,3 +33,6 @@ class Character(Word):
         tokenizer = super().train(settings, entries, total)
         tokenizer.decoder = decoders.Fuse()
         return tokenizer
+
+
+KINDS = {"character": Character()}

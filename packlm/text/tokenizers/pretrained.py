@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 from packlm import config
 from packlm.base.errors import RequestError
 from packlm.dataset import EOS, UNK
-from packlm.text.tokenizers import sentencepiece_model
-from packlm.text.tokenizers.kind import TokenizerKind
+from packlm.text import sentencepiece_model
+from packlm.text.tokenizer_kind import TokenizerKind
 
 HUB = "hub:"
 
@@ -153,3 +153,6 @@ def _renamed(value: Any, old: str, new: str) -> Any:
     if isinstance(value, list):
         return [_renamed(item, old, new) for item in value]
     return new if value == old else value
+
+
+KINDS = {"file": Pretrained()}

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from packlm import config
 from packlm.dataset import EOS, UNK
-from packlm.text.tokenizers.kind import WHITESPACE, TokenizerKind, normalize
+from packlm.text.tokenizer_kind import WHITESPACE, TokenizerKind, normalize
 
 # Pre-tokens that are one word after at most one whitespace byte. Other words with non-ASCII letters or punctuation are left to the
 # pre-tokenizer.
@@ -48,3 +48,6 @@ class Word(TokenizerKind):
         tokenizer.pre_tokenizer = self.pre_tokenizer(settings)
         tokenizer.add_special_tokens([EOS, UNK])
         return tokenizer
+
+
+KINDS = {"word": Word()}
