@@ -8,8 +8,8 @@ The walk of the data, in order; `build/builder.py` calls these steps, and `build
     (`build/extracted_file.py`); each document goes to a split.
  4. `build/duplicates.py` skips documents whose text occurs twice.
  5. `build/plan.py` divides the documents of each split into shards.
- 6. `build/learn.py` trains the tokenizer on the training split, from counts of words, characters or pre-tokens (`build/vocabulary.py`,
-    `build/counts.py`); a pretrained tokenizer is copied.
+ 6. `build/learn.py` trains the tokenizer on the training split, from counts of words, characters or pre-tokens (`build/vocabulary.py`);
+    a pretrained tokenizer is copied.
  7. `build/shards.py` encodes the documents (`packlm.text`) and writes each shard in both views; `build/rows.py` cuts ids into rows.
  8. `build/assemble.py` sums up the shards, and writes the report (`report.py`) and the manifest (`packlm.dataset`); then the dataset
     is moved to its place.

@@ -54,7 +54,7 @@ class CountTask(Task):
 
 def count(task: CountTask) -> None:
     """Runs a task."""
-    counter = vocabulary.Counter(task.tokenizer)
+    counter = vocabulary.EntryCounter(task.tokenizer)
     normalized = tokenizers.KINDS[task.tokenizer.kind].normalizer(task.tokenizer) is not None
     for texts, pieces in task.documents.read():
         if pieces is None:

@@ -19,8 +19,8 @@ from packlm.base import files
 from packlm.base.errors import PacklmError
 from packlm.text import tokenizers
 
-from .counts import SCHEMA, Counts, most_frequent, total
-
+SCHEMA = pa.schema([("entry", pa.binary()), ("count", pa.int64())])
+_PENDING_ROWS = 1 << 19  # rows added before equal entries are merged
 _BLOCK_ROWS = 1 << 16  # distinct pre-tokens turned into entries at a time
 _RANGE_BYTES = 1 << 26  # approximate size of a range
 _ROW_BYTES = 16  # size of a row without its text
@@ -39,7 +39,7 @@ class Vocabulary:
     """Sum of the counts of all of them."""
 
 
-class Counter:
+class EntryCounter:
     """Counts the entries (`TokenizerKind.entries`) of one task's text. Memory: a few times the distinct pre-tokens."""
 
     def __init__(self, settings: config.Tokenizer):
@@ -64,6 +64,40 @@ class Counter:
         batch = pa.record_batch([column.combine_chunks() for column in entries.table().columns], schema=SCHEMA)
         with files.atomic(path) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
             writer.write_batch(batch)
+
+
+class Counts:
+    """Sums of counts. Holds at most about twice the distinct strings, plus `_PENDING_ROWS` rows."""
+
+    def __init__(self) -> None:
+        self._parts = [SCHEMA.empty_table()]
+        self._pending = self._distinct = 0
+
+    def add(self, values: pa.Array, counts: np.ndarray) -> None:
+        """Adds [n] strings, which may repeat, and their [n] int64 counts."""
+        self._parts.append(pa.table([values.cast(pa.binary()), pa.array(counts, pa.int64())], schema=SCHEMA))
+        self._pending += len(values)
+        if self._pending > max(_PENDING_ROWS, self._distinct):
+            self._parts = [total(pa.concat_tables(self._parts))]
+            self._pending, self._distinct = 0, self._parts[0].num_rows
+
+    def table(self) -> pa.Table:
+        """`entry` (binary, distinct, ascending by bytes) and `count` (int64), in one chunk each."""
+        sums = total(pa.concat_tables(self._parts))
+        return sums.take(pc.sort_indices(sums, [("entry", "ascending")])).combine_chunks()
+
+
+def total(table: pa.Table) -> pa.Table:
+    """Sums the counts of equal entries; in no particular order."""
+    return table.group_by("entry", use_threads=False).aggregate([("count", "sum")]).rename_columns(SCHEMA.names)
+
+
+def most_frequent(table: pa.Table, limit: int) -> pa.Table:
+    """The `limit` rows with the largest counts, descending, equal counts by entry; entries must be distinct."""
+    order = [("count", "descending"), ("entry", "ascending")]
+    if limit >= table.num_rows:
+        return table.sort_by(order)
+    return table.take(pc.select_k_unstable(table, limit, order))
 
 
 def merge(paths: Sequence[Path], limit: int, min_count: int = 1) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""Tasks that do what the tests of whoever runs tasks need: work, fail, die, wait."""
+"""Tasks for the tests of executors: they succeed, fail, die or wait."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ class Task:
     folder: Path
     size: int = 1
     deaths: int = 0
-    """The first so many tries die, by the signal that the kernel sends when memory runs out."""
+    """This many of the first attempts die, by the signal that the kernel sends when memory runs out."""
     raises: str = ""
     seconds: float = 0.0
-    """How long the task goes on adding lines to `NAME.running`, before it is done."""
+    """Duration of the task; meanwhile it adds lines to `NAME.running`."""
 
 
 def work(task: Task) -> None:
@@ -42,20 +42,20 @@ def work(task: Task) -> None:
 
 
 class Unsendable(ValueError):
-    """Cannot be unpickled: what it is made of is not what it keeps."""
+    """Cannot be unpickled: its constructor takes other arguments than it stores."""
 
     def __init__(self, name: str, number: int):
         super().__init__(f"{name} {number} is odd")
 
 
 def tried(task: Task) -> list[int]:
-    """The processes that tried a task, the last one last."""
+    """Ids of the processes that attempted a task, in order."""
     path = task.folder / f"{task.name}.tries"
     return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
 def cores(task: Task) -> None:
-    """Writes down how many threads the libraries here would use."""
+    """Writes the number of threads that libraries would use."""
     import pyarrow as pa
 
     counts = [pa.cpu_count(), pa.io_thread_count(), os.environ.get("TOKENIZERS_PARALLELISM"), os.environ.get("RAYON_NUM_THREADS")]
@@ -63,7 +63,7 @@ def cores(task: Task) -> None:
 
 
 def imports(task: Task) -> None:
-    """Gives Arrow an array, and writes down whether pandas was imported for it."""
+    """Passes an array to Arrow, and writes whether pandas was imported for it."""
     import numpy as np
     import pyarrow as pa
 
@@ -72,16 +72,16 @@ def imports(task: Task) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there, and not only its unread exit status."""
+    """Whether a process runs (and is not a zombie)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def until(happens, seconds: float = 20.0) -> None:  # type: ignore[no-untyped-def]
-    """Waits for something; fails if it takes too long."""
+def until(condition, seconds: float = 20.0) -> None:  # type: ignore[no-untyped-def]
+    """Waits for a condition; fails after some seconds."""
     end = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < end, "it did not happen"
+    while not condition():
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)

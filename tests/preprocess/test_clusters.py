@@ -1,4 +1,4 @@
-"""The same tasks through datatrove: same files, same errors; what is killed is noticed; what cannot run is refused beforehand."""
+"""Tasks through datatrove: same files and exceptions; killed ranks are noticed; what cannot run is refused beforehand."""
 
 import os
 import pickle
@@ -52,7 +52,7 @@ def test_ray_makes_the_same_files_though_a_process_is_killed(tmp_path, monkeypat
     assert [len(tried(job)) for job in jobs(tmp_path)] == [1, 2, 1]
 
 
-def test_errors_come_back_and_the_next_attempt_knows_nothing_of_them(tmp_path):
+def test_exceptions_arrive_and_do_not_influence_the_next_attempt(tmp_path):
     pytest.importorskip("datatrove")
     with pytest.raises(RequestError, match=r"^2 is wrong$"):
         run(jobs(tmp_path, raises="request"), tmp_path)
@@ -82,18 +82,18 @@ def test_a_killed_rank_does_not_hang(tmp_path, monkeypatch):
     assert killed and not (tmp_path / "2").exists()
 
 
-def test_everything_ends_with_the_process_that_asked_for_it(tmp_path):
+def test_everything_ends_with_the_process_that_started_it(tmp_path):
     pytest.importorskip("datatrove")
     program = (
         "import sys; from pathlib import Path; from tests.preprocess import test_clusters as t; "
         "f = Path(sys.argv[1]); t.run([t.Task(n, f, seconds=60) for n in 'ab'], f)"
     )
-    asker = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT)
     until(lambda: all((tmp_path / f"{name}.running").exists() for name in "ab"))
     pids = [pid for name in "ab" for pid in tried(Task(name, tmp_path))]
     parents = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids]
-    asker.kill()
-    asker.wait()
+    parent.kill()
+    parent.wait()
     until(lambda: not any(alive(pid) for pid in [*pids, *parents]), seconds=5)
 
 
@@ -106,7 +106,7 @@ def test_a_refused_or_lost_slurm_job_is_an_error_that_shows_the_log(tmp_path, mo
         run(jobs(tmp_path), tmp_path, "slurm", **{**SLURM, "time": "0"})
 
 
-def test_ranks_of_an_earlier_attempt_are_told_to_end(tmp_path):
+def test_ranks_of_an_earlier_attempt_are_stopped(tmp_path):
     first = clusters.new_attempt(tmp_path)
     second = clusters.new_attempt(tmp_path)
     assert (first / "stop").exists() and not (second / "stop").exists() and first != second
@@ -124,7 +124,7 @@ def test_a_rank_does_what_is_not_done_and_stops_when_told(tmp_path):
     assert {path.name for path in (attempt / "tasks").iterdir()} == {"000000.done", "000002.done"}
 
 
-def test_a_rank_leaves_the_error_of_a_task_that_kills_twice_and_goes_no_further(tmp_path):
+def test_a_rank_writes_the_error_of_a_task_that_is_killed_twice_and_stops(tmp_path):
     attempt = clusters.new_attempt(tmp_path / "records")
     (attempt / "job").write_bytes(pickle.dumps(ranks.ClusterJob(work, jobs(tmp_path, deaths=2), config.Dataset(), str(tmp_path))))
     ranks.run_rank(attempt, 0, 1)
@@ -133,7 +133,7 @@ def test_a_rank_leaves_the_error_of_a_task_that_kills_twice_and_goes_no_further(
         clusters.take_completed(attempt, dict(enumerate(jobs(tmp_path))), lambda task: None)
 
 
-def test_what_is_not_installed_is_named_with_the_remedy(tmp_path, monkeypatch):
+def test_missing_packages_are_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(clusters.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"ray: datatrove and ray cannot be imported; pip install 'packlm\[cluster\]'"):
         run(jobs(tmp_path), tmp_path, "ray")
@@ -159,18 +159,18 @@ def test_all_wrong_options_of_slurm_are_named_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("time", ["90", "1:30", "12:00:00", "2-0", "1-12:30", "1-00:00:00"])
-def test_every_way_to_write_a_time_limit(time):
+def test_all_formats_of_a_time_limit(time):
     assert not clusters.slurm_errors({"partition": "main", "time": time})
 
 
-def test_nothing_of_a_cluster_is_imported_for_processes():
+def test_cluster_libraries_are_not_imported_for_processes():
     program = "import sys; from preprocess.executors import clusters, ranks, runner; print({'ray', 'datatrove', 'loguru'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
 
 
 @pytest.fixture
 def slurm(tmp_path_factory, monkeypatch) -> None:
-    """Commands that answer like Slurm's for one job, whose elements they run one after another."""
+    """Fake commands of Slurm for one job, whose elements they run one after another."""
     folder = tmp_path_factory.mktemp("slurm")
     commands = {
         "sbatch": """for script; do :; done

@@ -1,4 +1,4 @@
-"""Tasks in processes: killed ones are tried again and named, errors arrive, nothing hangs, nothing is left behind."""
+"""Tasks in worker processes: killed ones are retried and named, exceptions arrive, nothing hangs, no process stays."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ def run(function, tasks: list[Task], folder: Path, workers: int = 2) -> None:
         task_runner.run(function, tasks, "tasks", folder / "records")
 
 
-def test_a_killed_process_costs_its_own_task_one_more_try(tmp_path, caplog):
+def test_a_killed_process_costs_only_its_own_task_a_retry(tmp_path, caplog):
     jobs = [Job("a", tmp_path, seconds=0.5), Job("b", tmp_path, deaths=1), Job("c", tmp_path), Job("d", tmp_path)]
     with caplog.at_level(logging.WARNING, "packlm"):
         run(work, jobs, tmp_path)
@@ -43,19 +43,19 @@ def test_the_task_that_kills_its_process_twice_is_named_and_no_other(tmp_path):
     assert len(tried(jobs[1])) == 2
 
 
-def test_suspects_are_tried_again_one_at_a_time(tmp_path, monkeypatch):
+def test_killed_tasks_are_retried_one_at_a_time(tmp_path, monkeypatch):
     jobs = [Job(name, tmp_path, deaths=1, seconds=0.2) for name in "abc"]
-    together, begin = [], runner.Worker.begin
-    living: list[runner.Worker] = []
+    num_alive, begin = [], runner.Worker.begin
+    started: list[runner.Worker] = []
 
     def counted(worker, function, task):
-        living.append(worker)
+        started.append(worker)
         begin(worker, function, task)
-        together.append(len({other.pid for other in living if alive(other.pid)}))
+        num_alive.append(len({other.pid for other in started if alive(other.pid)}))
 
     monkeypatch.setattr(runner.Worker, "begin", counted)
     run(work, jobs, tmp_path, workers=3)
-    assert len(together) == 6 and together[3:] == [1, 1, 1]
+    assert len(num_alive) == 6 and num_alive[3:] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -67,7 +67,7 @@ def test_errors_arrive_as_they_are_and_nothing_goes_on(tmp_path, workers):
     assert not any(alive(pid) for pid in tried(jobs[1]))
 
 
-def test_unexpected_errors_keep_their_story(tmp_path):
+def test_unexpected_exceptions_keep_their_traceback(tmp_path):
     with pytest.raises(RuntimeError, match=r"Unsendable: odd 2 is odd") as caught:
         run(work, [Job("odd", tmp_path, raises="own", size=2), Job("e", tmp_path)], tmp_path)
     assert "in work" in str(caught.value)
@@ -75,7 +75,7 @@ def test_unexpected_errors_keep_their_story(tmp_path):
         run(work, [Job("big", tmp_path, raises="memory", size=2), Job("f", tmp_path)], tmp_path)
 
 
-def test_workers_stay_from_step_to_step_and_end_with_the_crew(tmp_path):
+def test_workers_stay_from_step_to_step_and_end_with_the_runner(tmp_path):
     with TaskRunner(config.Dataset(workers=2)) as task_runner:
         steps = [[Job(name, tmp_path, seconds=0.2) for name in names] for names in ("abc", "de")]
         for jobs in steps:
@@ -135,7 +135,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, signum):
     assert told.count("Traceback") == (signum == signal.SIGINT)
 
 
-def test_what_is_to_be_done_meanwhile_is_done_once_and_before_the_first_task_is_over(tmp_path):
+def test_meanwhile_is_called_once_and_before_the_first_task_is_done(tmp_path):
     jobs = [Job(name, tmp_path, seconds=0.5) for name in "abc"]
     seen: list[bool] = []
     with TaskRunner(config.Dataset(workers=2)) as task_runner:

@@ -1,4 +1,4 @@
-"""From sources to shards: runs of whole documents, in order, none empty, about equal; every document in one of them."""
+"""Shards are consecutive whole documents, in order, none empty, about equal in bytes; every document is in one of them."""
 
 from itertools import pairwise
 
@@ -50,7 +50,7 @@ def test_every_document_is_in_one_shard(tmp_path_factory, sizes, shards, part_by
 
 
 @pytest.mark.parametrize("part_bytes", [1, 700, 1 << 25])
-def test_parts_and_blocks_leave_no_trace(tmp_path, part_bytes, monkeypatch):
+def test_parts_and_blocks_do_not_change_the_shards(tmp_path, part_bytes, monkeypatch):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text("".join(f"line {number}\n\n" for number in range(500)))
     (tmp_path / "corpus" / "b.txt").write_text("last")
@@ -66,7 +66,7 @@ def test_parts_and_blocks_leave_no_trace(tmp_path, part_bytes, monkeypatch):
 
 
 @pytest.mark.parametrize("other", [{}, {"test_fraction": 0.2}])
-def test_a_fraction_is_the_share_it_says_and_follows_the_seed(other):
+def test_a_fraction_is_its_share_and_depends_on_the_seed(other):
     texts = DocumentBlock.of((f"name {number}", "x") for number in range(2000))
 
     def drawn(given="train", **rules):
@@ -80,7 +80,7 @@ def test_a_fraction_is_the_share_it_says_and_follows_the_seed(other):
 
 
 @given(texts=TEXTS.filter(lambda drawn: "train" in dict(drawn)), part_bytes=st.sampled_from([1, 4, 1 << 25]), block=st.sampled_from([1, 6]))
-def test_one_of_each_text_is_left_and_the_held_out_one_if_there_is_one(tmp_path_factory, texts, part_bytes, block):
+def test_of_duplicates_one_is_kept_and_held_out_ones_first(tmp_path_factory, texts, part_bytes, block):
     folder = tmp_path_factory.mktemp("again")
     for number, (split, text) in enumerate(texts):
         (folder / split).mkdir(exist_ok=True)

@@ -129,7 +129,7 @@ def read_back(folder, manifest):
     return back
 
 
-def test_no_trace_of_the_size_of_blocks(made, monkeypatch):
+def test_the_size_of_blocks_changes_no_byte(made, monkeypatch):
     folder, _ = made(corpus__document="line")
     whole = tree(folder)
     monkeypatch.setattr(streams, "BLOCK", 1)

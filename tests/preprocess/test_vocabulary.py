@@ -16,7 +16,7 @@ from packlm import config
 from packlm.base.errors import PacklmError
 from packlm.text import tokenizers
 from preprocess.build import vocabulary
-from preprocess.build.vocabulary import merge
+from preprocess.build.vocabulary import Counts, merge, most_frequent
 
 SETTINGS = [
     config.Tokenizer(kind=kind, words=words, lowercase=lowercase, normal_form=form)
@@ -33,7 +33,7 @@ def chunks(text):
 
 
 def counted(settings, texts, path):
-    made = vocabulary.Counter(settings)
+    made = vocabulary.EntryCounter(settings)
     for text in texts:
         found = Counter(chunks(text))
         assert "".join(chunks(text)) == text
@@ -86,7 +86,7 @@ def test_tables_are_merged_exactly(tmp_path_factory, tables, limit, min_count, s
     paths = []
     for number, table in enumerate(tables):
         words = {prefix + word: count for word, count in table.items()}
-        made = vocabulary.Counter(config.Tokenizer(kind="word"))
+        made = vocabulary.EntryCounter(config.Tokenizer(kind="word"))
         made.add(pa.array(list(words), pa.string()), np.array(list(words.values()), np.int64))
         paths.append(folder / str(number))
         made.write(paths[-1])
@@ -103,7 +103,7 @@ def test_ranges_are_small_and_files_are_not_kept_open(tmp_path, monkeypatch):
     tables = [{f"{maker.randrange(5000)}": maker.randrange(1, 9) for _ in range(300)} for _ in range(60)]
     expected = Counter()
     for number, table in enumerate(tables):
-        made = vocabulary.Counter(config.Tokenizer(kind="word"))
+        made = vocabulary.EntryCounter(config.Tokenizer(kind="word"))
         made.add(pa.array(list(table)), np.array(list(table.values()), np.int64))
         made.write(tmp_path / str(number))
         expected.update(table)
@@ -125,10 +125,39 @@ def test_bpe_counts_chunks_as_they_are(tmp_path):
     assert found.entries == [(" a", 2), ("\n", 1), (" <unk>", 1), (" cat", 1), ("a", 1)]
 
 
-def test_a_table_that_is_damaged_or_missing(tmp_path):
+def test_a_damaged_or_missing_table_is_named(tmp_path):
     path = counted(config.Tokenizer(kind="word"), ["some words"], tmp_path / "a")
     (tmp_path / "b").write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PacklmError, match="b: not a table of counts"):
         merge([path, tmp_path / "b"], 5)
     with pytest.raises(PacklmError, match="missing: not a table of counts"):
         merge([tmp_path / "missing"], 5)
+
+
+WORDS = st.text("abé😀 \x00", max_size=3)
+
+
+@hypothesis.settings(deadline=None)
+@given(blocks=st.lists(st.lists(st.tuples(WORDS, st.integers(0, 2**40)))), pending=st.integers(0, 6), limit=st.integers(0, 8))
+def test_counts_add_up(blocks, pending, limit):
+    expected = Counter()
+    made = Counts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary, "_PENDING_ROWS", pending)
+        for block in blocks:
+            made.add(pa.array([word for word, _ in block], pa.string()), np.array([count for _, count in block], np.int64))
+            for word, count in block:
+                expected[word.encode()] += count
+    table = made.table()
+    assert list(zip(*table.to_pydict().values(), strict=True)) == sorted(expected.items())
+    best = sorted(expected.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    assert list(zip(*most_frequent(table, limit).to_pydict().values(), strict=True)) == best
+
+
+def test_memory_depends_on_the_distinct_strings(monkeypatch):
+    monkeypatch.setattr(vocabulary, "_PENDING_ROWS", 10)
+    made = Counts()
+    for start in range(0, 1000, 5):
+        made.add(pa.array([str((start + index) % 20) for index in range(5)]), np.ones(5, np.int64))
+        assert sum(part.num_rows for part in made._parts) <= 20 + 20 + 5
+    assert made.table().column("count").to_pylist() == [50] * 20
