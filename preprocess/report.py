@@ -139,12 +139,6 @@ def _of_shard(path: Path, vocab_size: int) -> Iterator[Measures]:
     yield Measures.of(opened[:0], opened[:0], total - opened, vocab_size)
 
 
-def prepare() -> None:
-    """Imports matplotlib, which `write` needs, and which takes a second."""
-    import matplotlib.figure
-    import matplotlib.style  # noqa: F401
-
-
 def write(folder: Path, splits: Mapping[str, Measures]) -> list[Path]:
     """Writes the report of a dataset into `folder/report/`; returns its files.
 

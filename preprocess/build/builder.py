@@ -14,7 +14,6 @@ from packlm.config import Config
 from packlm.dataset import Manifest
 from packlm.text import tokenizer, tokenizers
 
-from .. import report
 from ..executors.runner import TaskRunner
 from . import duplicates, extract, learn, shards
 from .assemble import assemble
@@ -125,13 +124,11 @@ class Builder:
         settings = self.config.dataset
         arguments = (self.config.corpus, settings.rows, settings.length, self.unfinished, self.work / "shards")
         tasks = [task for task in (ShardTask(plan, *arguments) for plan in plans) if condition(task)]
-        self._run(shards.make, tasks, "making shards", report.prepare)
+        self._run(shards.make, tasks, "making shards")
         return tasks
 
-    def _run(
-        self, function: Callable[[AnyTask], None], tasks: Sequence[AnyTask], label: str, meanwhile: Callable[[], None] | None = None
-    ) -> None:
+    def _run(self, function: Callable[[AnyTask], None], tasks: Sequence[AnyTask], label: str) -> None:
         missing = [task for task in tasks if not task.is_complete()]
         if len(missing) < len(tasks):
             log.info("%s: resuming, %d of %d tasks already complete", label, len(tasks) - len(missing), len(tasks))
-        self.runner.run(function, missing, label, self.work / "executor", meanwhile)
+        self.runner.run(function, missing, label, self.work / "executor")

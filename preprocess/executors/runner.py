@@ -44,14 +44,7 @@ class TaskRunner:
     def __exit__(self, *exception: object) -> None:
         self._end_idle_workers()
 
-    def run(
-        self,
-        function: Callable[[Task], None],
-        tasks: Sequence[Task],
-        label: str,
-        records: Path,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> None:
+    def run(self, function: Callable[[Task], None], tasks: Sequence[Task], label: str, records: Path) -> None:
         """Calls `function` on every task, the largest first, so that none is waited for at the end.
 
         A task must not depend on other tasks, and must be safe to run twice: one whose process is killed is retried once, alone.
@@ -61,7 +54,6 @@ class TaskRunner:
             function: importable by name.
             label: names the step in the progress bar and the log.
             records: folder in which an executor may keep logs.
-            meanwhile: called while worker processes run the first tasks; should take no longer than these.
 
         Raises:
             PacklmError: the process of a retried task was killed again; names the task.
@@ -75,7 +67,7 @@ class TaskRunner:
             if self._settings.executor != "processes":
                 clusters.run(function, ordered, self._settings, label, records, on_done)
             elif min(self._num_workers, len(tasks)) > 1:
-                self._run_in_workers(function, ordered, on_done, meanwhile)
+                self._run_in_workers(function, ordered, on_done)
             else:
                 if len(tasks) > 1:  # a single one may be large, and is better off without the memory that others have freed
                     memory.keep_freed()
@@ -83,13 +75,7 @@ class TaskRunner:
                     function(task)
                     on_done(task)
 
-    def _run_in_workers(
-        self,
-        function: Callable[[Task], None],
-        tasks: Sequence[Task],
-        on_done: Callable[[Task], object],
-        meanwhile: Callable[[], None] | None,
-    ) -> None:
+    def _run_in_workers(self, function: Callable[[Task], None], tasks: Sequence[Task], on_done: Callable[[Task], object]) -> None:
         """Tasks whose process was killed are retried last, one at a time: one that needs much memory then has all there is, and it is
         certain which task killed its process."""
         pending, retries = deque(tasks), deque[Task]()
@@ -103,9 +89,6 @@ class TaskRunner:
                     worker = self._idle.pop() if self._idle else Worker()
                     busy[worker] = queue.popleft()
                     worker.begin(function, busy[worker])
-                if meanwhile is not None:
-                    meanwhile()
-                    meanwhile = None
                 ready = wait([worker.connection for worker in busy])
                 for worker in [worker for worker in busy if worker.connection in ready]:
                     task = busy[worker]

@@ -133,12 +133,3 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, signum):
     _, told = starter.communicate(timeout=10)
     until(lambda: not any(alive(pid) for pid in workers), seconds=5)
     assert told.count("Traceback") == (signum == signal.SIGINT)
-
-
-def test_meanwhile_is_called_once_and_before_the_first_task_is_done(tmp_path):
-    jobs = [Job(name, tmp_path, seconds=0.5) for name in "abc"]
-    seen: list[bool] = []
-    with TaskRunner(config.Dataset(workers=2)) as task_runner:
-        task_runner.run(work, jobs, "tasks", tmp_path / "records", lambda: seen.append(any((tmp_path / name).exists() for name in "abc")))
-    assert seen == [False]
-    assert [(tmp_path / name).read_text() for name in "abc"] == list("abc")
