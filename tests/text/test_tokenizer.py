@@ -169,7 +169,7 @@ def test_a_kind_is_one_object_in_a_table(monkeypatch, tmp_path):
     monkeypatch.setitem(tokenizers.KINDS, "syllable", Syllables())
     settings = config.Tokenizer.model_construct(**config.Tokenizer(vocab_size=5).model_dump() | {"kind": "syllable"})
     tokenizers.check(settings)
-    counter = vocabulary.Counter(settings)
+    counter = vocabulary.EntryCounter(settings)
     counter.add(pa.array(["mama", " papa"]), np.array([2, 1]))
     counter.write(tmp_path / "counts")
     counted = vocabulary.merge([tmp_path / "counts"], tokenizers.KINDS["syllable"].num_entries(settings))
