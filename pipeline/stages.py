@@ -126,7 +126,9 @@ def summary(config: Config) -> str:
     lines += ["", f"  model       {config.run.dir / 'model'}", f"  dataset     {config.dataset.dir}"]
     lines += [f"  report      {config.run.dir / 'evaluate' / f'{split}.md'}" for split in reports]
     if config.tracking.uri:
-        lines.append(f"  MLflow      {without_credentials(config.tracking.uri)}; `make ui` opens it")
+        store = without_credentials(config.tracking.uri)
+        viewer = "" if store.startswith("http") else f"; `make ui`, or `mlflow ui --backend-store-uri {store}`, shows it"
+        lines.append(f"  MLflow      {store}{viewer}")
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def push(folder: Path, name: str, private: bool) -> str:
     manifest = dataset.read_manifest(folder)
     if damaged := dataset.damaged(folder, manifest):
         lines = [f"{folder / file}: {problem}" for file, problem in damaged.items()]
-        raise PacklmError("\n".join([*lines, f"{folder}: damaged; nothing was sent; see `python -m preprocess verify {folder}`"]))
+        raise PacklmError("\n".join([*lines, f"{folder}: damaged; nothing was sent; see `packlm preprocess verify {folder}`"]))
 
     if not sys.stderr.isatty() and not are_progress_bars_disabled():
         disable_progress_bars()

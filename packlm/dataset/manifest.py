@@ -98,12 +98,12 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = Path(folder) / "manifest.json"
     if not path.exists():
-        raise RequestError(f"{folder}: no dataset here (no manifest.json); build it with `make preprocess` or `python -m preprocess`")
+        raise RequestError(f"{folder}: no dataset here (no manifest.json); build it with `packlm preprocess`")
     values = files.read_json(path)
     version = values.get("version") if isinstance(values, dict) else None
     if version != VERSION:
         problem = f"dataset version {version!r}, this program reads {VERSION}"
-        raise RequestError(f"{path}: {problem}; rebuild with `python -m preprocess --rebuild`")
+        raise RequestError(f"{path}: {problem}; rebuild with `packlm preprocess --rebuild`")
     manifest = json_models.parse(values, Manifest, path)
     for name, split in manifest.splits.items():
         if set(split.files) != set(VIEWS):
@@ -112,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
     for name, digest in {**expected, "content": content_digest(manifest.splits)}.items():
         if manifest.digests.get(name) != digest:
             problem = f"damaged: its {name} is not what its digest says"
-            raise PacklmError(f"{path}: {problem}; rebuild with `python -m preprocess --rebuild`")
+            raise PacklmError(f"{path}: {problem}; rebuild with `packlm preprocess --rebuild`")
     return manifest
 
 

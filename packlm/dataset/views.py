@@ -46,7 +46,7 @@ class Sentences:
         if len(sentences) and sentences.lengths.min() < 1:
             raise PacklmError(
                 f"{folder}: sentence {int(sentences.lengths.argmin())} of {split} has no tokens, not even its <eos>; "
-                f"`python -m preprocess verify {folder}` names the damaged file"
+                f"`packlm preprocess verify {folder}` names the damaged file"
             )
         _check(sentences.tokens, folder, manifest, "sentences", split)
         return sentences
@@ -168,7 +168,7 @@ def _check(num_tokens: int, folder: Path, manifest: dataset.Manifest, view: data
     if num_tokens != expected:
         raise PacklmError(
             f"{folder}: the {view} view of {split} has {num_tokens:,} tokens, the manifest says {expected:,}; "
-            f"`python -m preprocess verify {folder}` names the damaged file"
+            f"`packlm preprocess verify {folder}` names the damaged file"
         )
     for path in dataset.paths(folder, manifest, view, split):
         groups = pq.ParquetFile(path).metadata
@@ -177,7 +177,7 @@ def _check(num_tokens: int, folder: Path, manifest: dataset.Manifest, view: data
             if statistics is not None and statistics.has_min_max and statistics.max >= manifest.vocab_size:
                 raise PacklmError(
                     f"{path}: holds the id {statistics.max}, but the vocabulary has {manifest.vocab_size:,}; "
-                    f"`python -m preprocess verify {folder}` names what is damaged"
+                    f"`packlm preprocess verify {folder}` names what is damaged"
                 )
 
 

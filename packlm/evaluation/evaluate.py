@@ -120,7 +120,7 @@ def evaluate(
         raise Stopped("stopped during validation; resume by running the same command again")
     nll, tokens = sum(scores[:-1, 0].tolist()), int(scores[:-1, 1].sum())
     if tokens != expected:
-        raise PacklmError(f"{tokens:,} of {expected:,} tokens were scored; the dataset is damaged: run `python -m preprocess verify`")
+        raise PacklmError(f"{tokens:,} of {expected:,} tokens were scored; the dataset is damaged: run `packlm preprocess verify`")
     if not math.isfinite(nll):
         raise PacklmError(
             f"the split's score is {nll}: some token has probability 0; the weights are unusable, or dynamic_lr is too high"

@@ -40,7 +40,7 @@ def report(result: Result, counts: TextCounts, provenance: dict[str, Any], detai
     """
     if result.tokens != counts.tokens:
         scored = f"{result.tokens:,} of {counts.tokens:,} tokens were scored"
-        raise PacklmError(f"{scored}; the dataset is damaged: run `python -m preprocess verify`")
+        raise PacklmError(f"{scored}; the dataset is damaged: run `packlm preprocess verify`")
     words = counts.words + counts.sentences
     return {
         "format": FORMAT,

@@ -123,7 +123,7 @@ def read(folder: Path) -> ModelInfo:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise RequestError(f"{folder}: no model here (no config.json); `make train` or `torchrun --nproc-per-node N train` makes one")
+        raise RequestError(f"{folder}: no model here (no config.json); `packlm train` or `torchrun --nproc-per-node N train` makes one")
     values = files.read_json(path)
     version = values.get("format") if isinstance(values, dict) else values
     if version != FORMAT:
@@ -207,7 +207,7 @@ def card(info: ModelInfo) -> str:
         "## Limits\n\nPerplexities per token compare models of the same tokenizer only. The model knows the text it was trained on and no "
         "other;\nit repeats the biases of that text and states nothing reliably. "
         f"{_CONTEXT_LIMITS[info.context]}\n\n"
-        "## Use\n\n`python -m serve generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS_FOLDER)`.\n"
+        "## Use\n\n`packlm generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS_FOLDER)`.\n"
     )
 
 

@@ -59,7 +59,7 @@ def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
         lines, others = outbox.close()
         if lines or others:
             log.warning(
-                "tracking: %d lines of metrics and %d other records were not sent to %s (%s); `python -m pipeline sync` sends the metrics, "
+                "tracking: %d lines of metrics and %d other records were not sent to %s (%s); `packlm sync` sends the metrics, "
                 "and so does the stage when it is resumed",
                 lines, others, without_credentials(config.tracking.uri), outbox.reason,
             )  # fmt: skip
@@ -74,7 +74,7 @@ def sync(config: Config) -> None:
     """
     paths = sorted(config.run.dir.glob("*/metrics.jsonl"))
     if not paths:
-        raise RequestError(f"{config.run.dir}: no metrics.jsonl of any stage here; `make train` writes one")
+        raise RequestError(f"{config.run.dir}: no metrics.jsonl of any stage here; `packlm train` writes one")
     if not config.tracking.uri:
         raise RequestError("tracking.uri is empty: there is nowhere to send the metrics to")
     for path in paths:

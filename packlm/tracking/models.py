@@ -121,7 +121,7 @@ def _download(address: str, tracking: Tracking) -> Path:
     except Exception as error:
         reason = store.describe(error, tracking.uri)
         if store.is_absent(error):
-            hint = "`make evaluate` registers one, `make ui` shows the registered ones"
+            hint = "`packlm evaluate` registers one"
             raise RequestError(f"{address}: no such model in {where} ({reason}); {hint}") from None
         raise PacklmError(f"{address}: the download from {where} failed: {reason}") from None
     return folder / str(model_path)

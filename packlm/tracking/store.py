@@ -47,7 +47,7 @@ def existing(tracking: Tracking, subject: str) -> str:
     """
     address, path = without_credentials(tracking.uri), database(tracking.uri)
     if path is not None and not path.exists():
-        raise RequestError(f"{subject}: nothing was recorded in {address} yet: `make train` records a run, `make evaluate` a model")
+        raise RequestError(f"{subject}: nothing was recorded in {address} yet: `packlm train` records a run, `packlm evaluate` a model")
     return address
 
 

@@ -79,7 +79,7 @@ class Builder:
         if differing := [name for name in names if name in still_damaged]:
             raise PacklmError(
                 f"{folder}: {differing[0]}: rebuilt, but different ({still_damaged[differing[0]]}): other versions of libraries than when "
-                "the dataset was made; `python -m preprocess --rebuild` makes all of it again"
+                "the dataset was made; `packlm preprocess --rebuild` makes all of it again"
             )
         for name in names:
             (folder / name).parent.mkdir(exist_ok=True)

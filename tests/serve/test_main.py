@@ -173,7 +173,7 @@ def test_the_stages_do_their_work_once(command: Command, recipe: Path, tmp_path:
 
 def test_a_stage_that_lacks_its_dataset_names_the_command(command: Command, recipe: Path) -> None:
     status, _, err = command("evaluate", "--config", recipe, "--dataset.dir", "nowhere")
-    assert status == 2 and "make preprocess" in err
+    assert status == 2 and "packlm preprocess" in err
 
 
 def test_it_runs_from_anywhere(made: Callable[[str], Config], tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_pat
     store(config).set_registered_model_alias("tiny", "champion", version)
     for address in ("models:/tiny/1", "models:/tiny@champion"):
         assert (tracking.folder_of(address, config.tracking) / "config.json").read_text() == '{"greeting": "hello"}'
-    with pytest.raises(RequestError, match=r"models:/tiny/9: no such model in sqlite:///.*make evaluate"):
+    with pytest.raises(RequestError, match=r"models:/tiny/9: no such model in sqlite:///.*packlm evaluate"):
         tracking.folder_of("models:/tiny/9", config.tracking)
     import mlflow
     import pandas
@@ -305,7 +305,7 @@ def test_training_goes_on_without_the_server(
         if kind == "broken":
             server.shutdown()
     (warning,) = [record.getMessage() for record in warnings_logged.records if record.levelno == logging.WARNING]
-    assert "5 lines of metrics and 6 other records were not sent" in warning and "pipeline sync" in warning
+    assert "5 lines of metrics and 6 other records were not sent" in warning and "packlm sync" in warning
     assert "hunter2" not in warnings_logged.text
 
 
@@ -355,7 +355,7 @@ def test_pending_records_are_sent_when_the_server_comes_up(
 
 
 def test_sync_says_what_is_missing(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:
-    with pytest.raises(RequestError, match=r"no metrics.jsonl .*make train"):
+    with pytest.raises(RequestError, match=r"no metrics.jsonl .*packlm train"):
         tracking.sync(make_config())
     config = make_config("")
     write_metrics(config, range(1, 2))

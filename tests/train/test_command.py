@@ -49,7 +49,7 @@ def test_torchrun_and_python_train_the_same_model(random_data, tmp_path):
         (["--train.clip", "inf"], "train.clip: Input should be a finite number"),
         (["--rebiuld"], "unknown option '--rebiuld'"),
         (["--config", "nowhere.toml"], "nowhere.toml: the configuration file cannot be read"),
-        ([], "data/quickstart: no dataset here (no manifest.json); build it with `make preprocess`"),
+        ([], "data/quickstart: no dataset here (no manifest.json); build it with `packlm preprocess`"),
     ],
 )
 def test_a_wrong_request_is_refused(tmp_path, arguments, message):

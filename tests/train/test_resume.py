@@ -302,7 +302,7 @@ def test_a_pickle_is_refused_unopened(folder, tmp_path):
 
 def test_another_format_another_shape_and_no_model_are_refused(folder, tmp_path):
     path, _ = folder
-    with pytest.raises(RequestError, match="`make train`"):
+    with pytest.raises(RequestError, match="`packlm train`"):
         model_folder.load(tmp_path)
     values = files.read_json(path / "config.json")
     files.write_json(path / "config.json", values | {"vocab_size": 10})
