@@ -162,7 +162,8 @@ def test_standard_input(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A dataset as a folder: 3 documents to train on, 1 to test."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "deep" / "mine"
     folder.mkdir(parents=True)

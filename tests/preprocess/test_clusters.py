@@ -36,7 +36,6 @@ def made(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("executor", ["datatrove", "slurm"])
 def test_the_same_files_come_out_though_a_process_is_killed(tmp_path, executor, slurm):
-    pytest.importorskip("datatrove")
     run(jobs(tmp_path / "there", deaths=1), tmp_path / "there", executor, **SLURM)
     TaskRunner(config.Dataset(workers=1)).run(work, jobs(tmp_path / "here"), "tasks", tmp_path)
     assert made(tmp_path / "there") == made(tmp_path / "here") and len(made(tmp_path / "here")) == 3
@@ -44,8 +43,6 @@ def test_the_same_files_come_out_though_a_process_is_killed(tmp_path, executor, 
 
 
 def test_ray_makes_the_same_files_though_a_process_is_killed(tmp_path, monkeypatch):
-    pytest.importorskip("datatrove")
-    pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     run(jobs(tmp_path, deaths=1), tmp_path, "ray")
     assert made(tmp_path) == {str(size): str(size) * size for size in range(1, 4)}
@@ -53,7 +50,6 @@ def test_ray_makes_the_same_files_though_a_process_is_killed(tmp_path, monkeypat
 
 
 def test_exceptions_arrive_and_do_not_influence_the_next_attempt(tmp_path):
-    pytest.importorskip("datatrove")
     with pytest.raises(RequestError, match=r"^2 is wrong$"):
         run(jobs(tmp_path, raises="request"), tmp_path)
     missing = [job for job in jobs(tmp_path) if not (job.folder / job.name).exists()]
@@ -65,7 +61,6 @@ def test_exceptions_arrive_and_do_not_influence_the_next_attempt(tmp_path):
 
 
 def test_a_killed_rank_does_not_hang(tmp_path, monkeypatch):
-    pytest.importorskip("datatrove")
     monkeypatch.setattr(clusters, "SILENT_SECONDS", 3.0)
     killed, sleep = [], clusters.time.sleep
 
@@ -83,7 +78,6 @@ def test_a_killed_rank_does_not_hang(tmp_path, monkeypatch):
 
 
 def test_everything_ends_with_the_process_that_started_it(tmp_path):
-    pytest.importorskip("datatrove")
     program = (
         "import sys; from pathlib import Path; from tests.preprocess import test_clusters as t; "
         "f = Path(sys.argv[1]); t.run([t.Task(n, f, seconds=60) for n in 'ab'], f)"
@@ -98,7 +92,6 @@ def test_everything_ends_with_the_process_that_started_it(tmp_path):
 
 
 def test_a_refused_or_lost_slurm_job_is_an_error_that_shows_the_log(tmp_path, monkeypatch, slurm):
-    pytest.importorskip("datatrove")
     monkeypatch.setattr(clusters, "LATE_SECONDS", 0.5)
     with pytest.raises(PacklmError, match=r"not done: 3, 2, 1; (?s:.*)driver\.log ends with:(?s:.*)invalid partition nowhere"):
         run(jobs(tmp_path), tmp_path, "slurm", **{**SLURM, "partition": "nowhere"})

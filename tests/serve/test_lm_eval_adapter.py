@@ -20,7 +20,6 @@ QUESTIONS = [("the cat", [" sees a dog.", " dog dog", " often"]), ("a small tree
 
 @pytest.fixture(scope="module")
 def harness() -> Any:
-    pytest.importorskip("lm_eval")
     from serve import lm_eval_adapter
 
     return lm_eval_adapter

@@ -133,7 +133,8 @@ def test_files_that_are_no_tokenizers(tmp_path):
 
 
 def test_transformers_reads_a_pretrained_one_alike(byte_level, tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is optional")
+    import transformers
+
     tokenizer.save(load(byte_level, eos="</s>"), tmp_path / "made")
     ours, theirs = Encoder.load(tmp_path / "made"), transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "made")
     ids = ours.encode_open("a word , a ' s").tolist()
@@ -147,7 +148,8 @@ def test_transformers_reads_a_pretrained_one_alike(byte_level, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Trains SentencePiece models on made-up text."""
-    library = pytest.importorskip("sentencepiece", reason="sentencepiece is optional")
+    import sentencepiece as library
+
     maker = random.Random(1)
     words = ["".join(maker.choice("abcdefghilmnoprstuväß") for _ in range(maker.randrange(1, 9))) for _ in range(200)]
     text = [" ".join(maker.choice(words[: maker.choice([20, 200])]) for _ in range(12)) + maker.choice(".?!") for _ in range(300)]

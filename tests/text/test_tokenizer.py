@@ -140,7 +140,8 @@ def test_a_sample_of_documents():
 @pytest.mark.parametrize("lowercase", [False, True])
 @pytest.mark.parametrize(("kind", "words"), [("word", "space"), ("word", "punctuation"), ("character", "space"), ("bpe", "space")])
 def test_transformers_encodes_and_decodes_alike(tmp_path, kind, words, lowercase):
-    transformers = pytest.importorskip("transformers", reason="transformers is optional")
+    import transformers
+
     tokenizer.save(trained(kind=kind, words=words, lowercase=lowercase).to_str(), tmp_path)
     ours = Encoder.load(tmp_path)
     for theirs in (transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)):
