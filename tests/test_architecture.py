@@ -137,3 +137,13 @@ def test_the_wheel_has_every_package() -> None:
     there = {".".join(path.parent.relative_to(ROOT).parts) for _, path in modules() if path.name == "__init__.py"}
     expected = {name if within(name, ("packlm",)) else f"packlm.stages.{name}" for name in there} | {"packlm.recipes"}
     assert set(settings["packages"]) == expected
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """Every class of the library and the stages, but the kernels of the cells, has a name of its own."""
+    defined_in: dict[str, list[str]] = {}
+    for module, path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not module.startswith("packlm.model.cells."):
+                defined_in.setdefault(node.name.lstrip("_"), []).append(module)
+    assert {name: where for name, where in defined_in.items() if len(where) > 1} == {}

@@ -10,7 +10,7 @@ from packlm.distributed import Ranks
 from packlm.model.language_model import Batch
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """A part of a global batch, on the device."""
 
     segments: Segments

@@ -33,7 +33,7 @@ from .progress import profiling
 from .progress.progress import Progress, report
 from .progress.samples import Sampler
 from .state import AverageState, ScheduleState, TrainState, ValidationResult
-from .step import Part, StepSums, Update, dummy_segment
+from .step import BatchPart, StepSums, Update, dummy_segment
 
 log = logging.getLogger("packlm")
 
@@ -239,14 +239,14 @@ class Trainer:
             state.epoch, state.step_in_epoch = state.epoch + 1, 0
         return Update(nll, tokens, None if skipped else norm, tokens / sums.padded_tokens, data_seconds, lr, sums.stop > 0)
 
-    def load_part(self, part: int) -> Part:
+    def load_part(self, part: int) -> BatchPart:
         """A part of the next global batch; a dummy if it has no segments."""
         state, model = self.state, self.config.model
         dropout = (self.config.run.seed, state.step, model.locked) if model.has_dropout else None
         segments = self.plan.share(state.epoch, state.step_in_epoch, part, self.reduction.num_parts)
         is_dummy = len(segments.targets) == 0
         segments = dummy_segment(segments) if is_dummy else segments
-        return Part(segments, segments.batch(self.ranks.device, dropout), is_dummy)
+        return BatchPart(segments, segments.batch(self.ranks.device, dropout), is_dummy)
 
     def not_finite(self, loss: float, norm: float) -> PacklmError:
         """The error for an update that is not finite, which is not made; rank 0 writes a file that lists the batch."""

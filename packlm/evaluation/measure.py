@@ -34,7 +34,7 @@ from packlm.text.encoder import Encoder
 
 
 @dataclass(frozen=True)
-class _Text:
+class _MeasuredText:
     """A text in both views, and what is known of it."""
 
     sentences: Sentences
@@ -81,7 +81,7 @@ def measure_dataset(model: LanguageModel, info: ModelInfo, folder: Path, setting
         return dataset.document_names(folder, manifest, settings.split, opening)
 
     training_stream = Stream.open(folder, manifest, "train") if training is not None and settings.dynamic_lr else None
-    text = _Text(sentences, stream, Encoder.load(folder), document_names, counts, training_stream, reference)
+    text = _MeasuredText(sentences, stream, Encoder.load(folder), document_names, counts, training_stream, reference)
     result, details = _measure(model, info, text, settings, ranks)
     totals = TextCounts(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
     ids = text.ids if ranks.first else np.zeros(0, np.int64)
@@ -124,7 +124,7 @@ def measure_documents(
     ends = np.concatenate([block.ends + shift for block, shift in zip(blocks, shifts, strict=False)])
     opens = np.concatenate([block.document_starts + shift for block, shift in zip(blocks, shifts, strict=False)])
     views = Sentences.from_arrays(ids, ends), Stream.from_arrays(ids, opens, encoder.eos)
-    text = _Text(*views, encoder, lambda indices: [names[index] for index in indices])
+    text = _MeasuredText(*views, encoder, lambda indices: [names[index] for index in indices])
     result, details = _measure(model, info, text, settings, ranks)
     unknown = int((ids == encoder.unk).sum()) if encoder.unk is not None else 0
     num_words, num_bytes = sum(block.num_words for block in blocks), sum(block.num_bytes for block in blocks)
@@ -132,7 +132,7 @@ def measure_documents(
     return result, totals, dataset.ids_digest(ids), details
 
 
-def _measure(model: LanguageModel, info: ModelInfo, text: _Text, settings: Evaluate, ranks: Ranks) -> tuple[Result, dict[str, Any]]:
+def _measure(model: LanguageModel, info: ModelInfo, text: _MeasuredText, settings: Evaluate, ranks: Ranks) -> tuple[Result, dict[str, Any]]:
     """All ranks: (summed loss, its breakdown)."""
     groupings = {
         "document": by_document(text.stream.opens),

@@ -37,7 +37,7 @@ class EvaluationReport(BaseModel):
         return f"{self.split}: perplexity {self.perplexity:,.2f} per token, {self.perplexity_per_word:,.2f} per word{bits}"
 
 
-class Validation(BaseModel):
+class ValidationRecord(BaseModel):
     """One validation in training."""
 
     perplexity: float
@@ -47,8 +47,8 @@ class Validation(BaseModel):
 class Validations(BaseModel):
     """The validations before the first step and after the best one."""
 
-    before: Validation | None = None
-    best: Validation | None = None
+    before: ValidationRecord | None = None
+    best: ValidationRecord | None = None
 
 
 class TrainingSummary(BaseModel):
@@ -82,7 +82,7 @@ class Comparison(BaseModel):
     """The outcome as a sentence."""
 
 
-class Generation(BaseModel):
+class SavedGeneration(BaseModel):
     text: str
     log_prob: float
 
@@ -91,7 +91,7 @@ class GenerationRecord(BaseModel):
     """A line of `generate/samples.jsonl`, written by the stage `generate`; one with an error has no generations."""
 
     prompt: str = ""
-    generations: list[Generation] = []
+    generations: list[SavedGeneration] = []
 
 
 def reports(folder: Path) -> dict[str, EvaluationReport]:
@@ -112,7 +112,7 @@ def comparison(folder: Path) -> Comparison | None:
     return json_models.read(path, Comparison) if path.exists() else None
 
 
-def generations(folder: Path, count: int) -> list[tuple[str, Generation]]:
+def generations(folder: Path, count: int) -> list[tuple[str, SavedGeneration]]:
     """(prompt, generation) of the first `count` generations of a run."""
     path = folder / "generate" / "samples.jsonl"
     records = []

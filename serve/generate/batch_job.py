@@ -47,7 +47,7 @@ LineRecord = tuple[int, str]
 
 
 @dataclass(frozen=True)
-class _Task:
+class _PromptGroup:
     """A prompt with its settings, for all requests that are equal."""
 
     prompt: tuple[np.ndarray, np.ndarray]
@@ -133,10 +133,10 @@ def _warn_of_errors(requests: Sequence[Request], errors: list[LineRecord]) -> No
         log.warning("%d of %d lines are not prompts (the first is line %d); their records say why", len(errors), total, first)
 
 
-def _plan(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int) -> tuple[list[list[_Task]], list[LineRecord]]:
+def _plan(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int) -> tuple[list[list[_PromptGroup]], list[LineRecord]]:
     """The batches, a function of the requests alone, and the records of the requests with errors."""
     errors: list[LineRecord] = []
-    tasks: dict[tuple[str, bytes], _Task] = {}
+    tasks: dict[tuple[str, bytes], _PromptGroup] = {}
     resolved: dict[str, tuple[Generate, int] | str] = {}
     for index, request in enumerate(requests):
         overrides = json.dumps(request.settings, sort_keys=True)
@@ -149,12 +149,12 @@ def _plan(engine: Engine, requests: Sequence[Request], settings: Generate, seed:
             try:
                 prompt = engine.encode_prompt(request.prompt)
                 key = (overrides, prompt[0].tobytes())
-                tasks.setdefault(key, _Task(prompt, *request_settings, [])).indices.append(index)
+                tasks.setdefault(key, _PromptGroup(prompt, *request_settings, [])).indices.append(index)
             except PacklmError as refusal:
                 error = str(refusal)
         if error:
             errors.append((request.line, _record(request, {"error": error})))
-    groups: dict[tuple[str, int], list[_Task]] = {}
+    groups: dict[tuple[str, int], list[_PromptGroup]] = {}
     for task in tasks.values():
         groups.setdefault((task.settings.model_dump_json(), task.seed), []).append(task)
     batches = [
@@ -175,7 +175,7 @@ def _resolve(settings: Generate, seed: int, overrides: dict[str, Any]) -> tuple[
     return config.generate, config.run.seed
 
 
-def _generate(engine: Engine, requests: Sequence[Request], batches: list[list[_Task]]) -> Iterator[tuple[list[LineRecord], int]]:
+def _generate(engine: Engine, requests: Sequence[Request], batches: list[list[_PromptGroup]]) -> Iterator[tuple[list[LineRecord], int]]:
     """(the records of its requests, number of generated tokens) of each batch."""
     total = sum(len(task.indices) for batch in batches for task in batch)
     with _one_thread(), logs.progress(total=total, unit="prompt") as bar:

@@ -22,7 +22,7 @@ from ..score.command import MAX_WARNINGS
 from ..score.files import output_name
 from . import formats, rescore
 from .keyed_files import read_texts, with_recordings
-from .nbest import Format, NbestInput, NbestLists, RankedList, Utterance
+from .nbest import NbestFormat, NbestInput, NbestLists, RankedList, Utterance
 from .rescore import WEIGHTS, RescoredList
 
 log = logging.getLogger("packlm")
@@ -88,7 +88,7 @@ def run(model: str | Path, options: RescoreOptions, config: Config, ranks: Ranks
         log.info("%s", text)
 
 
-def check_paths(source: NbestInput, format: Format, out: str | None) -> None:
+def check_paths(source: NbestInput, format: NbestFormat, out: str | None) -> None:
     """Refuses to write over the input, and units that the format fixes."""
     folders = [path.parent for path in source.files if path.is_file()] if format.write else []
     if out and Path(out).resolve() in [path.resolve() for path in [*source.files, *folders]]:
@@ -136,7 +136,12 @@ def check(utterances: Sequence[Utterance], settings: Rescore, tune_on: set[str] 
 
 
 def summary(
-    lists: NbestLists, format: Format, rescored: Sequence[RescoredList], weights: np.ndarray, settings: Rescore, tune_on: set[str] | None
+    lists: NbestLists,
+    format: NbestFormat,
+    rescored: Sequence[RescoredList],
+    weights: np.ndarray,
+    settings: Rescore,
+    tune_on: set[str] | None,
 ) -> dict[str, Any]:
     """Counts, weights, and word error rates if there are references."""
     sign, base = format.unit or (settings.sign, settings.log_base)
@@ -180,7 +185,7 @@ def table(values: dict[str, Any]) -> Iterator[str]:
         yield f"The rate after tuning is too low on lists that the weights were tuned on: {biased}."
 
 
-def write(lists: NbestLists, format: Format, rescored: Sequence[RescoredList], weights: np.ndarray, out: str | None) -> None:
+def write(lists: NbestLists, format: NbestFormat, rescored: Sequence[RescoredList], weights: np.ndarray, out: str | None) -> None:
     """Writes the lists re-ranked: JSONL to a file or standard output; other formats to a folder, with all scores as JSONL beside."""
     skipped = [(problem.number, {"error": f"{problem.source}: {problem.reason}"}) for problem in lists.problems]
     records = [(one.utterance.number, record(one, weights, format)) for one in rescored]
@@ -196,7 +201,7 @@ def write(lists: NbestLists, format: Format, rescored: Sequence[RescoredList], w
     files.write_text(path, "".join(lines))
 
 
-def record(one: RescoredList, weights: np.ndarray, format: Format) -> dict[str, Any]:
+def record(one: RescoredList, weights: np.ndarray, format: NbestFormat) -> dict[str, Any]:
     """A list as it is written, best hypothesis first; all scores but those passed through from JSONL are log-probabilities in nats."""
     totals = one.totals(weights)
     errors = None if one.utterance.reference is None else one.errors

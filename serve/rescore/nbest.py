@@ -90,7 +90,7 @@ class NbestInput:
 
 
 @dataclass(frozen=True)
-class Format:
+class NbestFormat:
     """A format of n-best lists."""
 
     name: str

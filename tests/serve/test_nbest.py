@@ -12,7 +12,7 @@ from packlm.base.errors import RequestError
 from serve.rescore import command, formats
 from serve.rescore.formats import espnet, jsonl, kaldi
 from serve.rescore.keyed_files import read_texts, with_recordings
-from serve.rescore.nbest import Format, Hypothesis, NbestInput, NbestLists, RankedList, Utterance
+from serve.rescore.nbest import Hypothesis, NbestFormat, NbestInput, NbestLists, RankedList, Utterance
 from serve.rescore.rescore import RescoredList
 
 
@@ -79,7 +79,7 @@ def test_a_format_is_one_object_in_the_table(tmp_path: Path, monkeypatch: pytest
     def write_best(folder: Path, lists: Sequence[RankedList]) -> None:
         write(folder, best="".join(one.utterance.hypotheses[one.order[0]].text for one in lists))
 
-    plain = Format("plain", "a .nbest file", ("log-prob", "e"), lambda source: source.path.suffix == ".nbest", read, write_best)
+    plain = NbestFormat("plain", "a .nbest file", ("log-prob", "e"), lambda source: source.path.suffix == ".nbest", read, write_best)
     source = NbestInput(tmp_path / "a.nbest", None, None, "log-prob", "e")
     with pytest.raises(RequestError, match=r"an ESPnet folder, Kaldi words with --ac-cost FILE, a \.jsonl file; it is none of these"):
         formats.find(source)

@@ -2,14 +2,14 @@
 
 from packlm.base.errors import RequestError
 
-from ..nbest import Format, NbestInput
+from ..nbest import NbestFormat, NbestInput
 from . import espnet, jsonl, kaldi
 
-FORMATS: tuple[Format, ...] = (espnet.FORMAT, kaldi.FORMAT, jsonl.FORMAT)
+FORMATS: tuple[NbestFormat, ...] = (espnet.FORMAT, kaldi.FORMAT, jsonl.FORMAT)
 """In the order in which they are asked."""
 
 
-def find(source: NbestInput) -> Format:
+def find(source: NbestInput) -> NbestFormat:
     """The first format that recognizes an input; `RequestError` if none does."""
     for format in FORMATS:
         if format.recognizes(source):

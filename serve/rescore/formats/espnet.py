@@ -17,7 +17,7 @@ from packlm.base import files
 from packlm.base.errors import RequestError
 
 from ..keyed_files import finite_number, keyed_lines
-from ..nbest import Format, Hypothesis, NbestLists, Problem, RankedList, Utterance
+from ..nbest import Hypothesis, NbestFormat, NbestLists, Problem, RankedList, Utterance
 
 PASSED_THROUGH = ("token", "token_int")
 
@@ -70,7 +70,7 @@ def write(folder: Path, ranked: Sequence[RankedList]) -> None:
         files.write_text(folder / name, "".join(lines))
 
 
-FORMAT = Format(
+FORMAT = NbestFormat(
     name="espnet",
     description="an ESPnet folder",
     unit=("log-prob", "e"),

@@ -17,7 +17,7 @@ from packlm.base.errors import PacklmError
 
 from ...lines import json_value
 from ..keyed_files import lines
-from ..nbest import Format, Hypothesis, NbestInput, NbestLists, Problem, Utterance
+from ..nbest import Hypothesis, NbestFormat, NbestInput, NbestLists, Problem, Utterance
 
 
 class JsonHypothesis(BaseModel):
@@ -77,6 +77,6 @@ def _read(source: NbestInput) -> NbestLists:
     return read(source.path, source.sign, math.e if source.log_base == "e" else source.log_base)
 
 
-FORMAT = Format(
+FORMAT = NbestFormat(
     name="jsonl", description="a .jsonl file", unit=None, recognizes=lambda source: source.path.suffix == ".jsonl", read=_read, write=None
 )

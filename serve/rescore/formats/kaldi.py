@@ -14,7 +14,7 @@ from packlm.base import files
 from packlm.base.errors import RequestError
 
 from ..keyed_files import finite_number, keyed_lines
-from ..nbest import Format, Hypothesis, NbestInput, NbestLists, Problem, RankedList, Utterance
+from ..nbest import Hypothesis, NbestFormat, NbestInput, NbestLists, Problem, RankedList, Utterance
 
 
 def read(words: Path, ac_costs: Path, lm_costs: Path | None) -> NbestLists:
@@ -78,7 +78,7 @@ def _read(source: NbestInput) -> NbestLists:
     return read(source.path, source.ac_costs, source.lm_costs)
 
 
-FORMAT = Format(
+FORMAT = NbestFormat(
     name="kaldi",
     description="Kaldi words with --ac-cost FILE",
     unit=("cost", "e"),
