@@ -1,6 +1,7 @@
 """The interface of a corpus format."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -14,7 +15,7 @@ from packlm.corpus.sources import Part, Source
 _HASH_BLOCK = 1 << 18  # bytes hashed and searched for line feeds while they are in the CPU cache
 
 
-class Format:
+class Format(ABC):
     """How the sources of one format are found, cut into parts and read; without state.
 
     Every format implements `read`. One that can be read from the middle of a file overrides `cuts`; one whose parts are not ranges of
@@ -61,6 +62,7 @@ class Format:
         size = source.state()[0]
         return Part(source, 0, size, 1, size)
 
+    @abstractmethod
     def read(self, part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[RawDocuments]:
         """The documents of a part, in order, in blocks of about `streams.BLOCK` bytes.
 
@@ -71,4 +73,3 @@ class Format:
             PacklmError: naming file and line or row: a file that cannot be read; a document longer than `max_document_bytes`; a record
                 that cannot be read, under on_bad_text = "error".
         """
-        raise NotImplementedError

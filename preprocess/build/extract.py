@@ -45,15 +45,6 @@ class ExtractTask(Task):
         return sum(part.size for part in self.parts)
 
     @property
-    def record(self) -> Path:
-        return self.folder / f"{self.name}.json"
-
-    @property
-    def path(self) -> Path:
-        """The extracted file."""
-        return self.folder / f"{self.name}.arrow"
-
-    @property
     def keys(self) -> Path:
         """Keys of the documents, where duplicates are skipped."""
         return self.folder / f"{self.name}.keys.npy"

@@ -25,7 +25,7 @@ _TASK_BYTES = 1 << 26  # bytes of text per task: its distinct entries fit in mem
 
 @dataclass(frozen=True)
 class CountTask(Task):
-    """Counts the entries (`TokenizerKind.entries`) in some documents of the training split."""
+    """Counts the entries (`TokenizerKind.entries`) in some documents of the training split; writes a table of them."""
 
     documents: ShardPlan
     share: float
@@ -41,15 +41,6 @@ class CountTask(Task):
     @property
     def size(self) -> int:
         return self.documents.size
-
-    @property
-    def record(self) -> Path:
-        return self.folder / f"{self.name}.json"
-
-    @property
-    def path(self) -> Path:
-        """The table of counts."""
-        return self.folder / f"{self.name}.arrow"
 
 
 def count(task: CountTask) -> None:

@@ -35,10 +35,10 @@ class ShardTask(Task):
     corpus: Corpus
     rows: Literal["stream", "document"]
     length: int
+    dataset_folder: Path
+    """It has the tokenizer already."""
     folder: Path
-    """The folder of the dataset; it has the tokenizer already."""
-    records: Path
-    """The folder of records and measures."""
+    """Of records and measures."""
 
     @property
     def name(self) -> str:
@@ -49,13 +49,9 @@ class ShardTask(Task):
         return self.documents.size
 
     @property
-    def record(self) -> Path:
-        return self.records / f"{self.name}.json"
-
-    @property
     def measures(self) -> Path:
         """Lengths and frequencies of the shard, for the report."""
-        return self.records / f"{self.name}.npz"
+        return self.folder / f"{self.name}.npz"
 
     def file(self, view: dataset.View) -> str:
         """The shard's file of a view, relative to the dataset's folder."""
@@ -81,7 +77,7 @@ class MadeShard:
         details = task.details()
         listed: dict[dataset.View, tuple[str, dataset.Shard]] = {}
         for view in dataset.VIEWS:
-            digest = completion.output_digest(task.record, task.folder / task.file(view))
+            digest = completion.output_digest(task.record, task.dataset_folder / task.file(view))
             listed[view] = task.file(view), dataset.Shard(details["rows"][view], details["statistics"]["tokens"], digest)
         return MadeShard(task.documents.split, details["statistics"], details["ids"], listed, task.measures)
 
@@ -113,11 +109,11 @@ class Statistics:
 
 def make(task: ShardTask) -> None:
     """Runs a task. Details in its record: `rows` of each view, `statistics`, and the SHA-256 of all `ids`."""
-    encoder = _load_encoder(task.folder, files.sha256(task.folder / tokenizer.NAME))
+    encoder = _load_encoder(task.dataset_folder, files.sha256(task.dataset_folder / tokenizer.NAME))
     types = dataset.ColumnTypes(encoder.vocab_size, task.length)
     statistics, ids_digest = Statistics(), hashlib.sha256()
     rows, measures = RowCutter(task.rows, types, encoder.eos), Measures.none(encoder.vocab_size)
-    writers = [dataset.ShardWriter(task.folder / task.file(view), view, types) for view in dataset.VIEWS]
+    writers = [dataset.ShardWriter(task.dataset_folder / task.file(view), view, types) for view in dataset.VIEWS]
     with writers[0] as fixed, writers[1] as sentences:
         for texts, pieces in task.documents.read():
             encoded = encode_documents(texts, task.corpus, encoder, pieces)

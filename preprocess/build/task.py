@@ -20,10 +20,18 @@ class Task(ABC):
     def size(self) -> int:
         """Approximate bytes of text that it reads."""
 
+    folder: Path
+    """The folder of the record, and of an output that is one Arrow file."""
+
     @property
-    @abstractmethod
     def record(self) -> Path:
         """The file that is written last."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def path(self) -> Path:
+        """The output of a task that writes one Arrow file."""
+        return self.folder / f"{self.name}.arrow"
 
     def inputs(self) -> dict[str, Any]:
         """What the outputs depend on, apart from what the key of the work folder tells already."""

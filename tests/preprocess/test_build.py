@@ -33,7 +33,7 @@ def test_an_interrupted_run_resumes_where_it_was(settings, made, monkeypatch):
     def fail_third(task, real=shards.make):
         calls.append(task.name)
         if len(calls) == 3:
-            (task.folder / "fixed" / f".{task.name}.parquet.1.tmp").write_bytes(b"half")
+            (task.dataset_folder / "fixed" / f".{task.name}.parquet.1.tmp").write_bytes(b"half")
             raise PacklmError("injected")
         real(task)
 
