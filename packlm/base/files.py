@@ -69,11 +69,6 @@ def read_json(path: Path) -> Any:
         raise PacklmError(f"{path}: not valid JSON ({error}); the file is damaged or was written by another program") from error
 
 
-def read_json_if_exists(path: Path) -> dict[str, Any]:
-    """`read_json` of a JSON object; an empty one if the file does not exist."""
-    return read_json(path) if path.exists() else {}
-
-
 def fsync_folder(folder: Path) -> None:
     """Syncs a folder's entries (created or renamed files) to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
