@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from packlm.base import json_text
 from packlm.base.errors import PacklmError
 
 
@@ -55,14 +56,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` atomically, as indented JSON in the order of its keys."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Writes `value` to `path` atomically, as indented JSON in the order of its keys; `PacklmError` if a number in it is not finite."""
+    try:
+        text = json_text.dumps(value, indent=2)
+    except ValueError as error:
+        raise PacklmError(f"{path}: not written: {error}") from None
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file; raises `PacklmError` with file and position if it is not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json_text.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise PacklmError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -1,0 +1,54 @@
+"""JSON text as every file here is read and written: without NaN and Infinity, which JSON does not have; any fault is a `ValueError`."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+
+def loads(text: str | bytes) -> Any:
+    """Parses JSON.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or holds NaN, Infinity, a number beyond float64 (`1e400`), or one of too many digits.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """Writes JSON, not escaping what is not ASCII.
+
+    Raises:
+        ValueError: a number is not finite; names its key.
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        key = _not_finite(value)
+        raise error if key is None else ValueError(f"{key or 'the value'} is not finite, and JSON has no such number") from None
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a finite number")
+
+
+def _not_finite(value: Any, key: str = "") -> str | None:
+    """The key of the first number that is not finite; None if there is none."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else key
+    if isinstance(value, Mapping):
+        items = [(str(name), inner) for name, inner in value.items()]
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        items = [(str(index), inner) for index, inner in enumerate(value)]
+    else:
+        return None
+    found = (_not_finite(inner, f"{key}.{name}" if key else name) for name, inner in items)
+    return next((name for name in found if name is not None), None)
