@@ -10,7 +10,7 @@ def loads(text: str | bytes) -> Any:
     """Parses JSON.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or holds NaN, Infinity, a number beyond float64 (`1e400`), or one of too many digits.
+        ValueError: it is not JSON, is nested too deeply, or holds NaN, Infinity, or a number beyond float64 (`1e400`) or Python's digits.
     """
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
