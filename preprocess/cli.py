@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from packlm.base import escape
 from packlm.base.errors import PacklmError, RequestError, did_you_mean
 from packlm.commands import ConfigArguments, Group, run
 
@@ -89,7 +90,7 @@ def verify(arguments: ConfigArguments, folder: Path, repair: bool) -> None:
     elif lines:
         count = f"{len(lines)} files are" if len(lines) > 1 else "1 file is"
         remedy = f"`packlm preprocess verify {folder} --repair --config C`, with the configuration of the build"
-        raise PacklmError("\n".join([*lines, f"{count} damaged; repair with {remedy}"]))
+        raise PacklmError(escape.lines(*lines, f"{count} damaged; repair with {remedy}"))
     print(f"{folder}: every file matches its digest")
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from packlm import dataset
+from packlm.base import escape
 from packlm.base.errors import PacklmError, RequestError
 
 from . import report
@@ -43,7 +44,7 @@ def push(folder: Path, name: str, private: bool) -> str:
     manifest = dataset.read_manifest(folder)
     if damaged := dataset.damaged(folder, manifest):
         lines = [f"{folder / file}: {problem}" for file, problem in damaged.items()]
-        raise PacklmError("\n".join([*lines, f"{folder}: damaged; nothing was sent; see `packlm preprocess verify {folder}`"]))
+        raise PacklmError(escape.lines(*lines, f"{folder}: damaged; nothing was sent; see `packlm preprocess verify {folder}`"))
 
     if not sys.stderr.isatty() and not are_progress_bars_disabled():
         disable_progress_bars()

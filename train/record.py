@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from packlm import dataset
-from packlm.base import completion, files, json_models
+from packlm.base import completion, escape, files, json_models
 from packlm.base.errors import RequestError
 from packlm.config import Config
 
@@ -40,10 +40,8 @@ def is_complete(run: Path, inputs: Inputs) -> bool:
     """
     settings = run / "train" / "settings.json"
     if settings.exists() and (changes := completion.differences(json_models.read(settings, Inputs), inputs)):
-        lines = "".join(f"  {line}\n" for line in changes)
-        raise RequestError(
-            f"{settings.parent}: a training with other settings:\n{lines}choose another --run.name, or replace this training with --rebuild"
-        )
+        lines = [f"{settings.parent}: a training with other settings:", *(f"  {change}" for change in changes)]
+        raise RequestError(escape.lines(*lines, "choose another --run.name, or replace this training with --rebuild"))
     return completion.is_complete(run / "train" / "complete.json", inputs)
 
 

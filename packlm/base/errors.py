@@ -9,15 +9,23 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable
 
+from packlm.base.escape import Lines, one_line
+
 log = logging.getLogger("packlm")
 
 FAILED, WRONG_REQUEST, STOPPED = 1, 2, 75
 
 
 class PacklmError(Exception):
-    """A failure; the message names the file or setting, what was found there, and the remedy."""
+    """A failure; the message names the file or setting, what was found there, and the remedy.
+
+    It is one line, whatever a name in it contains: a line feed in a file's name does not begin another line. `escape.lines` makes several.
+    """
 
     status = FAILED
+
+    def __init__(self, message: str):
+        super().__init__(message if isinstance(message, Lines) else one_line(message))
 
 
 class RequestError(PacklmError):

@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from packlm.base import escape
+from packlm.base.errors import PacklmError
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -34,7 +37,10 @@ def setup() -> None:
 
 
 class _Plain(logging.Formatter):
-    """Formats information as the message alone, anything more severe with its level in front."""
+    """Formats information as the message alone, anything more severe with its level in front.
+
+    The format of a message is ours, line feeds in it included; what it is filled with may be a name from outside, and stays in one line.
+    """
 
     def __init__(self, prefix: str):
         super().__init__("%(message)s")
@@ -42,7 +48,16 @@ class _Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        if isinstance(record.args, tuple):
+            record = logging.makeLogRecord(record.__dict__ | {"args": tuple(map(_shown, record.args))})
         return self.prefix + level + super().format(record)
+
+
+def _shown(argument: object) -> object:
+    """An argument of a message as it is formatted: numbers as they are, our own lines as lines, all else in one line."""
+    if isinstance(argument, int | float | escape.Lines):
+        return argument
+    return str(argument) if isinstance(argument, PacklmError) else escape.one_line(argument)
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from packlm.base import escape
 from packlm.base.errors import RequestError
 from packlm.config import recipes
 from packlm.config.section import Section
@@ -36,7 +37,7 @@ def resolve(values: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise RequestError("wrong configuration:\n" + "\n".join(f"  {line}" for line in _messages(error))) from None
+        raise RequestError(escape.lines("wrong configuration:", *(f"  {message}" for message in _messages(error)))) from None
     name = config.run.name
     run = config.run if config.run.dir != Path() else config.run.model_copy(update={"dir": Path("runs") / name})
     dataset = config.dataset if config.dataset.dir != Path() else config.dataset.model_copy(update={"dir": Path("data") / name})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packlm import dataset
+from packlm.base import escape
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
 from packlm.dataset import Manifest
@@ -79,11 +80,11 @@ def repair(config: Config, folder: Path) -> list[str]:
             report.write(folder, report.measure(folder, manifest.splits))
         dataset.write_manifest(folder, manifest)
         if still_damaged := dataset.damaged(folder, manifest):
-            raise PacklmError("\n".join(f"{name}: rebuilt, but different: {problem}" for name, problem in still_damaged.items()))
+            raise PacklmError(escape.lines(*(f"{name}: rebuilt, but different: {problem}" for name, problem in still_damaged.items())))
         return damaged
 
 
 def _check_unchanged(folder: Path, manifest: Manifest, provenance: Provenance) -> None:
     if differences := changes(Provenance(manifest.settings, manifest.corpus), provenance):
-        lines = "\n".join(f"  {line}" for line in differences)
-        raise RequestError(f"{folder}: made from something else:\n{lines}\nreplace it with --rebuild, or give another --run.name")
+        lines = [f"{folder}: made from something else:", *(f"  {line}" for line in differences)]
+        raise RequestError(escape.lines(*lines, "replace it with --rebuild, or give another --run.name"))

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from packlm import config
-from packlm.base import files
+from packlm.base import escape, files
 from packlm.base.errors import PacklmError, RequestError, did_you_mean
 
 from .ranks import ClusterJob
@@ -60,7 +60,7 @@ def check(settings: config.Dataset) -> None:
         )
     if settings.executor == "slurm":
         if errors := slurm_errors(settings.slurm):
-            raise RequestError("\n".join(["wrong configuration:", *(f"  {line}" for line in errors)]))
+            raise RequestError(escape.lines("wrong configuration:", *(f"  {line}" for line in errors)))
         if missing := [command for command in ("sbatch", "squeue", "scancel") if shutil.which(command) is None]:
             raise RequestError(f"dataset.executor = slurm: {', '.join(missing)}: command not found; run this on a login node")
 
@@ -183,8 +183,8 @@ def _early_exit_message(folder: Path, remaining: dict[int, Task]) -> str:
         rank = min(index % int((folder / "count").read_text()) for index in remaining)
         logs = [*(folder / "datatrove").glob(f"slurm_logs/*_{rank}.out"), *logs]
     lines = [line for line in logs[0].read_text(errors="replace").splitlines() if line.strip()] if logs[0].exists() else []
-    tail = "".join(f"\n  {line}" for line in lines[-3:])
-    return f"datatrove exited early; not done: {names}; resume by running the same command again; {logs[0]} ends with:{tail}"
+    reason = f"datatrove exited early; not done: {names}; resume by running the same command again; {logs[0]} ends with:"
+    return escape.lines(reason, *(f"  {line}" for line in lines[-3:]))
 
 
 @contextmanager
