@@ -90,7 +90,7 @@ def test_config_command_prints_what_can_be_read_back(tmp_path: Path) -> None:
     [
         (["run", "--train.lr", "-1"], "train.lr: "),
         (["run", "--rebiuld"], "unknown option '--rebiuld'"),
-        (["config", "--config", "nowhere.toml"], "nowhere.toml: the configuration file cannot be read"),
+        (["config", "--config", "nowhere.toml"], "the configuration file nowhere.toml: cannot be read"),
         (["rnu"], "unknown command 'rnu'"),
     ],
 )

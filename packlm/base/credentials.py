@@ -1,9 +1,123 @@
-"""Removes credentials from texts that are logged or written."""
+"""Keeps credentials out of everything that is printed or written.
 
+Two rules, applied to every text on its way out (standard error as a whole, errors of libraries, what MLflow is sent):
+
+- the secrets that this process knows, those of its environment and of its addresses, are replaced wherever they occur;
+- of an address, only scheme, host and path are shown; a user name, a password, a query and a fragment never are.
+
+Settings that are written to a file are serialized by the second rule: `tracking.uri` is the only one that may hold credentials at all.
+"""
+
+import json
+import os
 import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+REMOVED = "***"
+"""Stands in place of a credential."""
+SHORTEST = 6
+"""Shorter values are not searched for in texts: they occur in them by chance. In an address they are removed all the same."""
+
+LONG = 16
+"""A value in a query that is as long is taken for a secret, whatever its name."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"<>`]*[^\s'\"<>`.,;:)\]}]")
+_SECRET_NAME = re.compile(
+    r"TOKEN(?!IZ|S)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|SIGNATURE|(API|ACCESS|ACCOUNT|PRIVATE|SHARED)_?KEY|CONNECTION_?STRING"
+    r"|(^|[_-])(AUTH|AUTHORIZATION|PASS|PWD|SAS|SIG|KEY|CODE)$",
+    re.IGNORECASE,
+)
+_NO_SECRET = re.compile(r"PWD|OLDPWD|GOOGLE_APPLICATION_CREDENTIALS|.*_(FILE|PATH|DIR|SOCK)")
+_learned: set[str] = set()
 
 
 def without_credentials(text: str) -> str:
-    """The text with user names, passwords and tokens in URLs replaced by `***`."""
-    text = re.sub(r"://[^/@\s]*@", "://***@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s]+", r"\1***", text)
+    """The text without the secrets that this process knows, and with scheme, host and path alone of each address in it."""
+    if secrets := _learned | _of_environment(os.environ):
+        text = re.sub("|".join(map(re.escape, sorted(secrets, key=len, reverse=True))), REMOVED, text)
+    return _ADDRESS.sub(lambda match: public_address(match[0]), text)
+
+
+def public_address(address: str) -> str:
+    """An address that may be shown and stored: `***@` in place of the user, `?***` of the query. Paths stay as they are."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or (scheme in ("sqlite", "file") and rest.startswith("/")):
+        return address
+    _, at, rest = rest.rpartition("@")
+    location = re.split(r"[?#]", rest, maxsplit=1)[0]
+    return scheme + separator + (REMOVED + at if at else "") + location + (f"?{REMOVED}" if location != rest else "")
+
+
+def is_ambiguous(address: str) -> bool:
+    """Whether programs disagree on what of an address is its user name and password, because they hold characters that must be encoded.
+
+    Everything up to the last `@` is never shown; a program that takes less for the password shows the rest of it as a host.
+    """
+    scheme, _, rest = address.partition("://")
+    user = rest.rpartition("@")[0]
+    if re.search(r"[@?#\s]", user):
+        return True
+    if scheme.partition("+")[0] not in ("http", "https"):
+        return False  # SQLAlchemy reads a password with `/`; for the web, the host ends there
+    try:
+        return urlsplit(address).netloc.rpartition("@")[0] != user
+    except ValueError:
+        return True
+
+
+def was_removed(address: str) -> bool:
+    """Whether this is an address as `public_address` leaves it, so that its credentials have to come from somewhere else."""
+    return f"://{REMOVED}@" in address or address.endswith(f"?{REMOVED}")
+
+
+def learn(*secrets: str) -> None:
+    """Adds secrets of this process to those that are removed from texts, however they are quoted there."""
+    _learned.update(form for secret in secrets for form in _forms(secret))
+
+
+def learn_address(address: str) -> None:
+    """Learns the password and the values in the query of an address; words of its public part are no secrets."""
+    learn(*_of_address(address))
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable or option of this name holds a credential."""
+    return bool(_SECRET_NAME.search(name)) and not _NO_SECRET.fullmatch(name.upper())
+
+
+def echo(value: object) -> str:
+    """A rejected value in a message: a number or a short word as it is, anything longer, which may be a credential, by its length."""
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) < SHORTEST or (len(text) < 25 and re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text)):
+        return repr(value)
+    return f"text of {len(text):,} characters" if isinstance(value, str) else f"a value of type {type(value).__name__}"
+
+
+def _of_address(address: str) -> set[str]:
+    _, separator, rest = address.partition("://")
+    if not separator:
+        return set()
+    user, _, location = rest.rpartition("@")
+    items = [item.partition("=") for item in re.split(r"[&;]", re.split(r"[?#]", location, maxsplit=1)[1])] if "?" in location else []
+    values = {value for name, _, value in items if is_secret_name(name) or len(value) >= LONG}
+    public = public_address(address)
+    return {secret for secret in {user, user.partition(":")[2], *values} if secret and secret not in public}
+
+
+def _of_environment(environment: Mapping[str, str]) -> set[str]:
+    """The secrets in the environment: values of variables with such a name, and those of addresses."""
+    secrets: set[str] = set()
+    for name, value in environment.items():
+        secrets |= _of_address(value)
+        if is_secret_name(name) and value.lower() not in ("false", "true", "disabled", "enabled"):
+            secrets.add(value)
+    return {form for secret in secrets for form in _forms(secret)}
+
+
+def _forms(secret: str) -> Iterable[str]:
+    """A secret, encoded and decoded as addresses, JSON and Python show it."""
+    plain = (secret, unquote(secret))
+    forms = {form for text in plain for form in (text, quote(text), quote(text, safe=""), quote_plus(text))}
+    forms |= {form for text in plain for form in (json.dumps(text)[1:-1], repr(text)[1:-1])}
+    return (form for form in forms if len(form) >= SHORTEST)

@@ -5,9 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from packlm.base import escape
+from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def setup() -> None:
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     prefix = f"[rank {rank()}] " if several and rank() else ""
+    if sys.stderr is not None and not isinstance(sys.stderr, _WithoutCredentials):
+        sys.stderr = _WithoutCredentials(sys.stderr)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain(prefix))
     # Weight drop creates new weights at every step, which are never one contiguous chunk; cuDNN would warn each time.
@@ -34,6 +37,24 @@ def setup() -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO if rank() == 0 else logging.CRITICAL)
+
+
+class _WithoutCredentials:
+    """Standard error without credentials: what libraries log there, progress bars and tracebacks included, is not ours to check."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(without_credentials(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Plain(logging.Formatter):

@@ -10,6 +10,7 @@ A stage's `cli.py` declares its verbs:
 A wrong request is refused before torch, pyarrow or mlflow is imported, which takes seconds: a `cli.py` imports them inside its functions.
 """
 
+import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from packlm import config as configuration
 from packlm.base import errors, log
+from packlm.base.credentials import REMOVED, SHORTEST, echo, was_removed
 from packlm.base.errors import RequestError, did_you_mean
 from packlm.config import Config, recipes
 from packlm.config.section import Section
@@ -39,7 +41,14 @@ class ConfigArguments:
     """Options and values in turn: `--section.key`, `value`."""
 
     def load(self) -> Config:
-        return configuration.load(self.file, self.settings)
+        """The configuration; a `RequestError` also if it is a saved one whose credentials must be given again."""
+        config = configuration.load(self.file, self.settings)
+        if was_removed(config.tracking.uri):
+            raise RequestError(
+                f"tracking.uri: the credentials of {config.tracking.uri} are in no file: set MLFLOW_TRACKING_URI to the whole address, or "
+                'record nothing with --tracking.uri ""'
+            )
+        return config
 
 
 class SettingOption(click.Option):
@@ -148,7 +157,8 @@ class Group(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         verbs = self.list_commands(ctx)
         if args[0] not in verbs:
-            raise RequestError(f"unknown command {args[0]!r}; {did_you_mean(args[0], verbs, 'there are ' + ', '.join(verbs))}")
+            hint = did_you_mean(args[0], verbs)
+            raise RequestError(f"unknown command {repr(args[0]) if hint else echo(args[0])}; {hint or 'there are ' + ', '.join(verbs)}")
         return super().resolve_command(ctx, args)
 
 
@@ -172,8 +182,22 @@ def _usage_message(error: click.UsageError) -> str:
     """What is wrong with an option or argument, in one line, with the option that was meant."""
     context, message = error.ctx, error.format_message().rstrip(".")
     if isinstance(error, click.NoSuchOption) and context:
-        message = f"unknown option {error.option_name!r}; {_option_hint(error.option_name, context)}"
+        name = re.match(r"-{0,2}[\w.-]*", error.option_name)[0]  # type: ignore[index]
+        message = f"unknown option {name!r}; {_option_hint(name, context)}"
+    else:
+        message = _without_values(message, error)
     return f"{message[0].lower()}{message[1:]}" + (f"; see `{context.command_path} --help`" if context else "")
+
+
+def _without_values(message: str, error: click.UsageError) -> str:
+    """The message without the words of the command line that may be credentials in the wrong place: long ones, unlike any choice."""
+    kind = error.param.type if isinstance(error, click.BadParameter) and error.param else None
+    choices = [str(choice) for choice in kind.choices] if isinstance(kind, click.Choice) else []
+    values = [word.partition("=")[2] if word.startswith("-") else word for word in sys.argv[1:]]
+    for value in values:
+        if len(value) >= SHORTEST and not did_you_mean(value, choices):
+            message = message.replace(value, REMOVED)
+    return message
 
 
 def _option_hint(name: str, context: click.Context) -> str:

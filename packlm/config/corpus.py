@@ -5,27 +5,28 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from packlm.config.section import Section
+from packlm.config.section import Location, Section
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+_one_or_several = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+Locations = Annotated[tuple[Location, ...], _one_or_several]
 
 
 class Corpus(Section):
     format: Literal["auto", "text", "jsonl", "csv", "parquet", "builtin"] = "auto"
     """File format. auto: from the file name (`.jsonl`, `.csv`, `.tsv`, `.parquet`, optionally with `.gz` or `.zst`; anything else is
     text). builtin: a corpus that is generated locally; `corpus.train = "python"` is Python's own documentation."""
-    train: Paths = ()
+    train: Locations = ()
     """Training documents: a file, a folder (searched recursively), a glob, `hub:NAME[:CONFIG[:SPLIT]]` for a Hugging Face
     dataset, `-` for standard input, or a list of these."""
-    validation: Paths = ()
+    validation: Locations = ()
     """Validation documents, in the same form as `train`."""
-    test: Paths = ()
+    test: Locations = ()
     """Test documents, in the same form as `train`."""
     validation_fraction: float = Field(0.0, ge=0, lt=1)
     """Fraction of the `train` documents held out for validation, selected by a hash of document name and `split_seed`."""
     test_fraction: float = Field(0.0, ge=0, lt=1)
     """Fraction of the `train` documents held out for testing, selected in the same way."""
-    split_seed: int = Field(1, ge=0)
+    split_seed: int = Field(1, ge=0, lt=2**63)
     """Seed of the selection of held-out documents."""
     text_field: str = "text"
     """Field or column with the document's text in JSONL, CSV, Parquet and Hugging Face datasets."""
@@ -41,12 +42,12 @@ class Corpus(Section):
     """Sentence splitting: by line, by the library sentencex, or none (a document is one sentence)."""
     language: str = "en"
     """Language code of the text, for sentencex."""
-    max_tokens: int | None = Field(None, ge=8)
+    max_tokens: int | None = Field(None, ge=8, le=10**9)
     """Maximum length of a sentence in tokens, `<eos>` included. Default: unlimited."""
     on_overlong: Literal["split", "keep", "error"] = "split"
     """Sentences longer than `max_tokens`: split at whitespace into rows marked as joined, keep, or stop with an error. Counted in the
     manifest."""
-    drop_lines: Paths = ()
+    drop_lines: Annotated[tuple[str, ...], _one_or_several] = ()
     """Regular expressions of lines to drop, matched against the whole line without surrounding whitespace. Counted in the manifest."""
     on_bad_text: Literal["error", "replace", "skip"] = "error"
     """Bytes that are invalid in `encoding`, malformed records, and a literal `<eos>` at word level: stop with file and position; replace
@@ -61,7 +62,7 @@ class Corpus(Section):
     duplicates: Literal["keep", "skip"] = "keep"
     """Documents with identical text: keep all, or skip all but one (counted in the manifest). The held-out copy is kept if there is one,
     else the first."""
-    max_document_bytes: int = Field(1 << 28, ge=1)
+    max_document_bytes: int = Field(1 << 28, ge=1, le=1 << 40)
     """Maximum size of a document in bytes; a larger one is an error, since processing takes a multiple of its size in memory."""
 
     @field_validator("drop_lines")
@@ -99,6 +100,8 @@ class Corpus(Section):
 def _regular_expression(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    except RecursionError:
+        raise ValueError("not a regular expression: nested too deeply") from None
     return pattern

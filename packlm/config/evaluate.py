@@ -13,23 +13,23 @@ class Evaluate(Section):
     """Split to evaluate; all: every split of the dataset."""
     context: Literal["auto", "sentences", "documents", "streams"] = "auto"
     """Context of a prediction: its sentence so far, its document so far, or its stream so far; auto: as in training."""
-    streams: int = Field(1, ge=1)
+    streams: int = Field(1, ge=1, le=1_000_000)
     """With `context = "streams"`: number of parallel streams that the split is cut into."""
-    batch_tokens: int = Field(8192, ge=1)
+    batch_tokens: int = Field(8192, ge=1, le=10**9)
     """Tokens per batch. Does not affect the results."""
     baselines: bool = True
     """Evaluates baselines on the same tokens of a held-out split: uniform, unigram and Kneser-Ney 5-gram."""
-    cache: int = Field(0, ge=0)
+    cache: int = Field(0, ge=0, le=10**8)
     """Size of the neural cache in tokens (Grave et al. 2017); 0: no cache."""
-    cache_theta: float = Field(0.3, ge=0)
+    cache_theta: float = Field(0.3, ge=0, le=1e6)
     """Flatness of the cache distribution (theta in the paper): larger values favour similar hidden states; 0: uniform."""
     cache_share: float = Field(0.1, gt=0, lt=1)
     """Weight of the cache distribution in the linear interpolation with the model (lambda in the paper)."""
-    dynamic_lr: float = Field(0, ge=0)
+    dynamic_lr: float = Field(0, ge=0, le=1e4)
     """Learning rate of dynamic evaluation (Krause et al. 2018): weights are updated on text that was already scored; 0: off."""
-    dynamic_decay: float = Field(0.02, ge=0)
+    dynamic_decay: float = Field(0.02, ge=0, le=1e4)
     """Dynamic evaluation: decay rate towards the trained weights (lambda in the paper)."""
-    dynamic_window: int = Field(5, ge=1)
+    dynamic_window: int = Field(5, ge=1, le=1_000_000)
     """Dynamic evaluation: tokens per update."""
 
     @model_validator(mode="after")

@@ -5,21 +5,21 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from packlm.config.section import Section
+from packlm.config.section import Section, refuse_address
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: ((value,) if value else ()) if isinstance(value, str) else value)]
 
 
 class Generate(Section):
-    prompts: tuple[str, ...] | Path = ()
+    prompts: Annotated[tuple[str, ...] | Path, BeforeValidator(refuse_address)] = ()
     """Prompts: a list, or a file with one per line (or JSONL with the field `prompt`); empty: unconditional generation."""
     strategy: Literal["greedy", "sample", "beam"] = "sample"
     """Decoding strategy: greedy search, sampling, or beam search."""
-    samples: int = Field(1, ge=1)
+    samples: int = Field(1, ge=1, le=100_000)
     """Number of continuations per prompt, most likely first. Greedy search has one, beam search at most `beams`."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, le=1e6)
     """sample: softmax temperature; values below 1 sharpen the distribution."""
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, le=100_000_000)
     """sample: samples from the k most likely tokens; 0: from all."""
     top_p: float = Field(1.0, gt=0, le=1)
     """sample: nucleus sampling, from the smallest set of tokens with this total probability (Holtzman et al. 2020)."""
@@ -30,23 +30,23 @@ class Generate(Section):
     entropy (Meister et al. 2023)."""
     replacement: bool = True
     """sample: independent samples; false: distinct samples, without replacement (stochastic beam search, Kool et al. 2019)."""
-    beams: int = Field(5, ge=1)
+    beams: int = Field(5, ge=1, le=100_000)
     """beam: beam size."""
-    length_penalty: float = Field(0.0, ge=0)
+    length_penalty: float = Field(0.0, ge=0, le=1e3)
     """beam: ranks hypotheses by log P / tokens^length_penalty; 0: by log P, 1: by mean log P per token; larger values favour length."""
-    no_repeat_ngram: int = Field(0, ge=0)
+    no_repeat_ngram: int = Field(0, ge=0, le=1_000_000)
     """n-grams of this size occur at most once in a generation; 0: no limit."""
     banned: Strings = ()
     """Words that must not occur in a generation as whole words, in any tokenization."""
-    min_tokens: int = Field(0, ge=0)
+    min_tokens: int = Field(0, ge=0, le=1_000_000)
     """Minimum number of generated tokens, `<eos>` included."""
-    max_tokens: int = Field(60, ge=1)
+    max_tokens: int = Field(60, ge=1, le=1_000_000)
     """Maximum number of generated tokens, `<eos>` included."""
     stop: Strings = ()
     """Stop strings: a generation ends with the token that completes one of them; the text includes it."""
     stop_at_eos: bool = True
     """Ends a generation at `<eos>`; false: continues with the next sentence, until `max_tokens` or a stop string."""
-    batch_tokens: int = Field(8192, ge=1)
+    batch_tokens: int = Field(8192, ge=1, le=10**9)
     """Tokens of prompts and continuations per batch, over all samples or beams. Does not affect the results."""
 
     @field_validator("banned", "stop")
@@ -59,8 +59,8 @@ class Generate(Section):
     @field_validator("banned")
     @classmethod
     def _words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [word for word in words if word != word.strip()]:
-            raise ValueError(f"{wrong[0]!r} has whitespace around it; remove it")
+        if wrong := [number for number, word in enumerate(words, 1) if word != word.strip()]:
+            raise ValueError(f"word {wrong[0]} has whitespace around it; remove it")
         return words
 
     @model_validator(mode="after")

@@ -7,17 +7,20 @@ from pydantic import Field, model_validator
 from packlm.config.section import Section
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+MAX_WEIGHTS = 10**12
+"""Far beyond the largest recurrent networks that have been trained (10**11 weights); more is a typing error."""
 
 
 class Model(Section):
     cell: Literal["rnn", "rnn_relu", "gru", "lstm", "mogrifier"] = "lstm"
     """The recurrent cell: Elman's (tanh, or ReLU), gated recurrent unit, long short-term memory, or an LSTM whose inputs and states
     gate one another (Melis et al. 2020)."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=1_000)
     """Number of recurrent layers."""
-    hidden: int | tuple[int, ...] = 200
+    hidden: Width | Annotated[tuple[Width, ...], Field(max_length=1_000)] = 200
     """Hidden units of every layer, or a list with the units of each."""
-    embedding: int | None = Field(None, ge=1)
+    embedding: Width | None = None
     """Embedding size. Default: the size of the last layer."""
     tied: bool = True
     """Ties the softmax weights to the embedding (Inan et al. 2017; Press and Wolf 2017)."""
@@ -60,8 +63,9 @@ class Model(Section):
     def _check_widths(self) -> "Model":
         if len(self.widths) != self.layers:
             raise ValueError(f"hidden lists {len(self.widths)} widths for layers = {self.layers}")
-        if min(self.widths) < 1:
-            raise ValueError("hidden must be at least 1")
+        inputs = (self.embedding_width, *self.widths)
+        if (weights := sum(4 * width * (width + below) for below, width in zip(inputs, self.widths, strict=False))) > MAX_WEIGHTS:
+            raise ValueError(f"layers and hidden make about {weights:.0e} weights, and at most {MAX_WEIGHTS:.0e} are possible; lower them")
         if self.tied and self.embedding_width != self.widths[-1]:
             raise ValueError(
                 f"tied = true needs an embedding of the size of the last layer: embedding = {self.embedding_width}, "

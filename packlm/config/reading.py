@@ -12,20 +12,27 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from packlm.base import escape
-from packlm.base.errors import RequestError
+from packlm.base import escape, regular_files
+from packlm.base.credentials import echo
+from packlm.base.errors import PacklmError, RequestError
 from packlm.config import recipes
 from packlm.config.section import Section
 from packlm.config.settings import Config
 
 DEFAULT_CONFIG = recipes.folder() / "quickstart.toml"
+MAX_FILE_BYTES = 1 << 24
+"""Size of a configuration file: 100,000 paths of a corpus."""
+MAX_MESSAGES = 200
+"""Wrong settings that are named; there are fewer settings."""
+MAX_DEPTH = 20
+"""Of tables and lists in each other; no setting has more than two."""
 
 
 def resolve(values: Mapping[str, Any]) -> Config:
@@ -34,6 +41,8 @@ def resolve(values: Mapping[str, Any]) -> Config:
     Raises:
         RequestError: naming every wrong key, what is wrong with it, and the key that was probably meant.
     """
+    if wrong := list(islice(_unusable(values), MAX_MESSAGES)):
+        raise RequestError(escape.lines("wrong configuration:", *(f"  {message}" for message in wrong)))
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -120,29 +129,37 @@ def toml_value(value: Any) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"{path}: the configuration file cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return _parse_toml(regular_files.read_text(path, MAX_FILE_BYTES))
+    except PacklmError as error:
+        raise RequestError(f"the configuration file {error}") from None
+    except ValueError as error:
         raise RequestError(f"{path}: not a TOML file: {error}") from None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Parses TOML; any fault is a `ValueError`, also too deep a nesting and a number of too many digits."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """(setting, value) of each variable that names a setting; packlm's own names override MLflow's."""
     aliases = {"MLFLOW_TRACKING_URI": "tracking.uri", "MLFLOW_EXPERIMENT_NAME": "tracking.experiment"}
     mlflow = [(key, environment[name]) for name, key in aliases.items() if environment.get(name)]
-    packlm = [
-        (name.removeprefix("PACKLM_").lower().replace("__", ".", 1), value)
-        for name, value in sorted(environment.items())
-        if name.startswith("PACKLM_") and "__" in name
-    ]
-    return mlflow + packlm
+    names = [name for name in sorted(environment) if name.startswith("PACKLM_") and "__" in name]
+    if wrong := next((name for name in names if not re.fullmatch(r"PACKLM_[A-Za-z]+__[A-Za-z]\w*", name)), None):
+        raise RequestError(
+            f"environment variable {wrong[:100]}: a setting is named PACKLM_SECTION__KEY there, as PACKLM_TRAIN__LR; unset it"
+        )
+    return mlflow + [(name.removeprefix("PACKLM_").lower().replace("__", ".", 1), environment[name]) for name in names]
 
 
 def _from_arguments(arguments: Sequence[str]) -> list[tuple[str, str]]:
     _, settings, others = split_arguments(arguments)
     if others:
-        raise RequestError(f"unknown argument {others[0]!r}; settings are given as --section.key value")
+        raise RequestError(f"unknown argument {echo(others[0])}; settings are given as --section.key value")
     return [(option.removeprefix("--"), value) for option, value in zip(settings[::2], settings[1::2], strict=True)]
 
 
@@ -153,32 +170,51 @@ def _parse(text: str) -> Any:
         return None
     if text.startswith(("[", "{")):
         try:
-            return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            return _parse_toml(f"value = {text}")["value"]
+        except ValueError:
             return text
     return text
 
 
 def _messages(error: ValidationError) -> list[str]:
-    """One line a wrong setting."""
+    """One line a wrong setting. A rejected value may be a credential in the wrong place: `echo` shows what cannot be one."""
     lines = []
-    for item in error.errors():
+    for item in error.errors(include_url=False)[:MAX_MESSAGES]:
         # Section, setting, and index in a list; the rest of pydantic's location names alternatives of a type.
         location = [str(part) for depth, part in enumerate(item["loc"]) if depth < 2 or isinstance(part, int)]
-        key = ".".join(location)
+        key = ".".join(location)[:100]
         if item["type"] == "extra_forbidden":
             lines.append(f"{key}: there is no such setting{_suggestion(location)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(item["input"], dict | Section) else f", got {item['input']!r}"
+            got = "" if isinstance(item["input"], dict | Section) else f", got {echo(item['input'])}"
             lines.append(f"{key}: {message}{got}")
     return list(dict.fromkeys(lines))
+
+
+def _unusable(values: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each text that no file name, prompt or pattern can have, and for what is nested too deeply for pydantic."""
+    pending: list[tuple[tuple[str, ...], Any]] = [((), values)]
+    while pending:
+        path, value = pending.pop()
+        key = ".".join(path[:2])[:100]
+        if isinstance(value, str):
+            if "\0" in value:
+                yield f"{key}: holds a NUL character; remove it"
+            elif not value.isascii() and re.search("[\ud800-\udfff]", value):
+                yield f"{key}: not UTF-8; rename the file, or set the locale to UTF-8"
+        elif len(path) > MAX_DEPTH:
+            yield f"{key}: nested too deeply"
+        elif isinstance(value, Mapping):
+            pending += [((*path, str(name)), inner) for name, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            pending += [((*path, str(index)), inner) for index, inner in enumerate(value)]
 
 
 def _suggestion(location: list[str]) -> str:
     """`; did you mean X?` for a section or setting that does not exist, if one is like it or stands in another section."""
     sections = {name: list(field.annotation.model_fields) for name, field in Config.model_fields.items() if field.annotation}
-    *section, key = location[:2]
+    *section, key = (part[:50] for part in location[:2])
     known = sections.get(section[0], []) if section else list(sections)
     elsewhere = [f"{name}.{key}" for name, settings in sections.items() if key in settings]
     similar = [".".join([*section, name]) for name in difflib.get_close_matches(key, known, n=1, cutoff=0.5)]

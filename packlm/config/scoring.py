@@ -6,7 +6,7 @@ from pydantic import Field
 
 from packlm.config.section import Section
 
-Weight = float | Literal["tune"]
+Weight = Annotated[float, Field(ge=-1e6, le=1e6)] | Literal["tune"]
 
 
 class Score(Section):
@@ -38,11 +38,11 @@ class Rescore(Section):
     """Word insertion bonus, in nats per word; or tune."""
     old_lm_weight: Weight = 0.0
     """Weight of the recogniser's own language model score, if the lists contain it separately; or tune."""
-    context: int = Field(0, ge=0)
+    context: int = Field(0, ge=0, le=1_000_000)
     """Number of preceding utterances of the same recording used as context."""
     context_from: Literal["best", "reference"] = "best"
     """Text of a preceding utterance: its best hypothesis, or its reference (an oracle)."""
     sign: Literal["log-prob", "cost"] = "log-prob"
     """Meaning of scores in JSONL: log-probabilities (higher is better) or costs (lower is better)."""
-    log_base: Annotated[float, Field(gt=1)] | Literal["e"] = "e"
+    log_base: Annotated[float, Field(gt=1, le=1e6)] | Literal["e"] = "e"
     """Base of the logarithm of scores in JSONL."""

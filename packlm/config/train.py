@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from packlm.config.section import Section
+from packlm.config.section import Location, Section
 
 
 class Train(Section):
@@ -16,86 +16,86 @@ class Train(Section):
     All give the same results; auto selects the fastest for each batch."""
     reset: Literal["document", "none"] = "document"
     """Streams: the state is reset at every document boundary, or only at the start of an epoch (usual on Penn Treebank)."""
-    streams: int = Field(20, ge=1)
+    streams: int = Field(20, ge=1, le=1_000_000)
     """Streams: number of parallel streams over all processes (the batch size of stateful training)."""
-    window: int = Field(35, ge=1)
+    window: int = Field(35, ge=1, le=1_000_000)
     """Streams: time steps per update (truncated backpropagation through time)."""
     window_drawn: bool = False
     """Streams: samples the length of each window around `window`, sometimes around half of it, and scales the learning rate with it (Merity
     et al. 2017)."""
-    global_batch_tokens: int = Field(2048, ge=1)
+    global_batch_tokens: int = Field(2048, ge=1, le=10**9)
     """Sentences and rows: tokens per update over all processes, up to one segment."""
     on_overlong: Literal["error", "cut"] = "error"
     """Sentences longer than `global_batch_tokens`: stop before the first step, or cut into pieces, each from a zero state (counted in the
     log)."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, le=100_000)
     """Gradient accumulation: forward and backward passes per update in each process."""
-    bitwise: int = Field(0, ge=0)
+    bitwise: int = Field(0, ge=0, le=100_000)
     """Bitwise reproducibility over numbers of processes: each batch runs in this many fixed parts, whose gradients are added in order; any
     number of processes that divides it gives the same bits. Slower; one CPU thread per process. 0: equal up to rounding."""
-    init: str = ""
+    init: Location = ""
     """Model folder or registry address (`models:/NAME@champion`) to take initial weights from. Default: random initialization."""
     optimizer: Literal["sgd", "nt-asgd", "adamw", "rmsprop", "muon"] = "adamw"
     """SGD; non-monotonically triggered averaged SGD (Merity et al. 2017); AdamW; RMSprop; or Muon (Jordan et al. 2024) for the weight
     matrices of the layers with AdamW for all other parameters."""
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(2e-3, gt=0, le=1e4)
     """Learning rate."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of sgd and rmsprop."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1e4)
     """Weight decay."""
-    nt_interval: int = Field(5, ge=1)
+    nt_interval: int = Field(5, ge=1, le=1_000_000)
     """nt-asgd: averaging starts at a validation worse than the best of all but the last `nt_interval` before it (n in the paper)."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which is validated and exported; 0: no averaging."""
-    clip: float = Field(0.25, ge=0)
+    clip: float = Field(0.25, ge=0, le=1e9)
     """Maximum gradient norm (clipping); 0: no clipping."""
-    ar: float = Field(0.0, ge=0)
+    ar: float = Field(0.0, ge=0, le=1e6)
     """Activation regularization: weight of the mean square of the softmax input after dropout (Merity et al. 2017; AWD-LSTM's alpha,
     2 there)."""
-    tar: float = Field(0.0, ge=0)
+    tar: float = Field(0.0, ge=0, le=1e6)
     """Temporal activation regularization: weight of the mean squared difference between consecutive outputs of the last layer (Merity et
     al. 2017; AWD-LSTM's beta, 1 there)."""
-    logits_mb: int = Field(30, ge=1)
+    logits_mb: int = Field(30, ge=1, le=1 << 20)
     """Memory limit of the logits, in MiB: the softmax runs over chunks of rows."""
     schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd", "plateau", "zaremba"] = "cosine"
     """Learning-rate schedule after the warm-up. linear, cosine: decay to `lr_floor`. inverse_sqrt: 1 / sqrt(step). wsd: constant, then
     linear decay to `lr_floor` in the last `decay_share` of the steps. plateau: times `lr_factor` after every validation without
     improvement. zaremba: times `lr_factor` after every epoch from `flat_epochs` on (Zaremba et al. 2014)."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=10**12)
     """Steps of linear warm-up from 0."""
     lr_floor: float = Field(0.01, ge=0, le=1)
     """linear, cosine, wsd: final learning rate as a fraction of `lr`."""
     lr_factor: float = Field(0.25, gt=0, lt=1)
     """plateau, zaremba: decay factor of the learning rate."""
-    flat_epochs: int = Field(4, ge=0)
+    flat_epochs: int = Field(4, ge=0, le=1_000_000)
     """zaremba: epochs with constant learning rate before the decay."""
     decay_share: float = Field(0.2, gt=0, le=1)
     """wsd: fraction of all steps in the decay phase."""
-    patience: int = Field(0, ge=0)
+    patience: int = Field(0, ge=0, le=1_000_000)
     """Early stopping: number of validations without improvement before training stops; 0: never."""
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1, le=1_000_000)
     """Number of passes over the training split."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=10**12)
     """Maximum number of updates."""
-    validate_every: int | None = Field(None, ge=1)
+    validate_every: int | None = Field(None, ge=1, le=10**12)
     """Updates between validations. Default: once per epoch."""
-    checkpoint_every: int | None = Field(None, ge=1)
+    checkpoint_every: int | None = Field(None, ge=1, le=10**12)
     """Updates between checkpoints, in addition to the one at every validation."""
-    keep: int = Field(2, ge=1)
+    keep: int = Field(2, ge=1, le=1_000_000)
     """Number of latest checkpoints to keep, in addition to the best."""
-    samples: int = Field(3, ge=0)
+    samples: int = Field(3, ge=0, le=10_000)
     """Texts sampled at every validation, without a prompt and with the same random numbers each time."""
-    log_every: int = Field(20, ge=1)
+    log_every: int = Field(20, ge=1, le=10**12)
     """Updates between lines of metrics."""
     precision: Literal["float32", "float64", "medium", "bf16", "fp16"] = "float32"
     """Arithmetic. medium: float32 with matrix products that may round to bfloat16 (TF32 on GPUs). bf16, fp16: autocast, with weights and
     sums in float32; fp16 uses loss scaling, skips updates that overflow, and counts them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Training device; auto: GPUs if there is one for every process, else the CPU."""
-    processes: int = Field(1, ge=1)
+    processes: int = Field(1, ge=1, le=1_024)
     """Number of processes that the pipeline starts with torchrun."""
-    timeout_seconds: float = Field(600, gt=0)
+    timeout_seconds: float = Field(600, gt=0, le=1e7)
     """Timeout of communication between processes; the training stops with an error that names the process."""
 
     @model_validator(mode="after")
