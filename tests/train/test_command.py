@@ -48,7 +48,7 @@ def test_torchrun_and_python_train_the_same_model(random_data, tmp_path):
         (["--train.lr", "fast"], "train.lr: Input should be a valid number"),
         (["--train.clip", "inf"], "train.clip: Input should be a finite number"),
         (["--rebiuld"], "unknown option '--rebiuld'"),
-        (["--config", "nowhere.toml"], "nowhere.toml: the configuration file cannot be read"),
+        (["--config", "nowhere.toml"], "the configuration file nowhere.toml: cannot be read"),
         ([], "data/quickstart: no dataset here (no manifest.json); build it with `packlm preprocess`"),
     ],
 )
