@@ -17,7 +17,7 @@ from packlm.config import Generate
 from packlm.distributed import Ranks
 from packlm.evaluation import measure
 from packlm.generation import decoding
-from packlm.generation.prompt_batch import Detokenizer
+from packlm.generation.prompt_batch import Detokenizer, check_finite
 from packlm.generation.stepper import Stepper
 from packlm.model import folder as model_folder
 from packlm.model import quantized
@@ -112,6 +112,7 @@ class Engine:
         ids, _ = self.encode_prompt(prompt)
         with torch.inference_mode():
             log_probs, _ = self.stepper.read([ids])
+        check_finite(log_probs.logsumexp(-1))
         probabilities, tokens = log_probs[0].double().exp().topk(min(top, self.encoder.vocab_size))
         return [(self.encoder.token(token), value) for token, value in zip(tokens.tolist(), probabilities.tolist(), strict=True)]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from packlm.dataset.views import Sentences
 from packlm.evaluation.ngrams import KneserNey
-from packlm.evaluation.reports import perplexity
+from packlm.model.finite import perplexity
 
 ORDER = 5
 MAX_TOKENS = 20_000_000

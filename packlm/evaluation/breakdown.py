@@ -8,7 +8,7 @@ import numpy as np
 
 from packlm.evaluation.baselines import Baselines
 from packlm.evaluation.details import Array, Grouping, GroupSums
-from packlm.evaluation.reports import perplexity
+from packlm.model.finite import perplexity
 
 NAMED_DOCUMENTS = 5
 """Easiest and hardest documents that are named."""

@@ -14,6 +14,7 @@ from packlm.batches.segments import Segments
 from packlm.batches.stream_plan import StreamPlan
 from packlm.dataset.views import Array, Sentences, Stream
 from packlm.distributed import Ranks
+from packlm.model.finite import CAUSE, NotFinite, perplexity
 from packlm.model.language_model import LanguageModel
 from packlm.model.loss import RowScores
 from packlm.model.recurrence import State
@@ -36,7 +37,7 @@ class Result:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return perplexity(self.loss)
 
 
 class Scorer(Protocol):
@@ -101,7 +102,8 @@ def evaluate(
         stopping: whether to stop; called between batches.
 
     Raises:
-        PacklmError: a score is infinite or NaN, or not every token was scored once.
+        NotFinite: a score is infinite or NaN, or has no finite perplexity.
+        PacklmError: not every token was scored once.
         Stopped: `stopping` returned true on a rank.
     """
     expected = sentences.tokens if context == "sentences" else len(stream)
@@ -122,9 +124,8 @@ def evaluate(
     if tokens != expected:
         raise PacklmError(f"{tokens:,} of {expected:,} tokens were scored; the dataset is damaged: run `packlm preprocess verify`")
     if not math.isfinite(nll):
-        raise PacklmError(
-            f"the split's score is {nll}: some token has probability 0; the weights are unusable, or dynamic_lr is too high"
-        )
+        raise NotFinite(f"the split's score is {nll}: some token has probability 0; {CAUSE}")
+    perplexity(nll / tokens)
     return Result(nll, tokens)
 
 

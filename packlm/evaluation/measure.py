@@ -25,6 +25,7 @@ from packlm.evaluation.dynamic_evaluation import DynamicScorer, mean_squares
 from packlm.evaluation.evaluate import ModelScorer, Result, Scorer, evaluate, first_targets, resolve_context
 from packlm.evaluation.neural_cache import CachedScorer
 from packlm.evaluation.reports import TextCounts, report
+from packlm.model.finite import named
 from packlm.model.folder import ModelInfo
 from packlm.model.language_model import LanguageModel
 from packlm.model.quantized import QuantizedModel
@@ -82,7 +83,8 @@ def measure_dataset(model: LanguageModel, info: ModelInfo, folder: Path, setting
 
     training_stream = Stream.open(folder, manifest, "train") if training is not None and settings.dynamic_lr else None
     text = _MeasuredText(sentences, stream, Encoder.load(folder), document_names, counts, training_stream, reference)
-    result, details = _measure(model, info, text, settings, ranks)
+    with named(f"{info.name} on {settings.split} of {folder}"):
+        result, details = _measure(model, info, text, settings, ranks)
     totals = TextCounts(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
     ids = text.ids if ranks.first else np.zeros(0, np.int64)
     data = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
@@ -102,7 +104,8 @@ def measure_text(
     """
     counts = Counter[str]()
     blocks = documents.read_locations(paths, info.text, encoder.spelled_eos, counts)
-    result, totals, ids_digest, details = measure_documents(model, info, encoder, blocks, settings, ranks)
+    with named(f"{info.name} on {' '.join(paths)}"):
+        result, totals, ids_digest, details = measure_documents(model, info, encoder, blocks, settings, ranks)
     data = {"data": " ".join(paths), "split": None, "data_digest": ids_digest, "ids_digest": ids_digest}
     return report(result, totals, _provenance(info, settings) | data, details), counts
 

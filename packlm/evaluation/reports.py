@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from packlm.base.errors import PacklmError
+from packlm.base.escape import one_line
 from packlm.evaluation.evaluate import Result
+from packlm.model.finite import named, perplexity
 
 FORMAT = 3
 
@@ -36,12 +38,15 @@ def report(result: Result, counts: TextCounts, provenance: dict[str, Any], detai
         details: the result of `packlm.evaluation.breakdown`.
 
     Raises:
-        PacklmError: not every token was scored once, or a number is infinite.
+        PacklmError: not every token was scored once.
+        NotFinite: a mean loss has no finite perplexity.
     """
     if result.tokens != counts.tokens:
         scored = f"{result.tokens:,} of {counts.tokens:,} tokens were scored"
         raise PacklmError(f"{scored}; the dataset is damaged: run `packlm preprocess verify`")
     words = counts.words + counts.sentences
+    with named(f"{provenance.get('model')} on {provenance.get('data')}"):
+        perplexities = {"token": perplexity(result.nll / result.tokens), "word": perplexity(result.nll / words)}
     return {
         "format": FORMAT,
         **provenance,
@@ -52,20 +57,13 @@ def report(result: Result, counts: TextCounts, provenance: dict[str, Any], detai
         "bytes": counts.bytes,
         "nll": result.nll,
         "loss_per_token": result.nll / result.tokens,
-        "perplexity": perplexity(result.nll / result.tokens),
+        "perplexity": perplexities["token"],
         "loss_per_word": result.nll / words,
-        "perplexity_per_word": perplexity(result.nll / words),
+        "perplexity_per_word": perplexities["word"],
         "bits_per_byte": result.nll / math.log(2) / counts.bytes if counts.lossless else None,
         "unknown_rate": counts.unknown / result.tokens,
         **(details or {}),
     }
-
-
-def perplexity(loss: float) -> float:
-    """exp of a mean loss in nats; raises `PacklmError` if it is infinite or NaN."""
-    if not loss < math.log(1.7e308):
-        raise PacklmError(f"a mean loss of {loss} nats has no finite perplexity: the weights are unusable, or dynamic_lr is too high")
-    return math.exp(loss)
 
 
 def table(values: dict[str, Any]) -> str:
@@ -78,8 +76,8 @@ def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     bits, interval = values["bits_per_byte"], values["interval"]
     limits = f" (95 % confidence interval {interval['perplexity'][0]:.2f} to {interval['perplexity'][1]:.2f})" if interval else ""
     lines = [
-        ("model", values["model"]),
-        ("data", values["data"]),
+        ("model", one_line(values["model"])),
+        ("data", one_line(values["data"])),
         ("context", values["context"] if values["context"] != "streams" else f"{values['streams']} stream(s), never reset"),
         *([("adaptation", values["adapted"])] if values["adapted"] else []),
         ("tokens (N)", f"{values['tokens']:,} in {values['sentences']:,} sentences of {values['documents']:,} documents"),

@@ -30,7 +30,7 @@ def generate(
         For each prompt at most `settings.num_rows` generations, the most likely first; with beam search the one with the best score.
 
     Raises:
-        PacklmError: a probability is NaN or infinite.
+        NotFinite: a probability is infinite or NaN.
     """
     strategy: Callable[[PromptBatch], list[list[Generation]]] = import_module(f"packlm.generation.strategies.{settings.strategy}").generate
     with torch.inference_mode():

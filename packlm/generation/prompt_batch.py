@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from packlm import dataset
-from packlm.base.errors import PacklmError
 from packlm.config import Generate
 from packlm.generation.banned_words import BannedWords
 from packlm.generation.stepper import Stepper, repeat_rows
+from packlm.model.finite import NotFinite
 from packlm.model.recurrence import State
 
 
@@ -88,6 +88,6 @@ class PromptBatch:
 
 
 def check_finite(log_probs: Tensor) -> None:
-    """Raises `PacklmError` if a log-probability is infinite or NaN."""
+    """Raises `NotFinite` if a log-probability is infinite or NaN."""
     if not bool(log_probs.isfinite().all()):
-        raise PacklmError("the model gives probabilities that are not numbers: its weights are damaged, or its training diverged")
+        raise NotFinite("the model gives probabilities that are not numbers: its weights are damaged, or its training diverged")

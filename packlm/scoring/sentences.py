@@ -14,9 +14,10 @@ from itertools import islice
 import numpy as np
 import torch
 
-from packlm.base.errors import PacklmError
 from packlm.dataset.views import Sentences, concatenated_ranges
 from packlm.evaluation.evaluate import first_targets, length_batches, sentence_segments
+from packlm.model.finite import check as check_finite
+from packlm.model.finite import named, perplexity
 from packlm.model.language_model import LanguageModel
 from packlm.model.recurrence import State
 from packlm.scoring.words import surprisals, words_of
@@ -69,7 +70,8 @@ class SentenceScore:
     @property
     def perplexity(self) -> float:
         """exp of the mean loss per token, `<eos>` included."""
-        return float(np.exp(-self.log_probs.mean()))
+        with named(f"the sentence {self.text[:60]!r}"):
+            return perplexity(-float(self.log_probs.mean()))
 
     @property
     def surprisals(self) -> np.ndarray:
@@ -86,7 +88,7 @@ def score(
         carry_state: whether a sentence that opens no document starts from the final state of the one before it.
 
     Raises:
-        PacklmError: a score is infinite or NaN.
+        NotFinite: a score is infinite or NaN.
     """
     remaining, state = iter(sentences), None
     while chunk := list(islice(remaining, CHUNK_SENTENCES)):
@@ -126,6 +128,9 @@ def segment_scores(
         opens_word: [V] bool, the tokens that `TokenScores.boundaries` refers to.
         return_state: whether to return the final state of the last segment, too.
         starts: (states, [S] index of the one that each segment starts from); zero states if None.
+
+    Raises:
+        NotFinite: a loss or an entropy is infinite or NaN.
     """
     device, offsets = model.embedding.weight.device, first_targets(segments)
     scores = np.empty((4, segments.tokens))
@@ -146,6 +151,7 @@ def segment_scores(
             index = int(last[0])
             assert state is not None
             final = tuple(part[:, index : index + 1].clone() for part in state)
+    check_finite(scores[:2], "the loss or entropy of a token")
     return TokenScores(*scores), final
 
 
@@ -153,7 +159,9 @@ def _by_sentence(encoder: Encoder, texts: list[str], ids: np.ndarray, ends: np.n
     """Splits scores into sentences, and sums them over words."""
     words = words_of(encoder, texts)
     opens_word = np.zeros(len(ids), bool) if encoder.opens_word is None else encoder.opens_word[ids]
-    word_surprisals = surprisals(words, scores.losses, np.where(opens_word, scores.boundaries, 0.0), ends) * BITS
+    # Where the probabilities of all tokens that open a word underflow, what is left of them is the token that came.
+    boundaries = np.where(np.isfinite(scores.boundaries), scores.boundaries, scores.losses)
+    word_surprisals = surprisals(words, scores.losses, np.where(opens_word, boundaries, 0.0), ends) * BITS
     entropies = scores.entropies * BITS
     first_entropies = entropies[words.firsts]
     unknown = np.zeros(len(word_surprisals), bool)
@@ -162,8 +170,6 @@ def _by_sentence(encoder: Encoder, texts: list[str], ids: np.ndarray, ends: np.n
     token = word = 0
     for text, sentence_words, token_end, word_end in zip(texts, words.texts, ends.tolist(), words.ends.tolist(), strict=True):
         losses, last = scores.losses[token:token_end], word_end - 1
-        if not np.isfinite(losses).all():
-            raise PacklmError(f"the score of {text[:60]!r} is {-losses.sum()}: the model's weights are unusable")
         yield SentenceScore(
             text=text,
             tokens=[encoder.token(int(id)) for id in ids[token:token_end]],

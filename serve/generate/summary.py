@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from packlm.model.finite import perplexity
+
 ORDERS = (1, 2, 3, 4)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -54,7 +56,7 @@ class Summary:
             "finished": self.finished,
             "tokens": total,
             "tokens_per_generation": {f"p{share * 100:.0f}": float(np.quantile(lengths, share)) for share in QUANTILES} if total else {},
-            "self_perplexity": float(np.exp(-self.log_prob / total)) if total else None,
+            "self_perplexity": perplexity(-self.log_prob / total) if total else None,
             **{f"distinct_{order}": len(self._distinct[order]) / counts[order] if counts[order] else None for order in ORDERS},
             "repetition": self.repeated / counts[4] if counts[4] else None,
         }
