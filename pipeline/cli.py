@@ -3,7 +3,6 @@
 import click
 
 from packlm import config as configuration
-from packlm.base.credentials import without_credentials
 from packlm.commands import ConfigArguments, Group, run
 from packlm.config import Config
 
@@ -35,7 +34,7 @@ def run_stages(arguments: ConfigArguments, rebuild: bool) -> None:
 @click.option("--explain", is_flag=True, help="With the meaning of every setting.")
 def config(arguments: ConfigArguments, explain: bool) -> None:
     """Print the resolved configuration as TOML that `--config` reads back."""
-    print(without_credentials(configuration.to_toml(arguments.load(), explain)), end="")
+    print(configuration.to_toml(arguments.load(), explain), end="")
 
 
 @cli.command("compare", sections=("tracking",), example="packlm compare runs/quickstart runs/mine")

@@ -4,16 +4,17 @@ A run is its folder (`runs/NAME`, or NAME alone), read without MLflow, or a run 
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from packlm import dataset, tracking
-from packlm.base import json_models
-from packlm.base.errors import RequestError
+from packlm.base import json_models, regular_files
+from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Tracking
 from packlm.tracking import RunRecord, run_files
 from packlm.tracking.run_files import EvaluationReport
@@ -43,7 +44,7 @@ class ComparedRun:
 def open_run(name: str, store: Tracking) -> ComparedRun:
     """The run of a folder or in MLflow; `RequestError` if there is none."""
     for folder in (Path(name), Path("runs") / name):
-        if any((folder / file).exists() for file in ("train/settings.json", "model/config.json")):
+        if any(os.path.exists(folder / file) for file in ("train/settings.json", "model/config.json")):  # noqa: PTH110  (as a long name)
             return from_folder(folder)
     return from_record(tracking.read_run(name, store))
 
@@ -146,7 +147,7 @@ def _row(name: str, results: Sequence[T | None], format: Callable[[T], str]) -> 
     for result in results:
         try:
             cells.append(NOT_SET if result is None else format(result))
-        except KeyError:
+        except (KeyError, ZeroDivisionError):
             cells.append(NOT_SET)
     return (f"  {name}", *cells)
 
@@ -157,8 +158,12 @@ def _is_compared(key: str) -> bool:
 
 def _num_parameters(path: Path) -> int:
     """The number of weights in a safetensors file, from its header."""
-    with safe_open(path, "numpy") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118  (not a mapping)
+    regular_files.open_binary(path).close()
+    try:
+        with safe_open(path, "numpy") as weights:
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118  (not a mapping)
+    except SafetensorError as error:
+        raise PacklmError(f"{path}: damaged: {error}; make the model again with `packlm train`") from None
 
 
 def run(names: Sequence[str], store: Tracking) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import packlm
 from packlm import dataset
 from packlm.base import files
-from packlm.base.credentials import without_credentials
+from packlm.base.credentials import public_address
 from packlm.base.errors import PacklmError, Stopped
 from packlm.config import Config, to_toml
 from packlm.tracking import run_files
@@ -64,7 +64,8 @@ class StageFailed(PacklmError):
     """A stage's command failed and printed why; carries its exit status."""
 
     def __init__(self, name: str, status: int):
-        how = f"exit status {status}" if status >= 0 else f"killed by signal {signal.Signals(-status).name}"
+        names = {int(number): number.name for number in signal.Signals}  # real-time signals have none
+        how = f"exit status {status}" if status >= 0 else f"killed by signal {names.get(-status, -status)}"
         super().__init__(f"stage {name} failed ({how}); after fixing the cause, resume by running the same command again")
         self.status = status if status > 0 else 1
 
@@ -96,22 +97,21 @@ def write_config(config: Config, path: Path) -> dict[str, str]:
     Settings of the environment are in the file already, and would override the command line if they were passed on. The address of the
     store is passed on only if it holds credentials, which belong in no file.
     """
-    uri = without_credentials(config.tracking.uri)
-    public = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
-    files.write_text(path, to_toml(public))
+    files.write_text(path, to_toml(config))
     settings = re.compile(r"PACKLM_.*__.*|MLFLOW_TRACKING_URI|MLFLOW_EXPERIMENT_NAME")
     environment = {name: value for name, value in os.environ.items() if not settings.fullmatch(name)}
     # The stages import the same packlm as this process, and no module of the current folder.
     python_path = [str(Path(packlm.__file__).parents[1]), *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {"PYTHONPATH": os.pathsep.join(python_path), "PYTHONSAFEPATH": "1"}
-    return environment if uri == config.tracking.uri else environment | {"PACKLM_TRACKING__URI": config.tracking.uri}
+    uri = config.tracking.uri
+    return environment if uri == public_address(uri) else environment | {"PACKLM_TRACKING__URI": uri}
 
 
 def summary(config: Config) -> str:
     """The results of a pipeline for people: size of the dataset, perplexity before and after, three samples, and the paths."""
     manifest = dataset.read_manifest(config.dataset.dir)
     training, all_reports = run_files.training_summary(config.run.dir), run_files.reports(config.run.dir)
-    reports = {split: all_reports[split] for split in config.evaluate.splits(manifest.splits)}
+    reports = {split: report for split, report in all_reports.items() if split in config.evaluate.splits(manifest.splits)}
     lines = ["", config.run.name, ""]
     for name, counts in manifest.splits.items():
         lines.append(f"  {name:<12}{counts.documents:>9,} documents {counts.tokens:>13,} tokens")
@@ -126,7 +126,7 @@ def summary(config: Config) -> str:
     lines += ["", f"  model       {config.run.dir / 'model'}", f"  dataset     {config.dataset.dir}"]
     lines += [f"  report      {config.run.dir / 'evaluate' / f'{split}.md'}" for split in reports]
     if config.tracking.uri:
-        store = without_credentials(config.tracking.uri)
+        store = public_address(config.tracking.uri)
         viewer = "" if store.startswith("http") else f"; `make ui`, or `mlflow ui --backend-store-uri {store}`, shows it"
         lines.append(f"  MLflow      {store}{viewer}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from packlm import dataset
 from packlm.base import escape
+from packlm.base.credentials import learn, without_credentials
 from packlm.base.errors import PacklmError, RequestError
 
 from . import report
@@ -49,7 +50,8 @@ def push(folder: Path, name: str, private: bool) -> str:
     if not sys.stderr.isatty() and not are_progress_bars_disabled():
         disable_progress_bars()
     api = HfApi(token=token)
-    with _errors_in_one_line(name, token):
+    learn(token)  # it may come from a file
+    with _errors_in_one_line(name):
         # None means the owner's default.
         url = str(api.create_repo(name, repo_type="dataset", private=private or None, exist_ok=True))
         if private and not api.repo_info(name, repo_type="dataset").private:
@@ -66,7 +68,7 @@ def push(folder: Path, name: str, private: bool) -> str:
 
 
 @contextmanager
-def _errors_in_one_line(name: str, token: str) -> Iterator[None]:
+def _errors_in_one_line(name: str) -> Iterator[None]:
     """Turns any exception of huggingface_hub into an error of one line, without the token or signatures in URLs."""
     try:
         yield
@@ -77,7 +79,7 @@ def _errors_in_one_line(name: str, token: str) -> Iterator[None]:
         message = getattr(error, "server_message", None) or _first_line(error)
         if not hasattr(error, "response") and error.__cause__:
             message += f" {_first_line(error.__cause__)}"
-        reason = re.sub(r"\?\S*", "", " ".join(message.split()).replace(token, "***"))
+        reason = without_credentials(" ".join(message.split()))
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 401:
             raise RequestError(f"{name}: the hub does not accept this login ({reason}); run `hf auth login`, or renew HF_TOKEN") from None

@@ -4,11 +4,14 @@ The library imports no stage; it knows their names, and what each must have: a m
 """
 
 import os
+from functools import partial
 from importlib import import_module, metadata
 
 import click
 from click.shell_completion import get_completion_class, shell_complete
 
+from packlm.base import errors, log
+from packlm.base.errors import RequestError
 from packlm.commands.command import Group, run
 from packlm.config import recipes
 
@@ -80,8 +83,18 @@ def completion(shell: str) -> None:
     print(completion_class(cli, {}, "packlm", COMPLETION_VARIABLE).source())
 
 
+def _complete(instruction: str) -> None:
+    log.setup()
+    try:
+        status = shell_complete(cli, {}, "packlm", COMPLETION_VARIABLE, instruction)
+    except (KeyError, ValueError):
+        raise RequestError("COMP_WORDS and COMP_CWORD: set by a shell; the script of `packlm completion SHELL` makes it do so") from None
+    raise SystemExit(status)
+
+
 def main() -> None:
     """The entry point `packlm`."""
     if instruction := os.environ.get(COMPLETION_VARIABLE):
-        raise SystemExit(shell_complete(cli, {}, "packlm", COMPLETION_VARIABLE, instruction))
+        errors.run(partial(_complete, instruction))
+        return
     run(cli, "packlm")

@@ -1,9 +1,11 @@
 """Recipes: the configuration files that come with packlm, found by name."""
 
+import os
 from pathlib import Path
 
 import packlm
-from packlm.base.errors import RequestError, did_you_mean
+from packlm.base import regular_files
+from packlm.base.errors import PacklmError, RequestError, did_you_mean
 
 _INSTALLED, _CHECKOUT = Path(packlm.__file__).with_name("recipes"), Path(packlm.__file__).parents[1] / "configs"
 
@@ -19,9 +21,12 @@ def names() -> list[str]:
 
 
 def title(name: str) -> str:
-    """The first comment line of a recipe, which says what it is."""
-    with open(folder() / f"{name}.toml", encoding="utf-8") as lines:
-        return next(lines, "").lstrip("# ").rstrip()
+    """The first comment line of a recipe, which says what it is; of a file that cannot be read, why."""
+    try:
+        first = regular_files.read_text(folder() / f"{name}.toml").partition("\n")[0]
+    except PacklmError as error:
+        return f"({error})"
+    return first.lstrip("# ").rstrip()
 
 
 def find(config: Path) -> Path:
@@ -30,9 +35,9 @@ def find(config: Path) -> Path:
     Raises:
         RequestError: for a name that is neither.
     """
-    if config.is_file() or config.suffix or config.parent != Path():
+    if os.path.isfile(config) or config.suffix or config.parent != Path():  # noqa: PTH113  (raises nothing for a long name)
         return config
     if str(config) not in names():
         hint = did_you_mean(str(config), names(), "`packlm recipes` lists the recipes")
-        raise RequestError(f"--config {config}: neither a file nor a recipe; {hint}")
+        raise RequestError(f"--config {str(config)[:300]}: neither a file nor a recipe; {hint}")
     return folder() / f"{config}.toml"

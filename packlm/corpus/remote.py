@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from packlm.base import files
+from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError, RequestError
 from packlm.base.log import progress
 
@@ -97,4 +98,4 @@ def _cannot_load(location: str, error: Exception) -> PacklmError:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return without_credentials(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]  # signed addresses, the hub's token
