@@ -19,6 +19,7 @@ from packlm.batches.segments import Segments
 from packlm.config import Config
 from packlm.distributed import Ranks, stop_signals
 from packlm.model import folder as model_folder
+from packlm.model.finite import MAX_LOSS, NotFinite, first_not_finite
 from packlm.model.language_model import build
 from packlm.model.precision import Precision
 from packlm.model.recurrence import layout_name
@@ -104,7 +105,7 @@ class Trainer:
             profile: writes a trace of some steps to the folder `profile`.
 
         Raises:
-            PacklmError: the loss or the gradient is not finite.
+            PacklmError: a loss, a gradient or a weight is not finite.
             Stopped: a signal stopped the training after a checkpoint.
         """
         settings, ranks = self.config.train, self.ranks
@@ -220,8 +221,8 @@ class Trainer:
             sums.part_nll[part] = nll
         sums = sums.reduce(self.ranks)
         nll = sum(sums.part_nll)  # in the order of the parts
-        skipped = self.precision.may_skip and not math.isfinite(norm)
-        if not math.isfinite(nll) or not (math.isfinite(norm) or skipped):
+        skipped = not math.isfinite(norm) and self.precision.may_skip
+        if not nll / tokens < MAX_LOSS or not (math.isfinite(norm) or skipped):
             raise self.not_finite(nll / tokens, norm)
         lr = self.schedule.lr(state.step, state.epoch, parts[0].segments.window)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
@@ -259,8 +260,13 @@ class Trainer:
         return PacklmError(
             f"epoch {state.epoch + 1}, step {state.step + 1:,}: loss {loss}, gradient norm {norm}; "
             f"the update was not made. The batch: {self.plan.unit} {', '.join(map(str, keys[:LISTED_SEGMENTS]))}{more} of train ({path}). "
-            "Lower train.lr or train.clip, with --rebuild or another --run.name"
+            f"{self.remedy}"
         )
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a training that diverged."""
+        return f"Lower train.lr or {'train.clip' if self.config.train.clip else 'set train.clip'}, with --rebuild or another --run.name"
 
     def validation_is_due(self) -> bool:
         """Whether to validate at this step: before the first update, every `train.validate_every` updates or epoch, and after the last."""
@@ -273,7 +279,12 @@ class Trainer:
         state = self.state
         with self.average.in_use(), self.precision.without_rounding():
             if self.validation is not None:
-                result = self.validation.measure(self.model, self.ranks, self.reduction.num_parts, self.stopping)
+                try:
+                    result = self.validation.measure(self.model, self.ranks, self.reduction.num_parts, self.stopping)
+                except NotFinite as error:
+                    if self.ranks.first:  # the checkpoint of this step is of no use
+                        checkpoint.prune(self.checkpoints, state.step - 1, self.config.train.keep, state.best_step)
+                    raise PacklmError(f"step {state.step:,}: validation: {error}. {self.remedy}") from None
                 self.record_validation(
                     ValidationResult(loss=result.loss, perplexity=result.perplexity, tokens=result.tokens, step=state.step)
                 )
@@ -311,8 +322,12 @@ class Trainer:
         return state
 
     def save(self) -> None:
-        """Writes a checkpoint on rank 0, with the carried states of all ranks."""
-        ranks, carried = self.ranks, []
+        """Writes a checkpoint on rank 0, with the carried states of all ranks.
+
+        Raises:
+            PacklmError: a number in it is not finite; nothing is written.
+        """
+        ranks, carried, tensors = self.ranks, [], dict[str, Tensor]()
         if self.plan.streams:
             sizes = [len(self.plan.streams_of(rank, ranks.world)) for rank in range(ranks.world)]
             carried = [ranks.gather(torch.cat(layer, 1), 1, sizes) for layer in zip(*self.carried, strict=True)]
@@ -321,5 +336,9 @@ class Trainer:
             tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(self.optimizers))
             tensors |= checkpoint.with_prefix("average", self.average.tensors())
             tensors |= {f"carried.{index}": states for index, states in enumerate(carried) if states is not None}
+        wrong = first_not_finite(tensors)
+        if ranks.sum(np.array([float(wrong is not None)]))[0]:  # all ranks end
+            raise PacklmError(f"step {self.state.step:,}: {wrong} is not finite after the update; no checkpoint was written. {self.remedy}")
+        if ranks.first:
             checkpoint.save(self.checkpoints, tensors, self.snapshot())
             checkpoint.prune(self.checkpoints, self.state.step, self.config.train.keep, self.state.best_step)

@@ -22,6 +22,7 @@ from packlm import config
 from packlm.base import files, json_models
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config.generate import DECODING_SETTINGS
+from packlm.model.finite import NotFinite, first_not_finite
 from packlm.model.language_model import LanguageModel
 from packlm.model.recurrence import Layout
 
@@ -177,12 +178,19 @@ def weights_of(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def restore_weights(model: LanguageModel, weights: dict[str, Tensor], source: Path) -> None:
-    """Loads weights into the model; `RequestError` naming the first that is missing, unknown or of another shape."""
+    """Loads weights into the model.
+
+    Raises:
+        RequestError: one is missing, unknown or of another shape.
+        NotFinite: one holds NaN or an infinite number.
+    """
     current = weights_of(model)
     for name in sorted({*current, *weights}):
         actual, expected = (tuple(tensors[name].shape) if name in tensors else None for tensors in (weights, current))
         if actual != expected:
             raise RequestError(f"{source}: {name}: expected shape {expected}, found {actual}; the weights belong to another model")
+    if (wrong := first_not_finite(weights)) is not None:
+        raise NotFinite(f"{source}: {wrong} holds NaN or an infinite number: its training diverged; use another model or checkpoint")
     model.load_state_dict(weights | ({"projection.weight": weights["embedding.weight"]} if model.settings.tied else {}))
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+MIN_SCALE = 1e-4
+"""Scale of the loss from which on a gradient that is not finite is not the scale's fault; the minimum of fairseq."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -65,8 +67,8 @@ class Precision:
 
     @property
     def may_skip(self) -> bool:
-        """Whether steps whose gradients are not finite are skipped instead of being an error."""
-        return self.scaler.is_enabled()
+        """Whether a step whose gradient is not finite is skipped instead of being an error: while a smaller scale may help."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > MIN_SCALE
 
     def state(self) -> dict[str, Any]:
         """The values to be saved in a checkpoint."""

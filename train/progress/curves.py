@@ -1,15 +1,16 @@
 """The figure of a training: training and validation loss against tokens."""
 
-import json
 import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from .metrics import MetricLine, read_lines
+
 
 def loss_figure(metrics: Path) -> Figure:
     """Plots the losses in a `metrics.jsonl` (nats per token, with perplexity on the right) against millions of tokens."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [line for _, line in read_lines(metrics, MetricLine)]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for key, style in (("train/loss", "-"), ("validation/loss", "o-")):

@@ -1,15 +1,17 @@
 """Metrics of a training: averages since the last line, and the file of lines."""
 
-import json
-import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from packlm.base import files
+from packlm.base import files, json_models, json_text
+from packlm.base.errors import PacklmError
+from packlm.model.finite import perplexity
 
 from ..step import Update
 
@@ -55,7 +57,7 @@ class Meter:
         sums, seconds = self.sums, time.monotonic() - self._since
         values = {
             "train/loss": sums.nll / sums.tokens,
-            "train/perplexity": math.exp(min(700.0, sums.nll / sums.tokens)),
+            "train/perplexity": perplexity(sums.nll / sums.tokens),
             "train/fill": sums.fill / sums.updates,
             "train/tokens_per_second": self._tokens / seconds,
             "train/data_wait": self._data_seconds / seconds,
@@ -83,17 +85,46 @@ class MetricsWriter:
         self.path = path
         lines = []
         if path.exists() and (after_step or validated):
-            for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                line = json.loads(text) if text.endswith("\n") else {"step": math.inf}
+            for text, line in read_lines(path, MetricLine):
                 if line["step"] > after_step or (line["step"] == after_step and not validated and "validation/loss" in line):
                     break
                 lines.append(text)
         files.write_text(path, "".join(lines))
 
     def write(self, step: int, tokens: int, values: dict[str, float]) -> None:
-        """Appends a line."""
-        line = json.dumps({"step": step, "tokens": tokens, "time": round(time.time(), 3), **values}) + "\n"
+        """Appends a line; `PacklmError` if a value is not finite."""
+        try:
+            line = json_text.dumps({"step": step, "tokens": tokens, "time": round(time.time(), 3), **values}) + "\n"
+        except ValueError as error:
+            raise PacklmError(f"{self.path}: step {step}: {error}") from None
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
+
+
+class MetricLine(BaseModel, extra="allow"):
+    """What is read back of a line of `metrics.jsonl`."""
+
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+    step: int
+    tokens: int
+
+
+def read_lines(path: Path, kind: type[BaseModel]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a JSONL file, as text and as values that `kind` accepts; a last line that a kill cut short is left out.
+
+    Raises:
+        PacklmError: a line is damaged; names it.
+    """
+    for number, text in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not text.endswith(b"\n"):
+            return
+        try:
+            values = json_text.loads(text)
+            json_models.parse(values, kind, "its content")
+            yield text.decode(), values
+        except (ValueError, PacklmError) as error:
+            raise PacklmError(
+                f"{path} line {number}: damaged ({error}); delete it and the lines after it, or start over with --rebuild"
+            ) from None
