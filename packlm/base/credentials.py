@@ -88,6 +88,8 @@ def is_secret_name(name: str) -> bool:
 
 def echo(value: object) -> str:
     """A rejected value in a message: a number or a short word as it is, anything longer, which may be a credential, by its length."""
+    if isinstance(value, int) and abs(value) >= 10**24:  # Python does not write one of more than 4,300 digits
+        return "a number of more than 24 digits"
     text = value if isinstance(value, str) else repr(value)
     if len(text) < SHORTEST or (len(text) < 25 and re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text)):
         return repr(value)

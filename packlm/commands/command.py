@@ -182,7 +182,7 @@ def _usage_message(error: click.UsageError) -> str:
     """What is wrong with an option or argument, in one line, with the option that was meant."""
     context, message = error.ctx, error.format_message().rstrip(".")
     if isinstance(error, click.NoSuchOption) and context:
-        name = re.match(r"-{0,2}[\w.-]*", error.option_name)[0]  # type: ignore[index]
+        name = re.sub(r"[^\w.-].*", "", error.option_name, flags=re.DOTALL)[:100]  # what follows may be a value
         message = f"unknown option {name!r}; {_option_hint(name, context)}"
     else:
         message = _without_values(message, error)
