@@ -8,6 +8,7 @@ Two rules, applied to every text on its way out (standard error as a whole, erro
 Settings that are written to a file are serialized by the second rule: `tracking.uri` is the only one that may hold credentials at all.
 """
 
+import base64
 import json
 import os
 import re
@@ -103,8 +104,9 @@ def _of_address(address: str) -> set[str]:
     user, _, location = rest.rpartition("@")
     items = [item.partition("=") for item in re.split(r"[&;]", re.split(r"[?#]", location, maxsplit=1)[1])] if "?" in location else []
     values = {value for name, _, value in items if is_secret_name(name) or len(value) >= LONG}
+    header = base64.b64encode(unquote(user).encode()).decode() if user else ""  # as servers that say too much repeat it
     public = public_address(address)
-    return {secret for secret in {user, user.partition(":")[2], *values} if secret and secret not in public}
+    return {secret for secret in {user, user.partition(":")[2], header, *values} if secret and secret not in public}
 
 
 def _of_environment(environment: Mapping[str, str]) -> set[str]:
