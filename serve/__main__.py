@@ -8,6 +8,6 @@ if __name__ == "__main__":
         # `python serve` and `torchrun serve` put the folder itself first on the path, where its modules would hide others.
         sys.path[0] = str(Path(__file__).resolve().parents[1])
         __package__ = "serve"
-    from .cli import main
+    from packlm.base import program
 
-    main()
+    program.run(f"{__package__}.cli")

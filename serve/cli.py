@@ -1,6 +1,5 @@
 """The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|next|generate`, also under torchrun."""
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,10 +35,6 @@ class ModelCommand(Command):
                 "little perplexity.",
             ),
         ]
-
-    def invoke(self, ctx: click.Context) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a batch job keeps the batches that it has finished
-        super().invoke(ctx)
 
 
 class ModelGroup(Group):

@@ -36,6 +36,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "packlm.commands": ("packlm.base", "packlm.config", "packlm.commands"),
     "packlm.stages": (),
     "packlm": ("packlm.engine",),
+    "packlm.__main__": ("packlm.base",),
     "preprocess": ("packlm", "preprocess"),
     "train": ("packlm", "train"),
     "serve": ("packlm", "serve"),

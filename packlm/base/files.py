@@ -7,46 +7,101 @@ import json
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from packlm.base import json_text
-from packlm.base.errors import PacklmError
+from packlm.base.errors import PacklmError, reason
 
 
 @contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` if the block succeeds.
 
-    File and folder are synced to disk first; after an exception or a crash `path` is unchanged.
+    File and folder are synced to disk first; after an exception or a crash `path` is unchanged. The temporary file has a fixed name and is
+    locked, so the next writer of `path` waits for this one, or takes over what a killed one left. A symbolic link is followed. What is
+    not a file (`is_stream`) is written to as it is.
 
     Raises:
         PacklmError: the file cannot be written, or the disk is full; names the path and the free space.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    encoding = None if "b" in mode else "utf-8"
-    newline = None if "b" in mode else "\n"
-    try:
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
+    with naming(path):
+        if is_stream(path):
+            with open(os.open(path, os.O_WRONLY | os.O_APPEND), mode, encoding=encoding, newline=newline) as stream:
+                yield stream
+            return
+        path = followed(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, mode, encoding=encoding, newline=newline) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary = temporary_of(path)
+        descriptor = _open_locked(temporary, fcntl.LOCK_EX)
+        try:
+            with open(descriptor, mode, encoding=encoding, newline=newline) as stream:
+                stream.truncate(0)
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
         fsync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns an `OSError` in writing `path` or making its folders into a `PacklmError` that names it; one about another file passes."""
+    try:
+        yield
     except OSError as error:
-        with suppress(OSError):  # the folder may be a file
+        names = {name for place in (path, followed(path)) for name in (place, temporary_of(place), *place.parents)}
+        if error.filename is not None and Path(error.filename) not in names:
+            raise
+        raise PacklmError(f"{path}: {_refusal(path, error)}") from error
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    if error.errno != errno.ENOSPC or is_stream(path):
+        return f"cannot be written: {reason(error)}"
+    free = "?"
+    with suppress(OSError):
+        free = f"{shutil.disk_usage(followed(path).parent).free:,}"
+    return f"the disk is full ({free} bytes free); free some space and run the same command again"
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is a device, a FIFO, a socket or an open file of this process, which no other file can take the place of."""
+    if str(path).startswith(("/dev/std", "/dev/fd/", "/proc/self/fd/")):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def followed(path: Path) -> Path:
+    """Where a symbolic link leads; any other path as it is."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114 (no error for a name that is too long)
+
+
+def temporary_of(path: Path) -> Path:
+    """What a file or folder is called until it is complete."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes left in a folder or below it; under the lock of the folder."""
+    for temporary in [*folder.rglob(".*.tmp")]:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
             temporary.unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
-            free = shutil.disk_usage(path.parent).free
-            raise PacklmError(f"{path}: the disk is full ({free:,} bytes free); free some space and run the same command again") from error
-        raise PacklmError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,19 +152,23 @@ def digest(value: Any) -> str:
 
 def replace_folder(new: Path, old: Path) -> None:
     """Replaces folder `old` by `new`. After a crash between the two renames, `recover_folder` restores `old`."""
-    aside = _aside(old)
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        os.rename(old, aside)
-    os.rename(new, old)
-    fsync_folder(old.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    with naming(old):
+        aside = _aside(old)
+        shutil.rmtree(aside, ignore_errors=True)
+        if old.exists():
+            os.rename(old, aside)
+        os.rename(new, old)
+        fsync_folder(old.parent)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def recover_folder(folder: Path) -> None:
-    """Undoes a `replace_folder` that crashed between its two renames."""
-    if _aside(folder).exists() and not folder.exists():
-        os.rename(_aside(folder), folder)
+    """Undoes a `replace_folder` that crashed between its two renames, and removes the old folder where it crashed after them."""
+    aside = _aside(folder)
+    if aside.exists() and folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        os.rename(aside, folder)
 
 
 def _aside(folder: Path) -> Path:
@@ -118,26 +177,56 @@ def _aside(folder: Path) -> Path:
 
 @contextmanager
 def lock(path: Path, what: Path | None = None) -> Iterator[None]:
-    """Holds the lock file `path` during the block. The kernel releases it when its holder dies, so a stale file blocks nobody.
+    """Holds the lock file `path` during the block, and removes it at the end.
+
+    The kernel releases the lock when its holder dies, so the file that a killed process leaves blocks nobody.
 
     Args:
         path: the lock file.
         what: the path named in the error message. Default: the folder of the lock file.
 
     Raises:
-        PacklmError: another process holds the lock; names that process.
+        PacklmError: another process holds the lock (names that process), or the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as stream:
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = _open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "an unnamed process"
-            raise PacklmError(f"{what or path.parent}: in use by {holder}; wait for it to end, or stop it") from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-        stream.flush()
+            holder = ""
+            with suppress(OSError):  # its holder has just removed it
+                holder = path.read_text(encoding="utf-8").strip()
+            raise PacklmError(f"{what or path.parent}: in use by {holder or 'another process'}; wait for it to end, or stop it") from None
+    try:
+        with suppress(OSError):  # on a full disk the holder has no name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
-        stream.truncate(0)
+    finally:
+        with suppress(OSError):
+            if _is_open_at(descriptor, path):
+                path.unlink()
+        os.close(descriptor)
+
+
+def _open_locked(path: Path, operation: int) -> int:
+    """Opens a file, made if there is none, and locks it; anew where another process renamed or removed it before it was locked."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, operation)
+            if _is_open_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,6 +1,6 @@
 """`python -m packlm.commands VERB ...` is `packlm VERB ...`."""
 
-from packlm.commands import main
+from packlm.base import program
 
 if __name__ == "__main__":
-    main()
+    program.run("packlm.commands")

@@ -1,6 +1,9 @@
 """Messages and exit statuses of commands that fail."""
 
 import logging
+import re
+import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,9 +35,17 @@ def test_a_lack_of_memory_is_reported_with_its_remedy(main, caplog):
     assert text.startswith("out of memory; ") and "allocate" in text and text.endswith("; do with less") and len(text) < 250
 
 
-def test_another_error_of_a_library_keeps_its_traceback():
+def test_another_error_of_a_library_keeps_its_traceback_in_a_file(caplog):
     def main():
         raise RuntimeError("shapes do not match")
 
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(SystemExit) as ended:
         errors.run(main, less_memory="do with less")
+    assert ended.value.code == 1
+    (line,) = caplog.messages
+    match = re.fullmatch(r"unexpected: RuntimeError: shapes do not match \(base/test_errors.py:\d+\); the full trace is in (\S+)", line)
+    assert match, line
+    trace = Path(match[1])
+    assert "in main\n" in trace.read_text() and "RuntimeError: shapes do not match" in trace.read_text()
+    assert stat.S_IMODE(trace.stat().st_mode) == 0o600
+    trace.unlink()
