@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from kill_training import kill
 
 from packlm import config as configuration
+from packlm import dataset
 from packlm.model import folder as model_folder
 from packlm.model import language_model as models
 from preprocess.build.stage import build as build_dataset
@@ -88,7 +89,8 @@ def make_model(folder: Path) -> None:
         "text": manifest.settings["corpus"], "segments": "sentences", "reset": "document", "lossless": manifest.lossless,
         "dataset": manifest.digests, "numbers": {"steps": 0, "tokens": 0},
     }  # fmt: skip
-    model_folder.save(config.run.dir / "model", model_folder.weights_of(model), about, config.generate, config.dataset.dir)
+    tokenizer = dataset.read_files(config.dataset.dir, manifest, model_folder.TOKENIZER_FILES)
+    model_folder.save(config.run.dir / "model", model_folder.weights_of(model), about, config.generate, tokenizer)
 
 
 def make_prompts(path: Path, generator: random.Random) -> None:

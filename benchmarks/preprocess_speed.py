@@ -141,7 +141,7 @@ def ours_side(corpus_folder: Path, side: str) -> dict[str, Any]:
         began = time.perf_counter()
         manifest = build(settings).manifest
         seconds = time.perf_counter() - began
-        paths = dataset.paths(settings.dataset.dir, manifest, "sentences", "train")
+        paths = list(dataset.shard_digests(settings.dataset.dir, manifest, "sentences", "train"))
         columns = [pq.read_table(path, columns=["ids"]).column("ids") for path in paths]
         flat = np.concatenate([chunk.flatten().to_numpy() for column in columns for chunk in column.chunks])
     return {"seconds": seconds, "ids": dataset.ids_digest(flat[flat != 0])}

@@ -135,7 +135,7 @@ def make(folder: Path, tokens: int) -> int:
     settings: dict[str, dict[str, str]] = {"corpus": {}}
     digests = {"settings": files.digest(settings), "corpus": dataset.corpus_digest({}), "tokenizer": "none"}
     digests["content"] = dataset.content_digest(splits)
-    dataset.write_manifest(folder, dataset.Manifest(settings, {}, digests, VOCABULARY, LENGTH, False, splits, {}, {}))
+    dataset.write_manifest(folder, dataset.Manifest(settings, digests, VOCABULARY, LENGTH, False, splits, {}, {}))
     return int(counts[1])
 
 

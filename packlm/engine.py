@@ -73,7 +73,7 @@ class Engine:
         """
         folder = tracking.folder_of(address, store)
         model, info = model_folder.load(folder)
-        encoder = Encoder.load(folder)
+        encoder = Encoder.load(folder, info.tokenizer)
         if encoder.vocab_size > info.vocab_size:
             raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {info.vocab_size:,}")
         allow_rounding(False)

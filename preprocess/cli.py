@@ -108,7 +108,7 @@ def inspect(folder: Path, count: int, split: str | None, view: Literal["fixed", 
 
     manifest = dataset.read_manifest(folder)
     splits = {name: manifest.split(name) for name in ([split] if split else manifest.splits)}
-    encoder = Encoder.load(folder)
+    encoder = Encoder.load(folder, manifest.digests["tokenizer"])
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     print(inspect_dataset.table(manifest))
     for name, content in splits.items() if count else ():

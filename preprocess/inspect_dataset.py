@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from packlm import dataset
 from packlm.text.encoder import Encoder
 
@@ -38,14 +36,13 @@ def rate(manifest: dataset.Manifest, seconds: float) -> str:
 def rows(folder: Path, manifest: dataset.Manifest, encoder: Encoder, view: dataset.View, split: str, count: int) -> Iterator[str]:
     """The first `count` rows of a view of a split, each as some lines of text with all columns."""
     number = 0
-    for path in dataset.paths(folder, manifest, view, split):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(max(1, min(count, 1024))):
-                for row in batch.to_pylist():
-                    if number == count:
-                        return
-                    yield _sentence(row, encoder) if view == "sentences" else _fixed(row, number, encoder)
-                    number += 1
+    for shard in dataset.open_shards(folder, manifest, view, split):
+        for batch in shard.iter_batches(max(1, min(count, 1024))):
+            for row in batch.to_pylist():
+                if number == count:
+                    return
+                yield _sentence(row, encoder) if view == "sentences" else _fixed(row, number, encoder)
+                number += 1
 
 
 def _sentence(row: dict[str, Any], encoder: Encoder) -> str:

@@ -57,11 +57,12 @@ def write(folder: Path, seed: int = 1, counts: tuple[int, int] = (30, 8), vocab_
     words = models.WordLevel({"<eos>": EOS, **{f"w{number}": number for number in range(1, vocab_size)}}, unk_token="<eos>")
     files.write_text(folder / "tokenizer.json", Tokenizer(words).to_str())
     files.write_text(folder / "tokenizer_config.json", "{}")
-    others = {file: files.sha256(folder / file) for file in ("tokenizer.json", "tokenizer_config.json")}
+    dataset.write_sources(folder, {})
+    others = {file: files.sha256(folder / file) for file in (dataset.SOURCES, "tokenizer.json", "tokenizer_config.json")}
     settings: dict[str, dict[str, str]] = {"corpus": {}}
     digests = {"settings": files.digest(settings), "corpus": dataset.corpus_digest({}), "tokenizer": others["tokenizer.json"]}
     digests["content"] = dataset.content_digest(splits)
-    manifest = dataset.Manifest(settings, {}, digests, vocab_size, length, False, splits, {}, others)
+    manifest = dataset.Manifest(settings, digests, vocab_size, length, False, splits, {}, others)
     dataset.write_manifest(folder, manifest)
     return manifest
 

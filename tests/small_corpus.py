@@ -66,11 +66,11 @@ def made(settings: Callable[..., config.Config]) -> Callable[..., tuple[Path, Ma
 
 def rows(folder: Path, manifest: Manifest, view: dataset.View, split: str) -> list[list[dict[str, Any]]]:
     """The rows of each shard."""
-    return [pq.read_table(path).to_pylist() for path in dataset.paths(folder, manifest, view, split)]
+    return [pq.read_table(path).to_pylist() for path in dataset.shard_digests(folder, manifest, view, split)]
 
 
 def schema(folder: Path, manifest: Manifest, view: dataset.View, split: str) -> pa.Schema:
-    return pq.read_schema(dataset.paths(folder, manifest, view, split)[0])
+    return pq.read_schema(next(iter(dataset.shard_digests(folder, manifest, view, split))))
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -81,7 +81,12 @@ def write_model(config: Config, segments: str = "sentences") -> None:
         "text": manifest.settings["corpus"], "segments": segments, "reset": "document", "lossless": manifest.lossless,
         "dataset": manifest.digests, "numbers": {"steps": 0, "tokens": 0},
     }  # fmt: skip
-    model_folder.save(config.run.dir / "model", model_folder.weights_of(model), about, config.generate, config.dataset.dir)
+    model_folder.save(config.run.dir / "model", model_folder.weights_of(model), about, config.generate, tokenizer_files(config.dataset.dir))
+
+
+def tokenizer_files(folder: Path) -> dict[str, str]:
+    """The files of the tokenizer of a dataset or model folder, by name."""
+    return {name: (folder / name).read_text() for name in model_folder.TOKENIZER_FILES}
 
 
 def wild(model: LanguageModel, scale: float = 6.0) -> LanguageModel:

@@ -1,7 +1,7 @@
 """Checkpoints: everything that is needed to resume a training as if it had not stopped.
 
     checkpoints/step-00000400/tensors.safetensors    weights, optimizer state, averaged weights, carried states
-    checkpoints/step-00000400/state.json             format version, SHA-256 of the tensors, `TrainState`
+    checkpoints/step-00000400/state.json             format version, SHA-256 of the tensors, `TrainState`, digest
 
 A checkpoint is written under a temporary name and renamed once it is on disk, so a folder called `step-...` was complete when it got
 that name. Later damage is detected by the digest; the training then resumes from the checkpoint before it.
@@ -15,19 +15,19 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.optim import Optimizer
 
-from packlm.base import files, json_models
+from packlm.base import files, sealed_json, verified_files
 from packlm.base.errors import PacklmError
 
 from .state import TrainState
 
 log = logging.getLogger("packlm")
 
-VERSION = 2
+VERSION = 3
 """Format of the checkpoints that this version of packlm writes and reads."""
 
 
@@ -119,14 +119,15 @@ def find_damage(folder: Path, step: int) -> str | None:
 def load(folder: Path, step: int) -> tuple[dict[str, Tensor], TrainState]:
     """The tensors and the state of an undamaged checkpoint."""
     path = path_of(folder, step)
+    content = _read_state(path)
     try:
-        return load_file(path / "tensors.safetensors"), _read_state(path).state
+        return deserialize(verified_files.read(path / "tensors.safetensors", content.sha256)), content.state
     except SafetensorError as error:
         raise PacklmError(f"{path / 'tensors.safetensors'}: not a safetensors file ({error}); other formats are not opened") from None
 
 
 def _write_state(path: Path, state: TrainState, sha256: str) -> None:
-    files.write_json(path / "state.json", {"version": VERSION, "sha256": sha256, "state": state.model_dump()})
+    sealed_json.write(path / "state.json", {"version": VERSION, "sha256": sha256, "state": state.model_dump()})
 
 
 def _read_state(path: Path) -> _Content:
@@ -134,7 +135,7 @@ def _read_state(path: Path) -> _Content:
     version = values.get("version") if isinstance(values, dict) else None
     if version != VERSION:
         raise PacklmError(f"{path / 'state.json'}: checkpoint format {version}; this version of packlm reads format {VERSION}")
-    return json_models.parse(values, _Content, path / "state.json")
+    return sealed_json.parse(values, _Content, path / "state.json", "delete its folder to resume from the checkpoint before it")
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:

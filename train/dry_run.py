@@ -1,7 +1,5 @@
 """A dry run: the size, cost and first batch of a training, without a step of it."""
 
-from pathlib import Path
-
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -45,7 +43,7 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
         "first batch": f"{first.global_tokens:,} tokens in {first.global_segments:,} segments of at most {first.lengths.max():,}",
     }
     lines = [f"{config.run.name}: dry run", "", *(f"  {name:<12} {text}" for name, text in rows.items()), ""]
-    return "\n".join(lines + texts(first, config.dataset.dir))
+    return "\n".join(lines + texts(first, trainer.tokenizer))
 
 
 def flops_per_token(model: LanguageModel) -> int:
@@ -54,9 +52,8 @@ def flops_per_token(model: LanguageModel) -> int:
     return 6 * sum(weight.numel() for weight in matrices)
 
 
-def texts(segments: Segments, folder: Path) -> list[str]:
+def texts(segments: Segments, tokenizer: Tokenizer) -> list[str]:
     """The targets of the first segments of a batch, as lines of text."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     lines = []
     for ids in np.split(segments.targets, np.cumsum(segments.lengths)[:-1])[:SHOWN_SEGMENTS]:
         text = tokenizer.decode(ids[:SHOWN_TOKENS].tolist(), skip_special_tokens=False)

@@ -1,6 +1,7 @@
 """The end of a training: exports the best weights as a model folder and writes the summary."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -18,8 +19,8 @@ from .state import TrainState, ValidationResult
 log = logging.getLogger("packlm")
 
 
-def export(config: Config, manifest: dataset.Manifest, state: TrainState) -> None:
-    """Rank 0: writes the model folder from the best checkpoint, then `summary.json`."""
+def export(config: Config, manifest: dataset.Manifest, tokenizer: Mapping[str, str], state: TrainState) -> None:
+    """Rank 0: writes the model folder from the best checkpoint and the files of the tokenizer, then `summary.json`."""
     step, weights, best = best_weights(config.run.dir / "train" / "checkpoints", state)
     validation = state.validation.model_copy(update={"best": best})
     summary = {
@@ -34,7 +35,7 @@ def export(config: Config, manifest: dataset.Manifest, state: TrainState) -> Non
         "lossless": manifest.lossless, "dataset": manifest.digests, "numbers": summary | {"data": data},
     }  # fmt: skip
     folder = config.run.dir / "model"
-    model_folder.save(folder, weights, info, config.generate, config.dataset.dir)
+    model_folder.save(folder, weights, info, config.generate, tokenizer)
     files.write_json(config.run.dir / "train" / "summary.json", summary)
     result = f", best validation perplexity {best.perplexity:.2f} at step {step:,}" if best else ""
     log.info("trained for %s steps, %s%s: %s", f"{state.step:,}", duration(state.seconds), result, folder)

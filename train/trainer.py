@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from packlm import dataset
@@ -60,6 +61,9 @@ class Trainer:
         with ranks.main_process_first():  # rank 0 fills the cache that the others read
             self.plan = setup.open_plan(config, manifest, ranks)
             self.validation = setup.open_validation(config, manifest)
+        # Everything of the dataset is open by now: should it be built anew meanwhile, this training ends with what it began with.
+        self.tokenizer_files = dataset.read_files(config.dataset.dir, manifest, model_folder.TOKENIZER_FILES)
+        self.tokenizer = Tokenizer.from_str(self.tokenizer_files["tokenizer.json"])
         steps = itertools.accumulate(self.plan.steps(epoch) for epoch in range(settings.epochs))
         self.total_steps = min(max(steps), settings.max_steps or 2**62)
         self.resume_step = setup.latest_checkpoint(self.checkpoints, ranks)
@@ -77,7 +81,7 @@ class Trainer:
         self.average = Average(settings, self.model)
         single_sentences = model_folder.trained_context(settings.segments, settings.reset) == "sentences"
         num_samples = settings.samples if ranks.first else 0
-        self.sampler = Sampler(config.dataset.dir, num_samples, config.run.seed, single_sentences) if num_samples else None
+        self.sampler = Sampler(self.tokenizer, num_samples, config.run.seed, single_sentences) if num_samples else None
 
         self.state = TrainState()
         local_streams = [self.plan.streams_of(part, self.reduction.num_parts) for part in self.reduction.local_parts]
@@ -143,7 +147,7 @@ class Trainer:
             if self.progress:
                 if state.step < self.total_steps:
                     self.progress.log("stopped early: no improvement in %d validations (train.patience)", settings.patience)
-                export(self.config, self.manifest, state)
+                export(self.config, self.manifest, self.tokenizer_files, state)
                 self.progress.ended()
 
     def warm_up(self) -> None:

@@ -2,7 +2,7 @@
 
 A record of a result is written last, when all its files are on the disk:
 
-    {"inputs": {...}, "outputs": {FILE: SHA-256, ...}, "details": {...}}
+    {"inputs": {...}, "outputs": {FILE: SHA-256, ...}, "details": {...}, "digest": SHA-256 of these}
 
 A result without a readable record, with a record of other inputs, or with files that differ from it, is not complete.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from packlm.base import files, json_models
+from packlm.base import files, sealed_json
 from packlm.base.errors import PacklmError
 
 
@@ -36,13 +36,13 @@ def write(record: Path, inputs: Mapping[str, Any], outputs: Iterable[Path], deta
         details: what else is to be known of the result (`details` reads it back).
     """
     digests = {os.path.relpath(path, record.parent): files.sha256(path) for path in outputs}
-    files.write_json(record, Record(inputs=dict(inputs), outputs=digests, details=dict(details or {})).model_dump())
+    sealed_json.write(record, Record(inputs=dict(inputs), outputs=digests, details=dict(details or {})).model_dump())
 
 
 def is_complete(record: Path, inputs: Mapping[str, Any]) -> bool:
     """Whether the result was made from these inputs, and its files are unchanged."""
     try:
-        content = json_models.read(record, Record)
+        content = _read(record)
     except PacklmError:  # none yet, damaged, or of an older version
         return False
     if content.inputs != dict(inputs):
@@ -53,12 +53,16 @@ def is_complete(record: Path, inputs: Mapping[str, Any]) -> bool:
 
 def details(record: Path) -> dict[str, Any]:
     """The `details` that the record was written with."""
-    return json_models.read(record, Record).details
+    return _read(record).details
 
 
 def output_digest(record: Path, path: Path) -> str:
     """The SHA-256 of an output when the record was written."""
-    return json_models.read(record, Record).outputs[os.path.relpath(path, record.parent)]
+    return _read(record).outputs[os.path.relpath(path, record.parent)]
+
+
+def _read(record: Path) -> Record:
+    return sealed_json.read(record, Record, "run the same command again")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,8 @@ Whatever somebody names on a command line or puts into a folder is opened here, 
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from packlm.base.errors import PacklmError
 
@@ -18,7 +18,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> BufferedReader:
     """Opens a regular file (or a link to one) for reading; never waits.
 
     Raises:

@@ -1,6 +1,8 @@
 """The manifest of a dataset (its inputs, sizes and digests), the dataset card derived from it, and the check of files against it."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import ConfigDict
 
-from packlm.base import files, json_models
+from packlm.base import files, sealed_json, verified_files
 from packlm.base.errors import PacklmError, RequestError
 
-VERSION = 3
+VERSION = 4
 View = Literal["fixed", "sentences"]
 VIEWS: tuple[View, ...] = ("fixed", "sentences")
 SPLITS = ("train", "validation", "test")
@@ -60,10 +62,8 @@ class Manifest:
     __pydantic_config__ = _STRICT
     settings: dict[str, Any]
     """The corpus, tokenizer and dataset settings that change its content."""
-    corpus: dict[str, str]
-    """Source -> SHA-256 of its bytes."""
     digests: dict[str, str]
-    """Digests of `settings`, `corpus`, `tokenizer`, all `ids` in order, and `content` (all shards together)."""
+    """Digests of `settings`, `corpus` (all sources), `tokenizer`, all `ids` in order, and `content` (all shards together)."""
     vocab_size: int
     length: int
     """Targets in a fixed row."""
@@ -73,7 +73,7 @@ class Manifest:
     counts: dict[str, int]
     """Number of things skipped, replaced, dropped or split, by reason."""
     files: dict[str, str]
-    """All other files (tokenizer, report) -> SHA-256; without the manifest and the card, which are derived from this object."""
+    """All other files (sources, tokenizer, report) -> SHA-256; without the manifest and the card, which are derived from this object."""
     version: int = VERSION
 
     def split(self, name: str) -> Split:
@@ -85,7 +85,7 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes `manifest.json` and the dataset card."""
-    files.write_json(folder / "manifest.json", asdict(manifest))
+    sealed_json.write(folder / "manifest.json", asdict(manifest))
     files.write_text(folder / "README.md", card(manifest))
 
 
@@ -104,29 +104,61 @@ def read_manifest(folder: Path) -> Manifest:
     if version != VERSION:
         problem = f"dataset version {version!r}, this program reads {VERSION}"
         raise RequestError(f"{path}: {problem}; rebuild with `packlm preprocess --rebuild`")
-    manifest = json_models.parse(values, Manifest, path)
+    manifest = sealed_json.parse(values, Manifest, path, "rebuild with `packlm preprocess --rebuild`")
     for name, split in manifest.splits.items():
         if set(split.files) != set(VIEWS):
             raise PacklmError(f"{path}: splits.{name}.files: expected the views {', '.join(VIEWS)}, got {', '.join(split.files)}")
-    expected = {"settings": files.digest(manifest.settings), "corpus": corpus_digest(manifest.corpus)}
-    for name, digest in {**expected, "content": content_digest(manifest.splits)}.items():
-        if manifest.digests.get(name) != digest:
-            problem = f"damaged: its {name} is not what its digest says"
-            raise PacklmError(f"{path}: {problem}; rebuild with `packlm preprocess --rebuild`")
     return manifest
 
 
-def paths(folder: Path, manifest: Manifest, view: View, split: str) -> list[Path]:
-    """The Parquet files of a view of a split, in the order of the text; `RequestError` if there is no such split."""
-    return [Path(folder) / name for name in manifest.split(split).files[view]]
+def shard_digests(folder: Path, manifest: Manifest, view: View, split: str) -> dict[Path, str]:
+    """The Parquet files of a view of a split, in the order of the text -> SHA-256; `RequestError` if there is no such split."""
+    return {Path(folder) / name: shard.sha256 for name, shard in manifest.split(split).files[view].items()}
+
+
+def open_shards(folder: Path, manifest: Manifest, view: View, split: str) -> Iterator[pq.ParquetFile]:
+    """Opens the Parquet files of a view of a split, one after the other, each held against the manifest first.
+
+    Raises:
+        RequestError: there is no such split.
+        PacklmError: a file is not the one that the manifest describes.
+    """
+    for path, sha256 in shard_digests(folder, manifest, view, split).items():
+        with described(folder, manifest), verified_files.open_checked(path, sha256) as stream, pq.ParquetFile(stream) as shard:
+            yield shard
+
+
+@contextmanager
+def described(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """Says of a damaged file within the block why it is not the one that the manifest describes, and the remedy."""
+    try:
+        yield
+    except verified_files.Damaged as error:
+        raise PacklmError(f"{error}; {_reason(folder, manifest)}") from None
+
+
+def _reason(folder: Path, manifest: Manifest) -> str:
+    try:
+        rebuilt = read_manifest(folder) != manifest
+    except PacklmError:
+        rebuilt = False
+    if rebuilt:
+        return f"{folder} was built anew since this began to read it; run the same command again"
+    return f"`packlm preprocess verify {folder} --repair --config C`, with the configuration of the build, makes damaged files again"
+
+
+def read_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> dict[str, str]:
+    """The text of some of `manifest.files`, by name; `PacklmError` if one is not the one that the manifest describes."""
+    with described(folder, manifest):
+        return {name: verified_files.read(Path(folder) / name, manifest.files[name]).decode() for name in names}
 
 
 def document_names(folder: Path, manifest: Manifest, split: str, sentences: np.ndarray) -> list[str]:
     """The document's name of each of some sentences of a split, given by their indices."""
     names: dict[int, str] = {}
     start = 0
-    for path in paths(folder, manifest, "sentences", split):
-        column = pq.ParquetFile(path).read(columns=["document"]).column(0)
+    for shard in open_shards(folder, manifest, "sentences", split):
+        column = shard.read(columns=["document"]).column(0)
         names |= {index: column[index - start].as_py() for index in sentences.tolist() if start <= index < start + len(column)}
         start += len(column)
     return [names[index] for index in sentences.tolist()]
@@ -138,11 +170,6 @@ def damaged(folder: Path, manifest: Manifest) -> dict[str, str]:
     expected |= {**manifest.files, "README.md": hashlib.sha256(card(manifest).encode()).hexdigest()}
     actual = {name: files.sha256(folder / name) if (folder / name).is_file() else "no such file" for name in expected}
     return {name: f"expected sha256 {digest}, got {actual[name]}" for name, digest in expected.items() if actual[name] != digest}
-
-
-def corpus_digest(corpus: dict[str, str]) -> str:
-    """The digest of all sources in order."""
-    return files.digest(list(corpus.items()))
 
 
 def content_digest(splits: dict[str, Split]) -> str:

@@ -1,23 +1,32 @@
 """The two views of a split as numpy arrays over memory-mapped files: sentences, and one stream of targets.
 
 `datasets` converts the Parquet shards to an Arrow cache, once a node, keyed by the content's digest; the arrays are views of its files.
+Shards are held against the manifest before they are converted, and the cache against the digests that it had when it was made.
 Resident memory is 4 bytes a sentence (its length) and 8 a fixed row (its first target).
 
 Shapes: B sentences or runs of a stream, P targets of all of them, end to end.
 """
 
 import itertools
-from collections.abc import Iterator
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from packlm import dataset
+from packlm.base import files, sealed_json, verified_files
 from packlm.base.errors import PacklmError
 
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder
+
 Array = np.ndarray
+log = logging.getLogger("packlm")
 
 
 class Sentences:
@@ -45,8 +54,7 @@ class Sentences:
         sentences = Sentences([(column.values.to_numpy(), column.offsets.to_numpy()) for column in columns])
         if len(sentences) and sentences.lengths.min() < 1:
             raise PacklmError(
-                f"{folder}: sentence {int(sentences.lengths.argmin())} of {split} has no tokens, not even its <eos>; "
-                f"`packlm preprocess verify {folder}` names the damaged file"
+                f"{folder}: sentence {int(sentences.lengths.argmin())} of {split} has no tokens, not even its <eos>; build it again"
             )
         _check(sentences.tokens, folder, manifest, "sentences", split)
         return sentences
@@ -162,35 +170,63 @@ def concatenated_ranges(starts: Array, stops: Array) -> Array:
 
 
 def _check(num_tokens: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:
-    """Raises `PacklmError` unless a view has as many targets as the manifest says, and none beyond the vocabulary (by the statistics in the
-    files' metadata, without reading ids)."""
+    """Raises `PacklmError` unless a view has as many targets as the manifest says."""
     expected = manifest.split(split).tokens
     if num_tokens != expected:
         raise PacklmError(
-            f"{folder}: the {view} view of {split} has {num_tokens:,} tokens, the manifest says {expected:,}; "
-            f"`packlm preprocess verify {folder}` names the damaged file"
+            f"{folder}: the {view} view of {split} has {num_tokens:,} tokens, the manifest says {expected:,}; build it again with "
+            "`packlm preprocess --rebuild`"
         )
-    for path in dataset.paths(folder, manifest, view, split):
-        groups = pq.ParquetFile(path).metadata
-        for group in range(groups.num_row_groups):
-            statistics = groups.row_group(group).column(0).statistics  # `ids` is the first column of both views
-            if statistics is not None and statistics.has_min_max and statistics.max >= manifest.vocab_size:
-                raise PacklmError(
-                    f"{path}: holds the id {statistics.max}, but the vocabulary has {manifest.vocab_size:,}; "
-                    f"`packlm preprocess verify {folder}` names what is damaged"
-                )
 
 
 def _batches(folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> Iterator[pa.RecordBatch]:
     """The memory-mapped record batches of a view of a split in the cache of `datasets`. One at a time: a table of all of them takes more
     memory than the lengths that are kept."""
     import datasets  # takes 1 s, and views in memory do not need it
+    from filelock import FileLock
 
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "packlm" / manifest.digests["content"][:32]
-    paths = [str(path.resolve()) for path in dataset.paths(folder, manifest, view, split)]
+    shards = {path.resolve(): sha256 for path, sha256 in dataset.shard_digests(folder, manifest, view, split).items()}
     datasets.disable_progress_bars()
-    builder = datasets.load_dataset_builder("parquet", data_files={split: paths}, cache_dir=str(cache))
-    builder.download_and_prepare()
-    for path in sorted(Path(builder.cache_dir).glob("*.arrow")):
+    cache.mkdir(parents=True, exist_ok=True)
+    with dataset.described(folder, manifest), FileLock(cache / f"{view}-{split}.lock"):
+        before = verified_files.check(shards, cache / "verified")
+        _check_ids(shards, manifest.vocab_size)
+        builder = datasets.load_dataset_builder("parquet", data_files={split: list(map(str, shards))}, cache_dir=str(cache))
+        arrow_files = _converted(builder, cache / "verified")
+        if verified_files.states(shards) != before:  # the cache may hold what has taken the place of the shards
+            shutil.rmtree(builder.cache_dir, ignore_errors=True)
+            raise verified_files.Damaged(f"{folder}: written to while it was being read")
+    for path in arrow_files:
         with pa.ipc.open_stream(pa.memory_map(str(path))) as batches:
             yield from (batch for batch in batches if batch.num_rows)
+
+
+def _converted(builder: "DatasetBuilder", memory: Path) -> list[Path]:
+    """The Arrow files that `datasets` has made from the shards; made again if they are not as they were when they were made."""
+    folder = Path(builder.cache_dir)
+    record = folder / "packlm.json"
+    if folder.exists():
+        try:
+            digests = sealed_json.read(record, dict[str, str], "delete its folder")
+            verified_files.check({folder / name: sha256 for name, sha256 in digests.items()}, memory)
+            return [folder / name for name in digests]
+        except PacklmError as error:
+            log.warning("%s; the shards are converted again", error)
+            shutil.rmtree(folder)
+    builder.download_and_prepare()
+    paths = sorted(folder.glob("*.arrow"))
+    sealed_json.write(record, {path.name: files.sha256(path) for path in paths})
+    return paths
+
+
+def _check_ids(shards: Iterable[Path], vocab_size: int) -> None:
+    """Raises `PacklmError` if there are ids beyond the vocabulary, by the statistics in the files' metadata."""
+    for path in shards:
+        groups = pq.ParquetFile(path).metadata
+        for group in range(groups.num_row_groups):
+            statistics = groups.row_group(group).column(0).statistics  # `ids` is the first column of both views
+            if statistics is not None and statistics.has_min_max and statistics.max >= vocab_size:
+                raise PacklmError(
+                    f"{path}: holds the id {statistics.max}, but the vocabulary has {vocab_size:,}; not a dataset of packlm's"
+                )

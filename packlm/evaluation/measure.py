@@ -16,6 +16,7 @@ from packlm import dataset
 from packlm.base.errors import RequestError
 from packlm.config import Evaluate
 from packlm.corpus import documents
+from packlm.dataset import Manifest
 from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.evaluation.baselines import MAX_TOKENS, Baselines, baselines
@@ -55,13 +56,14 @@ class _MeasuredText:
         return self.sentences.read(np.arange(len(self.sentences)))[1]
 
 
-def measure_dataset(model: LanguageModel, info: ModelInfo, folder: Path, settings: Evaluate, ranks: Ranks) -> dict[str, Any]:
-    """All ranks: the report on one split of a dataset, `settings.split`.
+def measure_dataset(
+    model: LanguageModel, info: ModelInfo, folder: Path, manifest: Manifest, settings: Evaluate, ranks: Ranks
+) -> dict[str, Any]:
+    """All ranks: the report on one split, `settings.split`, of the dataset in `folder` with this manifest.
 
     Raises:
-        RequestError: no dataset there, no such split, or its ids are of another tokenizer than the model's.
+        RequestError: no such split, or its ids are of another tokenizer than the model's.
     """
-    manifest = dataset.read_manifest(folder)
     split = manifest.split(settings.split)
     if manifest.digests["tokenizer"] != info.tokenizer:
         raise RequestError(
@@ -82,7 +84,9 @@ def measure_dataset(model: LanguageModel, info: ModelInfo, folder: Path, setting
         return dataset.document_names(folder, manifest, settings.split, opening)
 
     training_stream = Stream.open(folder, manifest, "train") if training is not None and settings.dynamic_lr else None
-    text = _MeasuredText(sentences, stream, Encoder.load(folder), document_names, counts, training_stream, reference)
+    with dataset.described(folder, manifest):
+        encoder = Encoder.load(folder, info.tokenizer)
+    text = _MeasuredText(sentences, stream, encoder, document_names, counts, training_stream, reference)
     with named(f"{info.name} on {settings.split} of {folder}"):
         result, details = _measure(model, info, text, settings, ranks)
     totals = TextCounts(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)

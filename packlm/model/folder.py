@@ -7,26 +7,27 @@ generation_config.json    recommended decoding settings
 README.md                 model card
 """
 
-import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from packlm import config
-from packlm.base import files, json_models
+from packlm.base import files, json_models, sealed_json, verified_files
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config.generate import DECODING_SETTINGS
 from packlm.model.finite import NotFinite, first_not_finite
 from packlm.model.language_model import LanguageModel
 from packlm.model.recurrence import Layout
 
-FORMAT = 1
+FORMAT = 2
+"""Format of `config.json`. Format 1, which is still read, had no digest of its own content."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
 """Suffixes of files in which other libraries keep weights as a pickle."""
@@ -90,25 +91,27 @@ def trained_context(segments: str, reset: str) -> str:
     return "streams" if segments == "streams" and reset == "none" else "documents"
 
 
-def save(folder: Path, weights: dict[str, Tensor], about: dict[str, Any], generation: config.Generate, tokenizer_from: Path) -> None:
+def save(
+    folder: Path, weights: dict[str, Tensor], about: dict[str, Any], generation: config.Generate, tokenizer: Mapping[str, str]
+) -> None:
     """Writes a model folder atomically.
 
     Args:
         about: the entries of `config.json` as JSON values, without format and digests of files.
         generation: the decoding settings that the folder recommends.
-        tokenizer_from: the folder that holds `TOKENIZER_FILES`.
+        tokenizer: the text of each of `TOKENIZER_FILES`.
     """
-    work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    work = files.temporary_of(folder)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     with files.atomic(work / "model.safetensors") as stream:
         stream.write(serialize(weights))
     for name in TOKENIZER_FILES:
-        files.write_text(work / name, (tokenizer_from / name).read_text(encoding="utf-8"))
+        files.write_text(work / name, tokenizer[name])
     digests = {"weights": files.sha256(work / "model.safetensors"), "tokenizer": files.sha256(work / "tokenizer.json")}
     entries = about | digests | {"format": FORMAT}
     info = json_models.parse(entries, ModelInfo, folder / "config.json")
-    files.write_json(work / "config.json", {key: entries[key] for key in ModelInfo.model_fields})
+    sealed_json.write(work / "config.json", {key: entries[key] for key in ModelInfo.model_fields})
     files.write_json(work / "generation_config.json", generation.model_dump(mode="json", include=set(DECODING_SETTINGS)))
     files.write_text(work / "README.md", card(info))
     files.recover_folder(folder)
@@ -127,9 +130,11 @@ def read(folder: Path) -> ModelInfo:
         raise RequestError(f"{folder}: no model here (no config.json); `packlm train` or `torchrun --nproc-per-node N train` makes one")
     values = files.read_json(path)
     version = values.get("format") if isinstance(values, dict) else values
-    if version != FORMAT:
-        raise RequestError(f"{path}: model format {version!r}, this program reads {FORMAT}")
-    return json_models.parse(values, ModelInfo, path)
+    if version not in (1, FORMAT):
+        raise RequestError(f"{path}: model format {version!r}, this program reads 1 and {FORMAT}")
+    if version == 1:
+        return json_models.parse(values, ModelInfo, path)
+    return sealed_json.parse(values, ModelInfo, path, "copy the model again, or train it anew")
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
@@ -157,11 +162,11 @@ def load(folder: Path, layout: Layout = "auto") -> tuple[LanguageModel, ModelInf
             pickles = [other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLE_SUFFIXES]
             instead = f"; {pickles[0]} may be a pickle, which can run any code and is never opened" if pickles else ""
             raise RequestError(f"{path}: missing; a model folder holds it beside config.json{instead}")
-        digest = files.sha256(path)
-        if digest != expected:
-            raise PacklmError(f"{path}: damaged or exchanged: expected sha256 {expected}, got {digest}")
+        data = verified_files.read(path, expected)
+        if name == "model.safetensors":
+            serialized = data
     try:
-        weights = load_file(folder / "model.safetensors")
+        weights = deserialize(serialized)
     except SafetensorError as error:
         raise PacklmError(f"{folder / 'model.safetensors'}: not a safetensors file: {error}") from None
     model = LanguageModel(info.model, info.vocab_size, layout).to(next(iter(weights.values())).dtype)

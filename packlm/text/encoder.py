@@ -1,5 +1,6 @@
 """Text to ids and back: the one way for shards, prompts and plain text alike. Shapes: N tokens, S sentences, V vocabulary."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from packlm import dataset
-from packlm.base import files
+from packlm.base import verified_files
 from packlm.base.errors import PacklmError
 from packlm.dataset import EOS
 from packlm.text import pretokens, tokenizer
@@ -36,10 +37,22 @@ class Encoder:
         """Whether decoding reproduces any text exactly."""
 
     @classmethod
-    def load(cls, folder: Path) -> "Encoder":
-        """The encoder of a dataset or model folder, from its `tokenizer.json`."""
+    def load(cls, folder: Path, sha256: str | None = None) -> "Encoder":
+        """The encoder of a dataset or model folder, from its `tokenizer.json`.
+
+        Args:
+            sha256: the digest that the file must have, where it is known.
+
+        Raises:
+            RequestError: no such file, not a tokenizer, or one without `<eos>`.
+            PacklmError: the file has another digest.
+        """
         path = Path(folder) / tokenizer.NAME
-        return cls(tokenizer.load(path), files.sha256(path))
+        text = tokenizer.read(path)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if sha256 is not None and digest != sha256:
+            raise verified_files.Damaged(f"{path}: damaged or exchanged: expected sha256 {sha256}, got {digest}")
+        return cls(tokenizer.parse(text, str(path)), digest)
 
     @cached_property
     def spelled_eos(self) -> str:

@@ -35,14 +35,17 @@ def load(path: Path | str) -> Tokenizer:
     Raises:
         RequestError: no such file, not a tokenizer, or one without `<eos>`.
     """
-    path = Path(path)
+    return parse(read(Path(path)), str(path))
+
+
+def read(path: Path) -> str:
+    """The text of a `tokenizer.json`; `RequestError` if there is no such file, or no text in it."""
     if not path.is_file():
         raise RequestError(f"{path}: no such tokenizer")
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not a tokenizer.json: {error}") from None
-    return parse(text, str(path))
 
 
 def parse(text: str, name: str) -> Tokenizer:

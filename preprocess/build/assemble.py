@@ -32,10 +32,10 @@ def assemble(
         counts[f"sentences of more than {config.corpus.max_tokens} tokens {action}"] = overlong
     none = report.Measures.none(encoder.vocab_size)
     measures = {split: sum((report.Measures.load(shard.measures) for shard in of_split), none) for split, of_split in shards.items()}
-    others = [folder / tokenizer.NAME, folder / "tokenizer_config.json", *report.write(folder, measures)]
+    dataset.write_sources(folder, provenance.corpus)
+    others = [folder / dataset.SOURCES, folder / tokenizer.NAME, folder / "tokenizer_config.json", *report.write(folder, measures)]
     manifest = Manifest(
         settings=provenance.settings,
-        corpus=provenance.corpus,
         digests={
             "settings": files.digest(provenance.settings),
             "corpus": dataset.corpus_digest(provenance.corpus),

@@ -69,9 +69,15 @@ def repair(config: Config, folder: Path) -> list[str]:
         damaged = list(dataset.damaged(folder, manifest))
         if not damaged:
             return []
-        if tokenizer.NAME in damaged or any(name.endswith(".parquet") for name in damaged):
+        if dataset.SOURCES in damaged or tokenizer.NAME in damaged or any(name.endswith(".parquet") for name in damaged):
             builder = Builder(config, runner)
-            _check_unchanged(folder, manifest, builder.provenance)
+            if dataset.SOURCES not in damaged:
+                _check_unchanged(folder, manifest, builder.provenance)
+            elif dataset.corpus_digest(builder.provenance.corpus) == manifest.digests["corpus"]:
+                dataset.write_sources(folder, builder.provenance.corpus)
+                _check_unchanged(folder, manifest, builder.provenance)
+            else:
+                raise RequestError(f"{folder}: made from another corpus, and its list of sources is damaged; replace it with --rebuild")
             builder.rebuild_files(damaged, manifest)
             builder.work_folder.delete()
         if "tokenizer_config.json" in damaged:
@@ -85,6 +91,6 @@ def repair(config: Config, folder: Path) -> list[str]:
 
 
 def _check_unchanged(folder: Path, manifest: Manifest, provenance: Provenance) -> None:
-    if differences := changes(Provenance(manifest.settings, manifest.corpus), provenance):
+    if differences := changes(Provenance(manifest.settings, dataset.read_sources(folder, manifest)), provenance):
         lines = [f"{folder}: made from something else:", *(f"  {line}" for line in differences)]
         raise RequestError(escape.lines(*lines, "replace it with --rebuild, or give another --run.name"))

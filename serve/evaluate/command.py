@@ -41,10 +41,11 @@ def run(model: str | Path, options: EvaluateOptions, config: Config, ranks: Rank
         reports = [report]
     else:
         folder = options.data or config.dataset.dir
-        splits = config.evaluate.splits(dataset.read_manifest(folder).splits)
+        manifest = dataset.read_manifest(folder)
+        splits = config.evaluate.splits(manifest.splits)
         if len(splits) > 1 and (options.out or "").endswith(".md"):
             raise RequestError(f"--out {options.out}: a page holds one split; choose one with --split, or write a .json file")
         split_settings = [config.evaluate.model_copy(update={"split": split}) for split in splits]
-        reports = [measure.measure_dataset(engine.model, engine.info, folder, settings, ranks) for settings in split_settings]
+        reports = [measure.measure_dataset(engine.model, engine.info, folder, manifest, settings, ranks) for settings in split_settings]
     if ranks.first:
         report_page.write_all(reports, options.out)

@@ -55,24 +55,25 @@ def evaluate(config: Config, ranks: Ranks) -> str | None:
                 if not complete[split]:
                     recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), split)
                     split_settings = config.evaluate.model_copy(update={"split": split})
-                    report = measure.measure_dataset(engine.model, info, config.dataset.dir, split_settings, ranks)
+                    report = measure.measure_dataset(engine.model, info, config.dataset.dir, manifest, split_settings, ranks)
                     if ranks.first:
-                        _write(report, engine, config, outs[split], recorder)
+                        _write(report, engine, config, manifest, outs[split], recorder)
             if not ranks.first:
                 return None
-            if register(folder, engine, config, {split: json_models.read(out, EvaluationReport) for split, out in outs.items()}, recorder):
+            measured = {split: json_models.read(out, EvaluationReport) for split, out in outs.items()}
+            if register(folder, engine, config, manifest, measured, recorder):
                 for split, out in outs.items():
                     completion.write(out.with_suffix(".inputs.json"), inputs | {"split": split}, [out])
     return "\n\n".join(reports.table(files.read_json(out)) for out in outs.values()) if ranks.first else None
 
 
-def _write(report: dict[str, Any], engine: Engine, config: Config, out: Path, recorder: Recorder) -> None:
+def _write(report: dict[str, Any], engine: Engine, config: Config, manifest: dataset.Manifest, out: Path, recorder: Recorder) -> None:
     """Writes a report as JSON, as a page with its figure, and a heat map of the split's first sentences; records them all."""
     split = report["split"]
     files.write_json(out, report)
     page, heat = out.with_suffix(".md"), out.with_name(f"{split}.surprisal.html")
     report_page.write(report, page)
-    _write_heat_map(engine, config, split, report["context"], heat)
+    _write_heat_map(engine, config, manifest, split, report["context"], heat)
     metrics = reports.metrics(report, split)
     recorder.metrics(metrics)
     recorder.summary(metrics)
@@ -84,8 +85,8 @@ def _write(report: dict[str, Any], engine: Engine, config: Config, out: Path, re
     log.info("wrote %s, %s and %s", out, page.name, heat.name)
 
 
-def _write_heat_map(engine: Engine, config: Config, split: str, context: str, out: Path) -> None:
-    sentences = Sentences.open(config.dataset.dir, dataset.read_manifest(config.dataset.dir), split)
+def _write_heat_map(engine: Engine, config: Config, manifest: dataset.Manifest, split: str, context: str, out: Path) -> None:
+    sentences = Sentences.open(config.dataset.dir, manifest, split)
     texts = [engine.encoder.decode(sentences.targets(number)[:-1]) for number in range(min(HEAT_MAP_SENTENCES, len(sentences)))]
     scores = engine.score(texts, document=context != "sentences")
     with files.atomic(out, "w") as stream:

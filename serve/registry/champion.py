@@ -7,10 +7,11 @@ tokenizers. Everything else about them may differ; the context of a prediction i
 import logging
 import math
 
-from packlm import dataset, tracking
+from packlm import tracking
 from packlm.base import files
 from packlm.base.errors import PacklmError
 from packlm.config import Config
+from packlm.dataset import Manifest
 from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.evaluation import measure
@@ -26,12 +27,13 @@ SPLIT = "validation"
 
 
 def contest(
-    config: Config, engine: Engine, version: str, reports: dict[str, EvaluationReport], recorder: Recorder
+    config: Config, engine: Engine, manifest: Manifest, version: str, reports: dict[str, EvaluationReport], recorder: Recorder
 ) -> Comparison | None:  # fmt: skip
     """Rank 0: compares a registered version with the champion, moves the alias if the version is better, and logs the outcome.
 
     Args:
         engine: the model of `version`.
+        manifest: that of the dataset in `dataset.dir`.
         reports: its evaluation reports by split; without one of the validation split, it is measured here.
 
     Returns None if the registry did not answer: then nothing was decided.
@@ -41,7 +43,6 @@ def contest(
     if current is None:
         log.warning("champion: the registry does not answer; models:/%s@champion is unchanged, run the same command again", name)
         return None
-    manifest = dataset.read_manifest(config.dataset.dir)
     context = resolve_context(config.evaluate.context, engine.info.context)
     by, new, old, won = None, None, None, False
     if current == version:
@@ -83,7 +84,7 @@ def write(comparison: Comparison, config: Config, recorder: Recorder) -> None:
 
 
 def _measure(
-    config: Config, new: Engine, old: Engine, manifest: dataset.Manifest, context: str, reports: dict[str, EvaluationReport]
+    config: Config, new: Engine, old: Engine, manifest: Manifest, context: str, reports: dict[str, EvaluationReport]
 ) -> tuple[str, float, float]:
     """(metric, the new model's value, the champion's value)."""
     folder, ranks = config.dataset.dir, Ranks(0, 1, new.device)
@@ -92,7 +93,7 @@ def _measure(
     settings = config.evaluate.model_copy(update={"split": SPLIT, "context": context, "baselines": False})
 
     def report_of(engine: Engine) -> EvaluationReport:
-        return EvaluationReport.model_validate(measure.measure_dataset(engine.model, engine.info, folder, settings, ranks))
+        return EvaluationReport.model_validate(measure.measure_dataset(engine.model, engine.info, folder, manifest, settings, ranks))
 
     report = reports.get(SPLIT) or report_of(new)
     if old.info.tokenizer == new.info.tokenizer:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from packlm import dataset
 from packlm.text.document_block import DocumentBlock
 from packlm.text.encoder import Encoder
@@ -15,14 +13,13 @@ _ROWS = 4096
 
 def blocks(folder: Path, manifest: dataset.Manifest, split: str, encoder: Encoder) -> Iterator[DocumentBlock]:
     """The documents of a split, those of one shard at a time."""
-    for path in dataset.paths(folder, manifest, "sentences", split):
+    for shard in dataset.open_shards(folder, manifest, "sentences", split):
         names: list[str] = []
         parts: list[list[str]] = []
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS, columns=["ids", "document", "position", "lead", "gap"]):
-                for row in batch.to_pylist():
-                    if row["position"] == 0:
-                        names.append(row["document"])
-                        parts.append([])
-                    parts[-1] += [row["lead"], encoder.decode(row["ids"][:-1]), row["gap"]]
+        for batch in shard.iter_batches(_ROWS, columns=["ids", "document", "position", "lead", "gap"]):
+            for row in batch.to_pylist():
+                if row["position"] == 0:
+                    names.append(row["document"])
+                    parts.append([])
+                parts[-1] += [row["lead"], encoder.decode(row["ids"][:-1]), row["gap"]]
         yield DocumentBlock.of((name, "".join(part)) for name, part in zip(names, parts, strict=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import packlm
 from packlm.config import Config
+from packlm.dataset import Manifest
 from packlm.engine import Engine
 from packlm.tracking import LoggedModel, Recorder
 from packlm.tracking.run_files import EvaluationReport
@@ -18,10 +19,13 @@ log = logging.getLogger("packlm")
 REQUIREMENTS = ("torch", "numpy", "safetensors", "tokenizers", "sentencex", "pydantic", "pyarrow", "datasets", "tqdm", "mlflow")
 
 
-def register(folder: Path, engine: Engine, config: Config, reports: dict[str, EvaluationReport], recorder: Recorder) -> bool:
+def register(
+    folder: Path, engine: Engine, config: Config, manifest: Manifest, reports: dict[str, EvaluationReport], recorder: Recorder
+) -> bool:
     """Rank 0: registers the model and decides on the champion.
 
     Args:
+        manifest: that of the dataset on which it was evaluated.
         reports: the model's evaluation reports by split.
 
     Returns False if the registry did not answer: run again, the stage does the rest.
@@ -45,7 +49,7 @@ def register(folder: Path, engine: Engine, config: Config, reports: dict[str, Ev
     if version is None:
         return False
     log.info("version %s of models:/%s", version, name)
-    comparison = champion.contest(config, engine, version, reports, recorder)
+    comparison = champion.contest(config, engine, manifest, version, reports, recorder)
     if comparison is None:
         return False
     champion.write(comparison, config, recorder)

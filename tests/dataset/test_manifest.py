@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,16 @@ def mutations(values, path=()):
         if isinstance(values[key], dict):
             for inner, other in mutations(values[key], (*path, key)):
                 yield inner, {**values, key: other}
+
+
+def edits(values, path=()):
+    """(path of a value, the whole with another value of its type there), for every number, text and truth value but the version."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            for inner, other in edits(value, (*path, key)):
+                yield inner, {**values, key: other}
+        elif isinstance(value, bool | int | float | str) and key != "version":
+            yield (*path, key), {**values, key: not value if isinstance(value, bool) else value + type(value)(1)}
 
 
 @pytest.fixture
@@ -58,11 +69,8 @@ def test_wrong_types_and_missing_keys_anywhere_are_one_line(folder):
         (lambda values: values.update(vocab_size="many"), r"manifest\.json: vocab_size: "),
         (lambda values: values["splits"]["train"].pop("tokens"), r"manifest\.json: splits\.train\.tokens: "),
         (lambda values: values["splits"]["train"].update(colour=1), r"manifest\.json: splits\.train\.colour: "),
-        (
-            lambda values: values["splits"]["train"]["files"].pop("fixed"),
-            r"splits\.train\.files: expected the views fixed, sentences, got sentences",
-        ),
-        (lambda values: values["digests"].update(corpus="0"), r"manifest\.json: damaged: its corpus is not what its digest says"),
+        (lambda values: values["splits"]["train"].update(words=1), r"manifest\.json: edited or damaged: the digest of its content is"),
+        (lambda values: values.pop("digest"), r"manifest\.json: edited or damaged: it has no digest"),
     ],
 )
 def test_the_key_is_named(folder, change, error):
@@ -71,6 +79,26 @@ def test_the_key_is_named(folder, change, error):
     change(values)
     path.write_text(json.dumps(values))
     with pytest.raises(PacklmError, match=error):
+        dataset.read_manifest(folder)
+
+
+def test_every_value_is_held_against_the_digest(folder):
+    path = folder / "manifest.json"
+    values = json.loads(path.read_text())
+    count = 0
+    for _, other in edits(values):
+        path.write_text(json.dumps(other))
+        with pytest.raises(PacklmError, match=r"manifest\.json: edited or damaged"):
+            dataset.read_manifest(folder)
+        count += 1
+    assert count > 40
+
+
+def test_both_views_are_there(random_data, folder):
+    split = random_data.manifest.splits["train"]
+    splits = {"train": replace(split, files={"sentences": split.files["sentences"]})}
+    dataset.write_manifest(folder, replace(random_data.manifest, splits=splits))
+    with pytest.raises(PacklmError, match=r"splits\.train\.files: expected the views fixed, sentences, got sentences"):
         dataset.read_manifest(folder)
 
 

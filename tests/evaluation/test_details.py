@@ -26,7 +26,9 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 
 def report_of(config: Config, ranks: Ranks = ALONE) -> dict[str, Any]:
     engine = Engine.load(config.run.dir / "model")
-    return measure.measure_dataset(engine.model, engine.info, config.dataset.dir, config.evaluate, ranks)
+    return measure.measure_dataset(
+        engine.model, engine.info, config.dataset.dir, dataset.read_manifest(config.dataset.dir), config.evaluate, ranks
+    )
 
 
 def one_by_one(config: Config) -> list[tuple[int, int, float, int]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from packlm import dataset
 from packlm import config
 from packlm.base.errors import RequestError
 from packlm.config import Config
@@ -103,9 +104,14 @@ def test_the_statistics_are_mean_squared_gradients(monkeypatch: pytest.MonkeyPat
 def test_it_needs_a_training_split(made: Callable[[str], Config], corpus) -> None:
     data = made("bpe")
     engine, settings = Engine.load(data.run.dir / "model"), config.Evaluate(dynamic_lr=0.001, context="documents")
-    report = measure.measure_dataset(engine.model, engine.info, data.dataset.dir, settings, ALONE)
+    report = measure.measure_dataset(engine.model, engine.info, data.dataset.dir, dataset.read_manifest(data.dataset.dir), settings, ALONE)
     plain = settings.model_copy(update={"dynamic_lr": 0.0})
     assert report["adapted"] == "dynamic evaluation, lr 0.001, decay 0.02, window 5"
-    assert report["nll"] != measure.measure_dataset(engine.model, engine.info, data.dataset.dir, plain, ALONE)["nll"]
+    assert (
+        report["nll"]
+        != measure.measure_dataset(engine.model, engine.info, data.dataset.dir, dataset.read_manifest(data.dataset.dir), plain, ALONE)[
+            "nll"
+        ]
+    )
     with pytest.raises(RequestError, match="has a training split"):
         measure.measure_text(engine.model, engine.info, engine.encoder, [str(corpus)], settings, ALONE)

@@ -28,7 +28,9 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 def test_text_and_dataset_give_the_same_numbers(made: Callable[[str], Config], corpus: Path, kind: str, context: str) -> None:
     config = made(kind)
     engine, settings = Engine.load(config.run.dir / "model"), Evaluate.model_validate({"context": context, "streams": 2})
-    from_dataset = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, settings, ALONE)
+    from_dataset = measure.measure_dataset(
+        engine.model, engine.info, config.dataset.dir, dataset.read_manifest(config.dataset.dir), settings, ALONE
+    )
     from_text, counts = measure.measure_text(engine.model, engine.info, engine.encoder, [str(corpus / "validation")], settings, ALONE)
     different = {"data", "split", "data_digest", "baselines", "by_sentence_length", "by_token", "by_document", "interval"}
     for name in from_dataset.keys() - different:
@@ -50,7 +52,9 @@ def test_text_and_dataset_give_the_same_numbers(made: Callable[[str], Config], c
 def test_the_numbers_are_what_they_are_called(made: Callable[[str], Config], corpus: Path) -> None:
     config = made("bpe")
     engine = Engine.load(config.run.dir / "model")
-    report = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, config.evaluate, ALONE)
+    report = measure.measure_dataset(
+        engine.model, engine.info, config.dataset.dir, dataset.read_manifest(config.dataset.dir), config.evaluate, ALONE
+    )
     texts = [path.read_text(encoding="utf-8").removeprefix(".START\n") for path in sorted((corpus / "validation").iterdir())]
     sentences = [line for text in texts for line in text.split("\n") if line.strip()]
     scores = engine.score(sentences)
@@ -67,7 +71,9 @@ def test_the_numbers_are_what_they_are_called(made: Callable[[str], Config], cor
 def test_baselines_are_computed_on_the_same_tokens(made: Callable[[str], Config]) -> None:
     config = made("word")
     engine, manifest = Engine.load(config.run.dir / "model"), dataset.read_manifest(config.dataset.dir)
-    report = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, config.evaluate, ALONE)
+    report = measure.measure_dataset(
+        engine.model, engine.info, config.dataset.dir, dataset.read_manifest(config.dataset.dir), config.evaluate, ALONE
+    )
     training, measured = (Sentences.open(config.dataset.dir, manifest, split) for split in ("train", "validation"))
     known, ids = (np.concatenate([view.targets(index) for index in range(len(view))]).tolist() for view in (training, measured))
     frequencies = [(known.count(id) + 1) / (len(known) + manifest.vocab_size) for id in ids]
@@ -79,7 +85,9 @@ def test_baselines_are_computed_on_the_same_tokens(made: Callable[[str], Config]
     assert baselines["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean())
     assert f"{baselines['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)
     quiet = config.evaluate.model_copy(update={"baselines": False})
-    without = measure.measure_dataset(engine.model, engine.info, config.dataset.dir, quiet, ALONE)
+    without = measure.measure_dataset(
+        engine.model, engine.info, config.dataset.dir, dataset.read_manifest(config.dataset.dir), quiet, ALONE
+    )
     assert "baselines" not in without and without["nll"] == report["nll"]
 
 
@@ -87,14 +95,16 @@ def test_a_dataset_of_another_tokenizer_is_refused(made: Callable[[str], Config]
     engine, other = Engine.load(made("bpe").run.dir / "model"), made("word").dataset.dir
     theirs = dataset.read_manifest(other).digests["tokenizer"]
     with pytest.raises(RequestError, match=f"{theirs[:16]}.*{engine.info.tokenizer[:16]}"):
-        measure.measure_dataset(engine.model, engine.info, other, Evaluate(), ALONE)
+        measure.measure_dataset(engine.model, engine.info, other, dataset.read_manifest(other), Evaluate(), ALONE)
 
 
 def test_a_missing_split_and_a_missing_text_are_named(made: Callable[[str], Config], tmp_path: Path) -> None:
     config = made("bpe")
     engine = Engine.load(config.run.dir / "model")
     with pytest.raises(RequestError, match="no split 'test'"):
-        measure.measure_dataset(engine.model, engine.info, config.dataset.dir, Evaluate(split="test"), ALONE)
+        measure.measure_dataset(
+            engine.model, engine.info, config.dataset.dir, dataset.read_manifest(config.dataset.dir), Evaluate(split="test"), ALONE
+        )
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(RequestError, match="no text"):
         measure.measure_text(engine.model, engine.info, engine.encoder, [str(tmp_path)], Evaluate(), ALONE)

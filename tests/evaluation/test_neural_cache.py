@@ -57,9 +57,7 @@ def test_every_token_has_the_probability_of_the_equation(context: str, streams: 
     scorer = DetailedScorer(CachedScorer(MODEL, SIZE, THETA, LAMBDA), {"token": by_token(VOCAB, 0, None, None)})
     result = evaluate(scorer, *VIEWS, context, streams, batch_tokens, ALONE)
     rows = [
-        (mixed, target)
-        for part, before in texts(context)
-        for mixed, target in zip(probabilities(part, before), part.tolist(), strict=True)
+        (mixed, target) for part, before in texts(context) for mixed, target in zip(probabilities(part, before), part.tolist(), strict=True)
     ]
     assert result.nll == pytest.approx(sum(-math.log(mixed[target]) for mixed, target in rows), rel=1e-9)
     most_likely = sum(mixed[target] == max(mixed) for mixed, target in rows)

@@ -12,6 +12,7 @@ from packlm.base import files
 from packlm.base.errors import PacklmError
 from packlm.model import folder as model_folder
 from packlm.model.language_model import build
+from tests.small_models import tokenizer_files
 
 WRONG: tuple[Any, ...] = (None, -1, 0.5, "wrong", True, ["wrong"], {"wrong": "wrong"})
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
         },
     }  # fmt: skip
     weights = model_folder.weights_of(build(settings, 9, seed=1))
-    model_folder.save(tmp_path / "model", weights, about, config.Generate(top_k=3, stop="."), tmp_path)
+    model_folder.save(tmp_path / "model", weights, about, config.Generate(top_k=3, stop="."), tokenizer_files(tmp_path))
     return tmp_path / "model"
 
 
@@ -57,11 +58,19 @@ def test_a_wrong_value_is_an_error_of_one_line_that_names_file_and_key(folder: P
                 model_folder.read_generation_config(folder)
             except PacklmError as error:
                 assert "\n" not in str(error) and str(folder) in str(error)
-                # Another shape or digest is an error of the file that it belongs to.
-                assert path[0] in str(error) or path[0] in ("vocab_size", "model", "weights", "tokenizer"), str(error)
+                assert path[0] in str(error) or "config.json: edited or damaged" in str(error), str(error)
                 refused.add(path)
-    free = {"name", "dataset", "numbers"} if name == "config.json" else set()
-    assert {path for path in entries(original) if path[0] not in free} - refused <= {("text", key) for key in model_folder.DATASET_ONLY}
+    assert set(entries(original)) == refused
+
+
+def test_a_model_of_format_1_which_has_no_digest_is_read(folder: Path) -> None:
+    values = files.read_json(folder / "config.json")
+    del values["digest"]
+    files.write_json(folder / "config.json", values | {"format": 1})
+    model_folder.load(folder)
+    files.write_json(folder / "config.json", values)
+    with pytest.raises(PacklmError, match=r"config\.json: edited or damaged: it has no digest"):
+        model_folder.load(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff", b'{"format": 1}', b'{"format": 1, "wrong": 2}'])

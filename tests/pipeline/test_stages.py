@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -94,9 +93,9 @@ def test_summary_shows_numbers_samples_and_places(make_config: MakeConfig) -> No
     split = dataset.Split(3, 40, 1234, 1000, 6000, 0, 0, 50, {view: {} for view in dataset.VIEWS})
     splits = {"train": split, "validation": split}
     digests = {"settings": files.digest({}), "corpus": dataset.corpus_digest({}), "content": dataset.content_digest(splits)}
-    manifest = dataset.Manifest({}, {}, digests, 100, 64, True, splits, {}, {})
+    manifest = dataset.Manifest({}, digests, 100, 64, True, splits, {}, {})
     config.dataset.dir.mkdir(parents=True)
-    (config.dataset.dir / "manifest.json").write_text(json.dumps(asdict(manifest)))
+    dataset.write_manifest(config.dataset.dir, manifest)
     reports = {
         "train/summary.json": {
             "epochs": 1.0, "steps": 20, "tokens": 1234, "seconds": 9.0,

@@ -232,9 +232,9 @@ def test_a_folder_that_is_not_a_dataset_is_left_untouched(settings, tmp_path):
 
 def test_splits_given_as_files(made, corpus, tmp_path):
     (tmp_path / "v.txt").write_text("The cat sat.")
-    _, manifest = made(corpus__validation=str(tmp_path / "v.txt"))
+    folder, manifest = made(corpus__validation=str(tmp_path / "v.txt"))
     assert list(manifest.splits) == ["train", "validation"] and manifest.splits["validation"].documents == 1
-    assert manifest.corpus["validation: v.txt"] == files.sha256(tmp_path / "v.txt")
+    assert dataset.read_sources(folder, manifest)["validation: v.txt"] == files.sha256(tmp_path / "v.txt")
 
 
 @pytest.mark.parametrize("kind", ["word", "character", "bpe"])

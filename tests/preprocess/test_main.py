@@ -202,7 +202,7 @@ def test_inspect_shows_what_is_asked_for(run: Run, made: Make) -> None:
 
 def test_any_column_is_shown_and_long_ones_are_cut(made: Make) -> None:
     folder, manifest = made()
-    encoder, (path, *_) = Encoder.load(folder), dataset.paths(folder, manifest, "sentences", "train")
+    encoder, (path, *_) = Encoder.load(folder), dataset.shard_digests(folder, manifest, "sentences", "train")
     word = int(encoder.encode_open("a")[0])
     more: dict[str, list[Any]] = {
         "ids": [[word] * 1000, [*encoder.encode_open("\x1b\n").tolist(), encoder.eos]], "document": ["a\x1b[2J", "b"], "position": [0, 1],

@@ -17,9 +17,9 @@ from packlm.config import Config
 from packlm.engine import Engine
 from packlm.model import folder as model_folder
 from packlm.text.encoder import Encoder
-from packlm.tracking.run_files import EvaluationReport
+from packlm.tracking.run_files import Comparison, EvaluationReport
 from serve.registry import champion, original_text
-from tests.small_models import write_model
+from tests.small_models import tokenizer_files, write_model
 
 
 class Registry(tracking.Recorder):
@@ -53,8 +53,14 @@ def saved(config: Config, folder: Path, scale: float) -> Path:
         for parameter in model.parameters():
             parameter.mul_(scale)
     values = files.read_json(config.run.dir / "model" / "config.json")
-    model_folder.save(folder, model_folder.weights_of(model), values, config.generate, config.run.dir / "model")
+    del values["digest"]
+    model_folder.save(folder, model_folder.weights_of(model), values, config.generate, tokenizer_files(config.run.dir / "model"))
     return folder
+
+
+def contest(config: Config, *arguments: Any) -> Comparison | None:
+    engine, *others = arguments
+    return champion.contest(config, engine, dataset.read_manifest(config.dataset.dir), *others)
 
 
 def set_champion_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -66,14 +72,14 @@ def test_the_better_version_becomes_champion_and_the_worse_does_not(
 ) -> None:
     config, registry = made("bpe"), Registry("1")
     set_champion_folder(monkeypatch, config.run.dir / "model")
-    better = champion.contest(config, Engine.load(best), "2", {}, registry)
+    better = contest(config, Engine.load(best), "2", {}, registry)
     assert better and better.won and registry.current == "2" and better.by == "perplexity"
     set_champion_folder(monkeypatch, best)
-    worse = champion.contest(config, engine, "3", {}, registry)
+    worse = contest(config, engine, "3", {}, registry)
     assert worse and not worse.won and registry.current == "2"
     assert (worse.new, worse.old) == (better.old, better.new)  # each was measured once as the new one and once as the champion
     equal = {"validation": EvaluationReport.model_construct(perplexity=worse.old)}
-    not_better = champion.contest(config, Engine.load(best), "4", equal, registry)
+    not_better = contest(config, Engine.load(best), "4", equal, registry)
     assert not_better and not not_better.won
     into = config.model_copy(update={"run": config.run.model_copy(update={"dir": tmp_path})})
     champion.write(worse, into, registry)
@@ -83,9 +89,9 @@ def test_the_better_version_becomes_champion_and_the_worse_does_not(
 
 def test_the_first_version_becomes_champion_without_a_comparison(made: Callable[[str], Config], engine: Engine) -> None:
     registry = Registry("")
-    comparison = champion.contest(made("bpe"), engine, "1", {}, registry)
+    comparison = contest(made("bpe"), engine, "1", {}, registry)
     assert comparison and comparison.won and comparison.by is None and registry.current == "1"
-    again = champion.contest(made("bpe"), engine, "1", {}, registry)
+    again = contest(made("bpe"), engine, "1", {}, registry)
     assert again and not again.won and again.reason == "version 1 is the champion already"
 
 
@@ -102,7 +108,7 @@ def test_other_tokenizers_are_compared_by_bits_per_byte_of_the_text(
     )
     write_model(other)
     set_champion_folder(monkeypatch, other.run.dir / "model")
-    comparison = champion.contest(config, engine, "2", {}, Registry("1"))
+    comparison = contest(config, engine, "2", {}, Registry("1"))
     assert comparison and comparison.by == "bits_per_byte"
     files = sorted((corpus / "validation").iterdir())
     lines = [line.strip() for path in files for line in path.read_text(encoding="utf-8").splitlines() if line != ".START"]
@@ -119,11 +125,11 @@ def test_models_that_cannot_be_compared_change_nothing_and_the_reason_is_logged(
     caplog.set_level(logging.INFO, logger="packlm")
     config, registry = made("bpe"), Registry("1")
     set_champion_folder(monkeypatch, made("word").run.dir / "model")
-    lossy = champion.contest(config, engine, "2", {}, registry)
+    lossy = contest(config, engine, "2", {}, registry)
     assert lossy and not lossy.won and "version 1 stays, not compared with version 2: their tokenizers differ" in lossy.reason
     (made("word").run.dir / "nothing").mkdir()
     set_champion_folder(monkeypatch, made("word").run.dir / "nothing")
-    unreadable = champion.contest(config, engine, "2", {}, registry)
+    unreadable = contest(config, engine, "2", {}, registry)
     assert unreadable and "no model here" in unreadable.reason
     assert registry.current == "1"
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["models", "models"]  # one line each
@@ -135,12 +141,12 @@ def test_a_registry_that_does_not_answer_decides_nothing(
     def down(*_: Any) -> Path:
         raise PacklmError("the store did not hand it out")
 
-    assert champion.contest(made("bpe"), engine, "2", {}, Registry(None)) is None
+    assert contest(made("bpe"), engine, "2", {}, Registry(None)) is None
     monkeypatch.setattr(tracking.models, "_download", down)
-    assert champion.contest(made("bpe"), engine, "2", {}, Registry("1")) is None
+    assert contest(made("bpe"), engine, "2", {}, Registry("1")) is None
     registry = Registry("")
     registry.answers = False
-    assert champion.contest(made("bpe"), engine, "2", {}, registry) is None
+    assert contest(made("bpe"), engine, "2", {}, registry) is None
 
 
 def test_documents_are_restored_exactly(made: Callable[[str], Config], corpus: Path) -> None:

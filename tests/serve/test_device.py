@@ -3,6 +3,7 @@
 import pytest
 
 from packlm import config as configuration
+from packlm import dataset
 from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.evaluation import measure
@@ -58,9 +59,10 @@ def test_scores_are_the_same(both):
 @pytest.mark.parametrize("evaluate", MEASURES.values(), ids=MEASURES)
 def test_a_split_measures_the_same(both, made, evaluate):
     settings, folder = configuration.resolve({"evaluate": {**evaluate, "split": "validation"}}).evaluate, made("word").dataset.dir
+    manifest = dataset.read_manifest(folder)
 
     def measured(engine):
-        return measure.measure_dataset(engine.model, engine.info, folder, settings, Ranks(0, 1, engine.device))
+        return measure.measure_dataset(engine.model, engine.info, folder, manifest, settings, Ranks(0, 1, engine.device))
 
     expected = measured(both[0])
     with fake_device():

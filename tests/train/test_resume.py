@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from packlm import config
-from packlm.base import files
+from packlm.base import files, sealed_json
 from packlm.base.errors import PacklmError, RequestError
 from packlm.model import folder as model_folder
 from packlm.model.language_model import build
 from tests.reference import random_batch
+from tests.small_models import tokenizer_files
 from train import checkpoint
 from train.optim.averaging import Average
 from train.optim.optimizers import build as build_optimizers
@@ -82,7 +83,7 @@ def test_a_state_of_a_wrong_type_names_file_and_key(tmp_path):
         with pytest.raises(PacklmError, match=rf"step-00000001/state\.json: {key}"):
             checkpoint.latest(tmp_path)
     files.write_json(path, content | {"version": 1})
-    with pytest.raises(PacklmError, match=r"checkpoint format 1; this version of packlm reads format 2.*start over with --rebuild"):
+    with pytest.raises(PacklmError, match=r"checkpoint format 1; this version of packlm reads format 3.*start over with --rebuild"):
         checkpoint.latest(tmp_path)
 
 
@@ -248,7 +249,7 @@ def folder(tmp_path):
         },
     }  # fmt: skip
     model = build(settings, 9, seed=1)
-    model_folder.save(tmp_path / "model", model_folder.weights_of(model), about, config.Generate(), tmp_path / "data")
+    model_folder.save(tmp_path / "model", model_folder.weights_of(model), about, config.Generate(), tokenizer_files(tmp_path / "data"))
     return tmp_path / "model", model
 
 
@@ -291,7 +292,8 @@ def test_a_pickle_is_refused_unopened(folder, tmp_path):
     path, _ = folder
     weights, trap = path / "model.safetensors", pickle.dumps(_Trap(tmp_path / "sprung"))
     weights.write_bytes(trap)
-    files.write_json(path / "config.json", files.read_json(path / "config.json") | {"weights": files.sha256(weights)})
+    values = files.read_json(path / "config.json") | {"weights": files.sha256(weights)}
+    sealed_json.write(path / "config.json", {key: value for key, value in values.items() if key != sealed_json.KEY})
     with pytest.raises(PacklmError, match=r"model\.safetensors: not a safetensors file"):
         model_folder.load(path)
     weights.rename(path / "pytorch_model.bin")
@@ -305,7 +307,8 @@ def test_another_format_another_shape_and_no_model_are_refused(folder, tmp_path)
     with pytest.raises(RequestError, match="`packlm train`"):
         model_folder.load(tmp_path)
     values = files.read_json(path / "config.json")
-    files.write_json(path / "config.json", values | {"vocab_size": 10})
+    del values["digest"]
+    sealed_json.write(path / "config.json", values | {"vocab_size": 10})
     with pytest.raises(RequestError, match=r"embedding\.weight: expected shape \(10, 6\), found \(9, 6\)"):
         model_folder.load(path)
     files.write_json(path / "config.json", values | {"format": 99})

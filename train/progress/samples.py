@@ -36,13 +36,12 @@ class Sampler:
     The random numbers are a function of seed, text and position, so from one validation to the next only the model changes.
     """
 
-    def __init__(self, folder: Path, count: int, seed: int, single_sentences: bool):
+    def __init__(self, tokenizer: Tokenizer, count: int, seed: int, single_sentences: bool):
         """
         Args:
-            folder: the dataset, for its tokenizer.
             single_sentences: ends a text with its first sentence, for models trained on sentences.
         """
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer = tokenizer
         self.eos = self.tokenizer.get_vocab()[dataset.EOS]
         self.count, self.seed, self.single_sentences = count, seed, single_sentences
 
