@@ -124,6 +124,7 @@ class Engine:
                 default those of the model's `generation_config.json`.
         """
         resolved = configuration.resolve({"generate": self.generation_config | settings}).generate
+        decoding.check_memory(resolved, self.info.vocab_size)
         for key, reason in resolved.ignored.items():
             if key in settings:
                 log.warning("%s", reason)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from packlm import dataset, tracking
 from packlm.base import json_models, regular_files
 from packlm.base.errors import PacklmError, RequestError
+from packlm.base.escape import one_line
 from packlm.config import Tracking
 from packlm.tracking import RunRecord, run_files
 from packlm.tracking.run_files import EvaluationReport
@@ -90,6 +91,7 @@ def table(runs: Sequence[ComparedRun]) -> str:
         if any(reports):
             lines += [(split,), *(_row(name, reports, format) for name, format in _REPORT_ROWS)]
             lines += [(f"  ! {warning}",) for warning in warnings([report for report in reports if report])]
+    lines = [tuple(map(one_line, line)) for line in lines]
     columns = zip(*(line for line in lines if len(line) > 1), strict=True)
     widths = [max(map(len, column)) for column in columns]
     aligned = ("  ".join(map(str.ljust, line, widths)).rstrip() if len(line) > 1 else line[0] for line in lines)

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from packlm.base import files
+from packlm.base.escape import one_line
 from packlm.dataset import Split
 from packlm.text.encoder import Encoder
 
@@ -319,7 +320,7 @@ def _frequency_figure(frequencies: np.ndarray, encoder: Encoder) -> "Figure":
     for id, color in ((encoder.eos, _COLORS["validation"]), (encoder.unk, _COLORS["test"])):
         if id is not None and frequencies[id]:
             rank = int(np.flatnonzero(order == id)[0]) + 1
-            label = f"{encoder.token(id)}: rank {rank:,}, {frequencies[id]:,} times"
+            label = f"{one_line(encoder.token(id))}: rank {rank:,}, {frequencies[id]:,} times"
             axes.plot([rank], [frequencies[id]], "o", color=color, markersize=8, label=label)
     if axes.get_legend_handles_labels()[0]:
         for text in axes.legend(loc="upper right", frameon=False, fontsize=9).get_texts():

@@ -99,7 +99,7 @@ def _report(error: BaseException, less_memory: str) -> int:
     if isinstance(error, KeyboardInterrupt):
         log.error("stopped by %s; resume by running the same command again", str(error) or "SIGINT")
         return STOPPED
-    if _lacks_memory(error):
+    if lacks_memory(error):
         log.critical("%s", "; ".join(filter(None, ["out of memory", _one_line(error, 160), less_memory])))
         return FAILED
     if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
@@ -160,7 +160,7 @@ def _text_of(filename: object) -> str:
     return os.fsdecode(filename) if isinstance(filename, bytes) else str(filename)
 
 
-def _lacks_memory(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Whether it is Python's error, torch's for GPUs, or torch's for CPUs, which has no class of its own."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

@@ -9,6 +9,9 @@ from packlm.config.section import Section, refuse_address
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: ((value,) if value else ()) if isinstance(value, str) else value)]
 
+MAX_TOKENS = 10_000_000
+"""Most tokens of all continuations of one prompt, which are in memory together."""
+
 
 class Generate(Section):
     prompts: Annotated[tuple[str, ...] | Path, BeforeValidator(refuse_address)] = ()
@@ -17,7 +20,7 @@ class Generate(Section):
     """Decoding strategy: greedy search, sampling, or beam search."""
     samples: int = Field(1, ge=1, le=100_000)
     """Number of continuations per prompt, most likely first. Greedy search has one, beam search at most `beams`."""
-    temperature: float = Field(1.0, gt=0, le=1e6)
+    temperature: float = Field(1.0, ge=1e-6, le=1e6)
     """sample: softmax temperature; values below 1 sharpen the distribution."""
     top_k: int = Field(0, ge=0, le=100_000_000)
     """sample: samples from the k most likely tokens; 0: from all."""
@@ -32,17 +35,17 @@ class Generate(Section):
     """sample: independent samples; false: distinct samples, without replacement (stochastic beam search, Kool et al. 2019)."""
     beams: int = Field(5, ge=1, le=100_000)
     """beam: beam size."""
-    length_penalty: float = Field(0.0, ge=0, le=1e3)
+    length_penalty: float = Field(0.0, ge=0, le=50)
     """beam: ranks hypotheses by log P / tokens^length_penalty; 0: by log P, 1: by mean log P per token; larger values favour length."""
-    no_repeat_ngram: int = Field(0, ge=0, le=1_000_000)
+    no_repeat_ngram: int = Field(0, ge=0, le=100)
     """n-grams of this size occur at most once in a generation; 0: no limit."""
-    banned: Strings = ()
+    banned: Strings = Field((), max_length=10_000)
     """Words that must not occur in a generation as whole words, in any tokenization."""
     min_tokens: int = Field(0, ge=0, le=1_000_000)
     """Minimum number of generated tokens, `<eos>` included."""
     max_tokens: int = Field(60, ge=1, le=1_000_000)
-    """Maximum number of generated tokens, `<eos>` included."""
-    stop: Strings = ()
+    """Maximum number of generated tokens, `<eos>` included. Times samples or beams at most 10,000,000, which are in memory together."""
+    stop: Strings = Field((), max_length=1_000)
     """Stop strings: a generation ends with the token that completes one of them; the text includes it."""
     stop_at_eos: bool = True
     """Ends a generation at `<eos>`; false: continues with the next sentence, until `max_tokens` or a stop string."""
@@ -67,6 +70,11 @@ class Generate(Section):
     def _possible(self) -> "Generate":
         if self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens = {self.min_tokens} is more than max_tokens = {self.max_tokens}; lower it or raise max_tokens")
+        if self.num_rows * self.max_tokens > MAX_TOKENS:
+            several = "beams" if self.strategy == "beam" else "samples"
+            raise ValueError(
+                f"{several} = {self.num_rows} times max_tokens = {self.max_tokens} is more than {MAX_TOKENS:,} tokens in memory; lower one"
+            )
         return self
 
     @property

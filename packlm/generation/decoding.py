@@ -10,9 +10,13 @@ from importlib import import_module
 import numpy as np
 import torch
 
+from packlm.base.errors import RequestError
 from packlm.config import Generate
 from packlm.generation.prompt_batch import Detokenizer, Generation, PromptBatch
 from packlm.generation.stepper import Stepper
+
+MAX_PROBABILITIES = 1 << 27
+"""Most probabilities that a step of one prompt computes, rows times vocabulary; each takes some tens of bytes."""
 
 
 def generate(
@@ -35,6 +39,14 @@ def generate(
     strategy: Callable[[PromptBatch], list[list[Generation]]] = import_module(f"packlm.generation.strategies.{settings.strategy}").generate
     with torch.inference_mode():
         return strategy(PromptBatch(stepper, prompts, settings, seed, eos, detokenizer))
+
+
+def check_memory(settings: Generate, vocab_size: int) -> None:
+    """Raises `RequestError` if a step of one prompt would compute more than `MAX_PROBABILITIES`."""
+    if settings.num_rows * vocab_size > MAX_PROBABILITIES:
+        name = "beams" if settings.strategy == "beam" else "samples"
+        most = max(1, MAX_PROBABILITIES // vocab_size)
+        raise RequestError(f"generate.{name} = {settings.num_rows:,}: at most {most:,} with a vocabulary of {vocab_size:,}, for memory")
 
 
 def prompt_batches(prompts: Sequence[np.ndarray], settings: Generate) -> list[list[int]]:

@@ -6,6 +6,7 @@ All of it comes from the configuration and from the files that the stages wrote,
 from packlm import dataset
 from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError
+from packlm.base.escape import markdown, one_line
 from packlm.config import Config, toml_value
 from packlm.tracking import run_files
 
@@ -31,9 +32,9 @@ def note(config: Config) -> str:
     lines = [f"- {report.line}" for report in run_files.reports(config.run.dir).values()]
     lines += _training(config)
     if comparison := run_files.comparison(config.run.dir):
-        lines.append(f"- `models:/{comparison.model}@champion`: {comparison.reason}")
+        lines.append(f"- {markdown(f'models:/{comparison.model}@champion')}: {one_line(comparison.reason)}")
     model = f"{architecture(config)}, {config.train.segments}"
-    lines += [f"- {model}; folder `{config.run.dir}`, dataset `{config.dataset.dir}`", *_data(config)]
+    lines += [f"- {model}; folder {markdown(config.run.dir)}, dataset {markdown(config.dataset.dir)}", *_data(config)]
     return "\n".join([*lines, "", "The recipe, where it differs from the defaults:", "", "```toml", recipe(config), "```"])
 
 

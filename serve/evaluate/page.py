@@ -1,11 +1,12 @@
 """An evaluation report as a Markdown page with one figure: the numbers, what they mean, and where the loss is."""
 
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from packlm.base import files
+from packlm.base import files, json_text
+from packlm.base.escape import markdown
 from packlm.evaluation import reports
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def write_all(measured: list[Report], out: str | None) -> None:
     one report as a page (`.md`)."""
     content = measured[0] if len(measured) == 1 else measured
     if out == "-":
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(json_text.dumps(content, indent=2))
         return
     if out and out.endswith(".md"):
         write(measured[0], Path(out))
@@ -43,12 +44,12 @@ def write_all(measured: list[Report], out: str | None) -> None:
 
 def page(report: Report, image: str) -> str:
     """The page; `image` is the address of its figure."""
-    documents = report["by_document"]
+    documents, rows = report["by_document"], reports.rows(report)
     parts = [
-        f"# {report['model']} on {report['split'] or report['data']}\n",
-        _table(["", ""], [[name or "&nbsp;", value] for name, value in reports.rows(report)]),
+        f"# {markdown(report['model'])} on {markdown(report['split'] or report['data'])}\n",
+        _table(["", ""], [[name or "&nbsp;", _cell(name, value)] for name, value in rows]),
         _interval(report),
-        f"![Perplexity by length of the sentence and frequency of the token, where the loss is, and by document]({image})\n",
+        f"![Perplexity by length of the sentence and frequency of the token, where the loss is, and by document]({quote(image)})\n",
         "## By length of the sentence\n\nTokens of sentences of this length in tokens, `<eos>` included.\n",
         _groups(report["by_sentence_length"]),
         "## By token\n\nTokens by their number of occurrences in the training split.\n"
@@ -59,8 +60,8 @@ def page(report: Report, image: str) -> str:
         _table([f"{share} of documents below" for share in documents["perplexity_at"]], [_numbers(documents["perplexity_at"].values())]),
     ]
     for end in ("hardest", "easiest"):
-        rows = [[row["document"].replace("|", "\\|"), f"{row['tokens']:,}", f"{row['perplexity']:,.2f}"] for row in documents[end]]
-        parts.append(_table([f"{end} documents", "tokens", "perplexity"], rows))
+        named = [[markdown(row["document"]), f"{row['tokens']:,}", f"{row['perplexity']:,.2f}"] for row in documents[end]]
+        parts.append(_table([f"{end} documents", "tokens", "perplexity"], named))
     return "\n".join(parts)
 
 
@@ -68,7 +69,7 @@ def figure(report: Report) -> bytes:
     """The figure, as SVG; the same report gives the same bytes."""
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": "packlm", "font.size": 9}):
+    with matplotlib.rc_context({"svg.hashsalt": "packlm", "font.size": 9, "text.parse_math": False}):
         canvas, panels = _canvas()
         _plot_groups(panels[0], report["by_sentence_length"], "tokens in the sentence", "Perplexity by length of the sentence")
         _plot_groups(panels[1], report["by_token"], "occurrences in training", "Perplexity by frequency of the token")
@@ -101,6 +102,11 @@ def _groups(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]  # fmt: skip
     return _table(header, cells)
+
+
+def _cell(name: str, value: str) -> str:
+    """A main number of the report, or one of the two names among them, as Markdown."""
+    return markdown(value) if name in ("model", "data") else value.replace("<eos>", "`<eos>`")
 
 
 def _numbers(values: Any) -> list[str]:

@@ -10,7 +10,6 @@ with one thread, because the last bits of a matrix product may depend on the num
 """
 
 import heapq
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,13 +22,14 @@ import numpy as np
 import torch
 
 from packlm import config as configuration
-from packlm.base import files
+from packlm.base import errors, files, json_text
 from packlm.base import log as logs
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Generate
 from packlm.distributed import Ranks
 from packlm.engine import Engine
-from packlm.generation.decoding import prompt_batches
+from packlm.generation.decoding import check_memory, prompt_batches
+from packlm.model.finite import NotFinite
 
 from . import journal
 from .journal import Journal
@@ -42,6 +42,8 @@ log = logging.getLogger("packlm")
 FORMAT = 1
 """Format of the journal's records: a job that another version began starts over."""
 
+NAMED_LINES = 8
+"""Lines of a batch that a message names."""
 LineRecord = tuple[int, str]
 """(line number, record as JSON)."""
 
@@ -123,7 +125,7 @@ def log_summary(summary: dict[str, Any]) -> None:
 
 def _add_to(summary: Summary, records: Iterable[LineRecord]) -> Iterator[str]:
     for _, record in records:
-        summary.add(json.loads(record))
+        summary.add(json_text.loads(record))
         yield record
 
 
@@ -139,9 +141,9 @@ def _plan(engine: Engine, requests: Sequence[Request], settings: Generate, seed:
     tasks: dict[tuple[str, bytes], _PromptGroup] = {}
     resolved: dict[str, tuple[Generate, int] | str] = {}
     for index, request in enumerate(requests):
-        overrides = json.dumps(request.settings, sort_keys=True)
+        overrides = json_text.dumps(dict(sorted(request.settings.items())))
         if overrides not in resolved:
-            resolved[overrides] = _resolve(settings, seed, request.settings)
+            resolved[overrides] = _resolve(engine, settings, seed, request.settings)
         request_settings, error = resolved[overrides], request.error
         if isinstance(request_settings, str):
             error = error or request_settings
@@ -165,11 +167,12 @@ def _plan(engine: Engine, requests: Sequence[Request], settings: Generate, seed:
     return batches, errors
 
 
-def _resolve(settings: Generate, seed: int, overrides: dict[str, Any]) -> tuple[Generate, int] | str:
+def _resolve(engine: Engine, settings: Generate, seed: int, overrides: dict[str, Any]) -> tuple[Generate, int] | str:
     """The settings and seed of a request; or what is wrong with its overrides."""
     changed = {name: value for name, value in overrides.items() if name != "seed"}
     try:
         config = configuration.resolve({"generate": settings.model_dump() | changed, "run": {"seed": overrides.get("seed", seed)}})
+        check_memory(config.generate, engine.info.vocab_size)
     except RequestError as error:
         return " ".join(str(error).split())
     return config.generate, config.run.seed
@@ -181,7 +184,8 @@ def _generate(engine: Engine, requests: Sequence[Request], batches: list[list[_P
     with _one_thread(), logs.progress(total=total, unit="prompt") as bar:
         for batch in batches:
             records, tokens = [], 0
-            batch_continuations = engine.continue_batch([task.prompt for task in batch], batch[0].settings, batch[0].seed)
+            with _naming_lines([requests[index].line for task in batch for index in task.indices]):
+                batch_continuations = engine.continue_batch([task.prompt for task in batch], batch[0].settings, batch[0].seed)
             for task, continuations in zip(batch, batch_continuations, strict=True):
                 generations = [asdict(item) | {"log_prob": round(item.log_prob, 6)} for item in continuations]
                 tokens += sum(item.tokens for item in continuations)
@@ -203,7 +207,21 @@ def _inputs(engine: Engine, requests: Sequence[Request], settings: Generate, see
 
 def _record(request: Request, values: dict[str, Any]) -> str:
     head = {"line": request.line} | ({} if request.id is None else {"id": request.id})
-    return json.dumps(head | values, ensure_ascii=False)
+    return json_text.dumps(head | values)
+
+
+@contextmanager
+def _naming_lines(lines: list[int]) -> Iterator[None]:
+    """Names the lines of a batch that memory does not suffice for, or that the model has no finite probabilities for."""
+    named = f"lines {', '.join(map(str, lines[:NAMED_LINES]))}{' and others' if len(lines) > NAMED_LINES else ''}"
+    try:
+        yield
+    except NotFinite as error:
+        raise NotFinite(f"{named}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not errors.lacks_memory(error):
+            raise
+        raise MemoryError(f"in the batch of {named}") from error
 
 
 @contextmanager

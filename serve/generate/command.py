@@ -1,6 +1,5 @@
 """The command `generate`: continues prompts of a file or of the command line with any model."""
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from packlm import config as configuration
+from packlm.base import json_text
 from packlm.config import Config
 from packlm.distributed import Ranks
 from packlm.engine import Engine
@@ -67,4 +67,4 @@ def _requests(options: GenerateOptions, config: Config) -> list[Request]:
 
 def _as_argument(value: Any) -> str:
     """A setting's value as it is written on the command line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json_text.dumps(value)

@@ -12,7 +12,10 @@ from typing import IO, Any
 from packlm.base.errors import RequestError, did_you_mean
 from packlm.config.generate import DECODING_SETTINGS
 
-from ..lines import decode, json_value
+from .. import lines
+
+MAX_PROMPT = 1_000_000
+"""Most characters of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class Request:
 
 def read_requests(stream: IO[bytes], name: str) -> list[Request]:
     """Reads a file of prompts: JSONL if its name ends in `.jsonl` or its first line begins with a brace, else text."""
-    lines = stream.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if lines[-1] == b"":  # the file ends with a line feed
-        lines.pop()
-    is_jsonl = name.endswith(".jsonl") or (not name.endswith(".txt") and bool(lines) and lines[0].lstrip().startswith(b"{"))
-    return [_request(number, line, is_jsonl) for number, line in enumerate(lines, 1)]
+    requests: list[Request] = []
+    is_jsonl = name.endswith(".jsonl")
+    for number, line in enumerate(lines.read(stream), 1):
+        if number == 1 and not name.endswith(".txt"):
+            is_jsonl |= line.lstrip().startswith(b"{")
+        requests.append(_request(number, line, is_jsonl))
+    return requests
 
 
 def open_requests(path: Path) -> list[Request]:
@@ -50,16 +55,25 @@ def open_requests(path: Path) -> list[Request]:
 def _request(number: int, line: bytes, is_jsonl: bool) -> Request:
     if (offset := line.find(b"\0")) >= 0:
         return Request(number, error=f"not text: byte {offset + 1} is NUL")
-    text, error = decode(line)
+    text, error = lines.decode(line)
     if error or not is_jsonl:
-        return Request(number, text.strip(), error=error)
-    value, error = json_value(text)
+        return _bounded(Request(number, text.strip(), error=error))
+    value, error = lines.json_value(text)
     if error:
         return Request(number, error=error)
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
         return Request(number, error='not an object with a string "prompt"')
     settings = {key: setting for key, setting in value.items() if key not in ("prompt", "id")}
     if unknown := sorted(set(settings) - {"seed", *DECODING_SETTINGS}):
-        hint = did_you_mean(unknown[0], DECODING_SETTINGS, "known are prompt, id, seed and the settings of generate")
-        return Request(number, id=value.get("id"), error=f"unknown field {unknown[0]}; {hint}")
-    return Request(number, value["prompt"], value.get("id"), settings)
+        name = unknown[0][:60]
+        hint = did_you_mean(name, DECODING_SETTINGS, "known are prompt, id, seed and the settings of generate")
+        return Request(number, id=value.get("id"), error=f"unknown field {name}; {hint}")
+    return _bounded(Request(number, value["prompt"], value.get("id"), settings))
+
+
+def _bounded(request: Request) -> Request:
+    """The request, or one with an error if its prompt is too long."""
+    if len(request.prompt) <= MAX_PROMPT:
+        return request
+    error = f"a prompt of {len(request.prompt):,} characters; at most {MAX_PROMPT:,} are read"
+    return Request(request.line, id=request.id, error=error)

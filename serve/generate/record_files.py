@@ -1,6 +1,5 @@
 """Writes the records of a batch job: JSON lines, or Parquet if the file's name ends in `.parquet`."""
 
-import json
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from packlm.base import files
+from packlm.base import files, json_text
 
 ROWS = 10_000
 """Records in a row group."""
@@ -44,6 +43,6 @@ def write_records(path: Path, records: Iterable[str]) -> None:
 
 
 def _row(record: str) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads(record)
+    row: dict[str, Any] = json_text.loads(record)
     id = row.get("id")
-    return row | {"id": id if id is None or isinstance(id, str) else json.dumps(id, ensure_ascii=False)}
+    return row | {"id": id if id is None or isinstance(id, str) else json_text.dumps(id)}

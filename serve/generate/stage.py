@@ -5,13 +5,12 @@ run.dir/generate/samples.jsonl          the generations
                  samples.inputs.json    written last: the record that the stage is complete
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from packlm import tracking
-from packlm.base import completion, files
+from packlm.base import completion, files, json_text
 from packlm.config import Config
 from packlm.config.generate import DECODING_SETTINGS
 from packlm.distributed import Ranks
@@ -74,7 +73,7 @@ def table(path: Path) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in ("line", "prompt", "text", "log_prob", "tokens", "finished")}
     with open(path, encoding="utf-8") as lines:
         for line in lines:
-            record = json.loads(line)
+            record = json_text.loads(line)
             for generation in record.get("generations", []):
                 for name, column in columns.items():
                     column.append(generation[name] if name in generation else record[name])

@@ -1,8 +1,8 @@
 """The command `pairs`: scores minimal pairs and prints accuracies."""
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from packlm.base import files
 from packlm.base.errors import RequestError
@@ -22,7 +22,7 @@ log = logging.getLogger("packlm")
 
 
 def run(
-    model: str | Path, source: Iterable[bytes], name: str, out: str | None, summary: Path | None, config: Config, ranks: Ranks,
+    model: str | Path, source: IO[bytes], name: str, out: str | None, summary: Path | None, config: Config, ranks: Ranks,
     precision: str = "full",
 ) -> None:  # fmt: skip
     """All ranks: scores the pairs of `source`, called `name`; writes them to `out` (`-`: standard output) and the accuracies to `summary`.

@@ -9,11 +9,11 @@ Each sentence is scored by itself, `<eos>` included; log P is in nats. A tie cou
 unknown words have the same one) always tie.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any
 
+from packlm.base import json_text
 from packlm.base.errors import RequestError
 from packlm.scoring.sentences import Sentence, SentenceScore
 
@@ -59,7 +59,7 @@ class Pair:
 class PairReader:
     """The pairs of a stream; the header of a TSV is read at once."""
 
-    def __init__(self, lines: Iterable[bytes], name: str, format: str, good: str, bad: str, group: str):
+    def __init__(self, lines: IO[bytes], name: str, format: str, good: str, bad: str, group: str):
         """
         Args:
             name: name of the file, for messages and its suffix.
@@ -141,7 +141,7 @@ class PairWriter:
         if self._format == "jsonl":
             extra = {output_name(name, COLUMNS): value for name, value in row.extra.items() if name != self._bad}
             record = {"pair": row.number, "error": row.error} if pair is None else _fields(row, pair) | extra
-            yield json.dumps(record, ensure_ascii=False) + "\n"
+            yield json_text.dumps(record) + "\n"
         elif pair is not None:
             cells = [f"{value:.6f}" if isinstance(value, float) else escape(str(value)) for value in _fields(row, pair).values()]
             yield "\t".join([*cells, *(escape(str(row.extra.get(name, ""))) for name in self._extra_columns)]) + "\n"

@@ -1,6 +1,5 @@
 """The accuracy of a model on minimal pairs, with its interval, mean difference and ties, over all pairs and for each group."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from packlm.base import escape, json_text
+from packlm.base.escape import Lines, one_line
 from packlm.distributed import Ranks
 
 from ..score.sentence_files import Row
@@ -43,7 +44,7 @@ class PairCounts:
 
     def reduce(self, ranks: Ranks) -> None:
         """All ranks: sums the counts of all ranks on rank 0."""
-        encoded = json.dumps([self.errors, {name: counts.tolist() for name, counts in self._groups.items()}]).encode()
+        encoded = json_text.dumps([self.errors, {name: counts.tolist() for name, counts in self._groups.items()}]).encode()
         sizes = ranks.sum(np.eye(ranks.world)[ranks.rank] * len(encoded)).astype(int).tolist()
         gathered = ranks.gather(torch.frombuffer(bytearray(encoded), dtype=torch.uint8).to(ranks.device), 0, sizes)
         if gathered is None:
@@ -51,7 +52,7 @@ class PairCounts:
         self.errors = 0
         self._groups.clear()
         for part in np.split(gathered.cpu().numpy(), np.cumsum(sizes)[:-1]):
-            errors, groups = json.loads(part.tobytes())
+            errors, groups = json_text.loads(part.tobytes())
             self.errors += errors
             for name, counts in groups.items():
                 self._groups[name] += counts
@@ -82,13 +83,13 @@ def _numbers(counts: np.ndarray) -> dict[str, Any]:
     return numbers
 
 
-def table(summary: dict[str, Any]) -> str:
+def table(summary: dict[str, Any]) -> Lines:
     """A summary as a table for people."""
     rows = [("", "pairs", "accuracy", "95 % interval", "per token", "ties", "unknown", "difference")]
     for name, numbers in [("all", summary), *summary.get("groups", {}).items()]:
         low, high = numbers["accuracy_interval"]
         rows.append((
-            name, f"{numbers['pairs']:,}", f"{100 * numbers['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}",
+            one_line(name), f"{numbers['pairs']:,}", f"{100 * numbers['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}",
             f"{100 * numbers['accuracy_per_token']:.1f} %", f"{numbers['ties']:,}", f"{numbers['pairs_with_unknown_words']:,}",
             f"{numbers['mean_difference']:.3f}",
         ))  # fmt: skip
@@ -97,4 +98,4 @@ def table(summary: dict[str, Any]) -> str:
              for row in rows]  # fmt: skip
     lines.append("Accuracy: share of pairs in which the good sentence has the higher log P (per token: log P per token); ties are wrong.")
     lines.append("Difference: mean of log P(good) - log P(bad), in nats. Unknown: pairs with a word that the model does not know.")
-    return "\n".join(lines)
+    return escape.lines(*lines)

@@ -1,6 +1,5 @@
 """The command `rescore`: reads n-best lists and references, re-ranks the lists, writes them and a summary."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from packlm.base import files
+from packlm.base import escape, files, json_text
 from packlm.base.errors import RequestError
 from packlm.config import Config, Rescore
 from packlm.distributed import Ranks
@@ -81,7 +80,7 @@ def run(model: str | Path, options: RescoreOptions, config: Config, ranks: Ranks
     write(lists, format, rescored, weights, options.out)
     if options.summary:
         files.write_json(options.summary, values)
-    text = "\n".join(table(values))
+    text = escape.lines(*table(values))
     if options.out and options.out != "-":
         print(text)
     else:
@@ -190,7 +189,7 @@ def write(lists: NbestLists, format: NbestFormat, rescored: Sequence[RescoredLis
     skipped = [(problem.number, {"error": f"{problem.source}: {problem.reason}"}) for problem in lists.problems]
     records = [(one.utterance.number, record(one, weights, format)) for one in rescored]
     ordered = sorted([*skipped, *records], key=lambda pair: pair[0])  # in the order of the input
-    lines = [json.dumps(values, ensure_ascii=False) + "\n" for _, values in ordered]
+    lines = [json_text.dumps(values) + "\n" for _, values in ordered]
     if out in (None, "-"):
         sys.stdout.writelines(lines)
         return

@@ -1,25 +1,22 @@
 """Text files with a `key text` line for each utterance, as Kaldi and ESPnet write them: lists, scores, references and segments."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from packlm.base.errors import RequestError
 
-from ..lines import decode
-from .nbest import Problem, Utterance
+from ..lines import decode, read
+from .nbest import MAX_SCORE, Problem, Utterance
 
 
 def lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """(number from 1, text, what is wrong with it) of each line of a file; `RequestError` if it cannot be read or is binary."""
     try:
         with open(path, "rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                    if (offset := line.find(b"\0")) >= 0:
-                        raise RequestError(f"{path}: not a text file: byte {offset + 1} is NUL; write Kaldi archives as text (ark,t:)")
+            for number, line in enumerate(read(stream), 1):
+                if number == 1 and path.suffix != ".jsonl" and (offset := line.find(b"\0")) >= 0:
+                    raise RequestError(f"{path}: not a text file: byte {offset + 1} is NUL; write Kaldi archives as text (ark,t:)")
                 yield number, *decode(line)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
@@ -42,12 +39,12 @@ def keyed_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, str,
 
 
 def finite_number(text: str) -> float | None:
-    """The finite number that a text is, or None."""
+    """The number that a text is; None if it is none, or is beyond `MAX_SCORE`."""
     try:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= MAX_SCORE else None
 
 
 def read_texts(path: Path) -> dict[str, str]:

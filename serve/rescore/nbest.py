@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+MAX_SCORE = 1e100
+"""Largest score, positive or negative: products with weights and differences stay finite."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from packlm.base.errors import PacklmError
 from packlm.config import Rescore
 from packlm.scoring.context import Context
 
@@ -62,7 +63,10 @@ class RescoredList:
 
     def totals(self, weights: np.ndarray) -> np.ndarray:
         """[K] the weighted scores."""
-        return tuning.totals(self.fixed, self.features, weights)
+        totals = tuning.totals(self.fixed, self.features, weights)
+        if not np.isfinite(totals).all():
+            raise PacklmError(f"{self.utterance.id}: a total of {totals[~np.isfinite(totals)][0]}: lower the weights ({weights.tolist()})")
+        return totals
 
     def order(self, weights: np.ndarray) -> list[int]:
         """The indices of the hypotheses, best first; ties in the recognizer's order."""

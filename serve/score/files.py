@@ -8,14 +8,13 @@ or of the sentence if each is scored by itself. Surprisals and entropies are in 
 """
 
 import heapq
-import json
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-from packlm.base import files
+from packlm.base import files, json_text
 from packlm.distributed import Ranks
 from packlm.scoring.sentences import CHUNK_SENTENCES, Sentence, SentenceScore
 
@@ -75,7 +74,7 @@ class ScoreWriter:
     def lines(self, row: Row, score: SentenceScore | None) -> Iterator[str]:
         """The lines of a row; a TSV has none for a row with an error."""
         if self._format == "jsonl":
-            yield json.dumps(_record(row, score), ensure_ascii=False) + "\n"
+            yield json_text.dumps(_record(row, score)) + "\n"
         elif score is not None:
             extra = [escape(str(row.extra.get(name, ""))) for name in self._extra_columns]
             for cells in _cells(score, self._rows):

@@ -6,14 +6,15 @@ tsv      a header line, then a sentence a line in the column `text`; no quoting.
 jsonl    objects with `text`, and `item` if wanted.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from packlm.base.errors import RequestError
 
+from .. import lines
 from ..lines import decode, json_value
 
 
@@ -36,7 +37,7 @@ class Reader:
     """The rows of a stream; the header of a TSV is read at once."""
 
     def __init__(
-        self, stream: Iterable[bytes], name: str, format: str, text_field: str, documents: bool, setting: str = "score.text_field"
+        self, stream: IO[bytes], name: str, format: str, text_field: str, documents: bool, setting: str = "score.text_field"
     ):  # fmt: skip
         """
         Args:
@@ -51,12 +52,12 @@ class Reader:
         self._text_field, self._documents = text_field, documents
         self.extra_columns: list[str] = []
         """Columns of a TSV that are passed through."""
-        lines = iter(stream)
-        first = next(lines, b"").removeprefix(b"\xef\xbb\xbf")
-        if (offset := first.find(b"\0")) >= 0:
-            raise RequestError(f"{name}: not a text file: byte {offset + 1} is NUL")
+        remaining = lines.read(stream)
+        first = next(remaining, b"")
         self.format = format if format != "auto" else _format_of(name, first)
-        self._lines = iter(chain([first] if first else [], lines))
+        if self.format != "jsonl" and (offset := first.find(b"\0")) >= 0:
+            raise RequestError(f"{name}: not a text file: byte {offset + 1} is NUL")
+        self._lines = chain([first] if first else [], remaining)
         if self.format == "tsv":
             self._columns = decode(next(self._lines, b""))[0].split("\t")
             if text_field not in self._columns or len(set(self._columns)) < len(self._columns):

@@ -8,7 +8,7 @@ through.
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,15 +17,17 @@ from packlm.base.errors import PacklmError
 
 from ...lines import json_value
 from ..keyed_files import lines
-from ..nbest import Hypothesis, NbestFormat, NbestInput, NbestLists, Problem, Utterance
+from ..nbest import MAX_SCORE, Hypothesis, NbestFormat, NbestInput, NbestLists, Problem, Utterance
+
+Score = Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE)]
 
 
 class JsonHypothesis(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     text: str
-    score: float
-    lm_score: float | None = None
+    score: Score
+    lm_score: Score | None = None
 
 
 class JsonList(BaseModel):
@@ -57,7 +59,7 @@ def read(path: Path, sign: str, base: float) -> NbestLists:
                 raise PacklmError(f"duplicate id {utterance.id!r}, first on line {utterances[utterance.id].number}")
             utterances[utterance.id] = utterance
         except PacklmError as refusal:
-            problems.append(Problem(f"{path} line {number}", number, str(refusal)))
+            problems.append(Problem(f"{path} line {number}", number, str(refusal)[:500]))
     return NbestLists(list(utterances.values()), problems)
 
 
