@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import click
 
+from packlm.base import output_paths
 from packlm.base.errors import RequestError
 from packlm.commands import Command, ConfigArguments, Group, SettingOption, run
 from packlm.config import Config
@@ -82,6 +83,8 @@ def evaluate(
     _refuse_both("--data", data, "--text", text)
     if model and not (data or text):
         raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE...")
+    figure = Path(out).with_suffix(".svg") if out and out.endswith(".md") else None
+    output_paths.check({"--out": out, "--out (its figure)": figure}, [*text, *more])
 
     from packlm import distributed
 
@@ -106,7 +109,9 @@ def evaluate(
 @setting_options("score", "context", "rows", "format", "text_field")
 def score(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str, html: Path | None) -> None:
     """Write the surprisal and entropy of each word or token, or the log-probability of each sentence."""
-    config, stream = arguments.load(), _open(source)
+    config = arguments.load()
+    output_paths.check({"--out": out, "--html": html}, [source])
+    stream = _open(source)
 
     from packlm import distributed
 
@@ -128,7 +133,9 @@ def score(arguments: ConfigArguments, model: str | None, precision: str, source:
 @setting_options("pairs", "good", "bad", "group", "format")
 def pairs(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str | None, summary: Path | None) -> None:
     """Compare minimal pairs: how often the acceptable sentence is the more probable one."""
-    config, stream = arguments.load(), _open(source)
+    config = arguments.load()
+    output_paths.check({"--out": out, "--summary": summary}, [source])
+    stream = _open(source)
 
     from packlm import distributed
 
@@ -200,6 +207,7 @@ def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> N
     """
     config = arguments.load()
     _refuse_both("--prompt", options["prompt"], "--prompts", options["prompts"])
+    output_paths.check({"--out": options["out"]}, [options["prompts"]])
 
     from packlm import distributed
 

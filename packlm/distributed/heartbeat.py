@@ -5,6 +5,7 @@ A collective that fails says at best that some peer is gone, not which.
 
 import threading
 import time
+from contextlib import suppress
 
 from torch.distributed import Store
 
@@ -48,7 +49,7 @@ class Heartbeat:
         """All ranks: wait for each other, however long a rank takes, as long as it sends heartbeats.
 
         Raises:
-            PacklmError: a rank sent no heartbeat for `timeout` seconds.
+            PacklmError: a rank failed, or sent no heartbeat for `timeout` seconds.
         """
         self._barriers += 1
         name = f"barrier-{self._barriers}"
@@ -56,11 +57,24 @@ class Heartbeat:
         missing, beats, since = set(range(self._world)), self._read(), time.monotonic()
         while missing := {rank for rank in missing if not self._store.check([f"{name}/{rank}"])}:
             time.sleep(0.01)
+            if failed := [rank for rank in missing if self._store.check([f"failed/{rank}"])]:
+                raise PacklmError(f"rank {failed[0]} failed, so the other ranks stopped")
             if time.monotonic() - since > max(self._timeout, SILENCE_SECONDS):
                 now = self._read()
                 if silent := sorted(rank for rank in missing if now[rank] == beats[rank]):
                     raise PacklmError(f"{no_response(silent)} for {self._timeout:.0f} s (train.timeout_seconds)")
                 beats, since = now, time.monotonic()
+
+    def failed(self, error: BaseException) -> bool:
+        """Tells the other ranks of an exception on this one; returns whether rank 0 is another rank, and does not fail, too."""
+        with suppress(RuntimeError):  # the store was served by a rank that is gone
+            self._store.set(f"failed/{self._rank}", type(error).__name__)
+            until = time.monotonic() + SILENCE_SECONDS
+            while self._rank and not self._store.check(["failed/0"]):
+                if time.monotonic() > until:
+                    return True
+                time.sleep(0.01)
+        return False
 
     def _read(self) -> list[int]:
         return [self._store.add(_key(rank), 0) for rank in range(self._world)]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from packlm.base.errors import PacklmError, RequestError
+from packlm.base.errors import PacklmError, RequestError, Stopped
 from packlm.distributed.heartbeat import Heartbeat, no_response
 
 log = logging.getLogger("packlm")
@@ -118,12 +118,14 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
     heartbeat = Heartbeat(dist.PrefixStore("packlm", store), rank, world, timeout_seconds)
     try:
         yield Ranks(rank, world, local_device, heartbeat)
-    except RuntimeError as error:
-        if not _is_communication_error(error):
-            raise
+    except BaseException as error:
         with stop_signals():  # torchrun terminates the remaining ranks, but not before one has named the cause
-            failure = _failure(error, heartbeat, rank)
-        raise failure from error
+            if isinstance(error, RuntimeError) and _is_communication_error(error):
+                failure = _failure(error, heartbeat, rank)
+                raise failure from error
+            if not isinstance(error, Stopped) and heartbeat.failed(error) and isinstance(error, PacklmError):
+                log.critical("%s", error)  # it happened on this rank alone, and rank 0 logs errors
+        raise
     finally:
         heartbeat.close()
         dist.destroy_process_group()
@@ -170,13 +172,13 @@ def _failure(error: RuntimeError, heartbeat: Heartbeat, rank: int) -> PacklmErro
 
 @contextmanager
 def stop_signals() -> Iterator[dict[str, Any]]:
-    """Records SIGTERM and SIGINT within the block instead of ending the process: yields {"signal": name or None}."""
+    """Records SIGTERM, SIGINT and SIGHUP within the block instead of ending the process: yields {"signal": name or None}."""
     received: dict[str, Any] = {"signal": None}
 
     def record(number: int, frame: FrameType | None) -> None:
         received["signal"] = signal.Signals(number).name
 
-    handlers = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         yield received
     finally:

@@ -35,7 +35,7 @@ class Builder:
 
     def __init__(self, config: Config, runner: TaskRunner):
         self.config, self.runner = config, runner
-        self.work_folder = WorkFolder(config.dataset.dir)
+        self.work_folder = WorkFolder(files.followed(config.dataset.dir))  # a symbolic link stays, and so its target's file system
         self.pretrained = tokenizers.KINDS[config.tokenizer.kind].pretrained(config.tokenizer)
         """The JSON of the pretrained tokenizer; None if one is to be trained."""
         self.scan = scan_corpus(config, self.work_folder.downloads)
@@ -60,7 +60,8 @@ class Builder:
         made = [MadeShard.of(task) for task in self.make_shards(plans)]
         splits = {split: [shard for shard in made if shard.split == split] for split in dict.fromkeys(plan.split for plan in plans)}
         manifest = assemble(self.unfinished, self.config, self.provenance, splits, self.counts)
-        files.replace_folder(self.unfinished, self.config.dataset.dir)
+        files.remove_temporaries(self.unfinished)  # of worker processes that were killed
+        files.replace_folder(self.unfinished, self.work_folder.dataset_folder)
         self.work_folder.delete()
         return manifest
 

@@ -1,6 +1,6 @@
 """The work folder of a build, beside the dataset's folder: what an interrupted run has completed stays in it for the next run.
 
-.NAME.lock                        locked while a process works on the dataset
+.NAME.lock                        locked while a process works on the dataset; there as long as that, or until the next run
 .NAME.building/downloads/         sources from standard input or the Hugging Face hub
 .NAME.building/KEY/               everything made from one configuration and corpus; KEY is a digest of these, and of library versions
     extracted/                    cleaned documents
@@ -28,13 +28,15 @@ _LIBRARIES = ("tokenizers", "pyarrow", "sentencex", "matplotlib")
 
 @contextmanager
 def locked(dataset_folder: Path) -> Iterator[None]:
-    """Locks the dataset's folder against other processes, and completes a replacement of it that was interrupted.
+    """Locks the dataset's folder against other processes; completes a replacement of it, and removes what a repair left, if interrupted.
 
     Raises:
         PacklmError: another process has the lock.
     """
+    dataset_folder = files.followed(dataset_folder)
     with files.lock(dataset_folder.with_name(f".{dataset_folder.name}.lock"), what=dataset_folder):
         files.recover_folder(dataset_folder)
+        files.remove_temporaries(dataset_folder)
         yield
 
 
@@ -61,8 +63,7 @@ class WorkFolder:
             for other in self.root.iterdir():
                 if other not in (folder, self.downloads):
                     shutil.rmtree(other)
-            for temporary in folder.rglob(".*.tmp"):
-                temporary.unlink()
+            files.remove_temporaries(folder)
         for name in ("extracted", "counts", "shards", "dataset", "executor"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         return folder

@@ -20,7 +20,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from packlm.base import log, memory
+from packlm.base import errors, log, memory
 from packlm.base.errors import PacklmError
 
 
@@ -158,9 +158,19 @@ def _run_task(message: bytes) -> bytes:
         error = caught
         if not isinstance(caught, PacklmError):
             caught.add_note("in a worker process:\n" + traceback.format_exc().rstrip())
-    try:
+            caught.location = errors.location(caught)  # type: ignore[attr-defined]
+    return _pickled(error)
+
+
+def _pickled(error: BaseException | None) -> bytes:
+    """An exception for the parent process; a `RuntimeError` if it cannot be pickled, or would end the parent as its own does."""
+    with contextlib.suppress(Exception):
         outcome = pickle.dumps(error)
         pickle.loads(outcome)
-    except Exception:  # some libraries' exceptions cannot be pickled
-        outcome = pickle.dumps(RuntimeError("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])))
-    return outcome
+        if error is None or isinstance(error, Exception):
+            return outcome
+    assert error is not None
+    function = traceback.extract_tb(error.__traceback__)[-1].name
+    substitute = RuntimeError(f"{type(error).__name__}: {error} (in {function})")
+    substitute.__dict__.update(__notes__=getattr(error, "__notes__", []), location=getattr(error, "location", None))
+    return pickle.dumps(substitute)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from packlm import config as configuration
-from packlm.base import json_text
+from packlm.base import files, json_text
 from packlm.config import Config
 from packlm.distributed import Ranks
 from packlm.engine import Engine
@@ -49,6 +49,9 @@ def run(model: str | Path, options: GenerateOptions, config: Config, arguments: 
             log.warning("%s", why)
     if options.out in (None, "-"):
         batch_job.write(engine, requests, config.generate, config.run.seed, ranks, sys.stdout)
+    elif files.is_stream(Path(options.out)):
+        with files.atomic(Path(options.out), "w") as stream:
+            batch_job.write(engine, requests, config.generate, config.run.seed, ranks, stream)
     else:
         summary = batch_job.run(engine, requests, config.generate, config.run.seed, ranks, Path(options.out))
         if summary:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from packlm.base import completion
+from packlm.base import completion, files
 
 
 class Journal:
@@ -44,7 +44,7 @@ class Journal:
         """The file that a rank appends to, cut back to its last intact line."""
         path = self.folder / f"rank-{rank:05d}"
         end = max((offset + length for _, offset, length in _intact_lines(path)), default=0) if path.exists() else 0
-        with open(path, "ab") as stream:
+        with files.naming(path), open(path, "ab") as stream:
             stream.truncate(end)
             yield stream
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from packlm.base import escape, files, json_text
+from packlm.base import escape, files, json_text, output_paths
 from packlm.base.errors import RequestError
 from packlm.config import Config, Rescore
 from packlm.distributed import Ranks
@@ -53,7 +53,7 @@ def run(model: str | Path, options: RescoreOptions, config: Config, ranks: Ranks
     settings = config.rescore
     source = NbestInput(Path(options.nbest), options.ac_cost, options.lm_cost, settings.sign, settings.log_base)
     format = formats.find(source)
-    check_paths(source, format, options.out)
+    check_paths(source, format, options)
     lists = format.read(source)
     for problem in lists.problems[:MAX_WARNINGS]:
         log.warning("%s: %s", problem.source, problem.reason)
@@ -87,8 +87,13 @@ def run(model: str | Path, options: RescoreOptions, config: Config, ranks: Ranks
         log.info("%s", text)
 
 
-def check_paths(source: NbestInput, format: NbestFormat, out: str | None) -> None:
-    """Refuses to write over the input, and units that the format fixes."""
+def check_paths(source: NbestInput, format: NbestFormat, options: RescoreOptions) -> None:
+    """Refuses to write over the input or where nothing can be written, and units that the format fixes."""
+    out, in_folder = options.out, bool(format.write)
+    inputs = [*source.files, options.references, options.tune_on, options.segments]
+    output_paths.check({"--out": None if in_folder else out, "--summary": options.summary}, inputs)
+    if in_folder and out not in (None, "-"):
+        output_paths.check_folder("--out", str(out))
     folders = [path.parent for path in source.files if path.is_file()] if format.write else []
     if out and Path(out).resolve() in [path.resolve() for path in [*source.files, *folders]]:
         raise RequestError(f"--out {out} would write over the input: give another path")

@@ -98,7 +98,7 @@ class _Head:
 
 def check_streams(ranks: Ranks, name: str, out: str | None) -> None:
     """Raises `RequestError` if several processes would share standard input or output."""
-    if ranks.world > 1 and "-" in (name, out):
+    if ranks.world > 1 and ("-" in (name, out) or (out and files.is_stream(Path(out)))):
         raise RequestError("several processes cannot share standard input or output: give --input FILE and --out FILE")
 
 

@@ -7,10 +7,11 @@
 or of the sentence if each is scored by itself. Surprisals and entropies are in bits, log P in nats.
 """
 
+import glob
 import heapq
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,20 +90,33 @@ def write(
     Args:
         lines: formats the result of a row.
     """
+    if ranks.world == 1:
+        with _lock(out), files.atomic(out, "w") as stream:
+            stream.write(header)
+            for row, result in results:
+                stream.writelines(lines(row, result))
+        return
+    out = files.followed(out)
     parts = [out.with_name(f".{out.name}.part-{rank:05d}") for rank in range(ranks.world)]
-    with files.atomic(parts[ranks.rank], "w") as stream:
-        for row, result in results:
-            stream.writelines(f"{row.number:015d}{line}" for line in lines(row, result))
-    ranks.barrier()
-    if ranks.first:
-        with ExitStack() as stack:
-            streams = [stack.enter_context(open(part, encoding="utf-8", newline="\n")) for part in parts]
-            with files.atomic(out, "w") as merged:
-                merged.write(header)
-                merged.writelines(line[15:] for line in heapq.merge(*streams, key=lambda line: line[:15]))
-        for part in parts:
-            part.unlink()
-    ranks.barrier()
+    with _lock(out) if ranks.first else nullcontext():
+        with files.atomic(parts[ranks.rank], "w") as stream:
+            for row, result in results:
+                stream.writelines(f"{row.number:015d}{line}" for line in lines(row, result))
+        ranks.barrier()
+        if ranks.first:
+            with ExitStack() as stack:
+                streams = [stack.enter_context(open(part, encoding="utf-8", newline="\n")) for part in parts]
+                with files.atomic(out, "w") as merged:
+                    merged.write(header)
+                    merged.writelines(line[15:] for line in heapq.merge(*streams, key=lambda line: line[:15]))
+            for part in out.parent.glob(f".{glob.escape(out.name)}.part-*"):  # of these ranks, and of more that were killed
+                part.unlink()
+        ranks.barrier()
+
+
+def _lock(out: Path) -> AbstractContextManager[None]:
+    """The lock of a file of results; none for a device or FIFO, beside which no file belongs."""
+    return nullcontext() if files.is_stream(out) else files.lock((target := files.followed(out)).with_name(f".{target.name}.lock"), out)
 
 
 def output_name(name: str, taken: Container[str]) -> str:

@@ -129,7 +129,7 @@ def test_standard_output_that_is_closed_or_full_is_a_failure(tmp_path, redirecti
 @pytest.mark.parametrize("when", ["importing", "running", "swallowing", "in a library", "cleaning up"])
 def test_a_signal_is_one_line_and_status_75(tmp_path, number, when):
     """At import, in the main function, where the exception is swallowed, in code that never returns to Python, twice."""
-    ready, wait = "import os, time; open('ready', 'w').close()\n", "time.sleep(60)"
+    ready, wait = "import time; open('ready', 'w').close()\n", "time.sleep(60)"
     short_grace = "from packlm.base import program; program.GRACE_SECONDS = 0.5\n"
     source = {
         "importing": f"{ready}{wait}",
@@ -138,7 +138,7 @@ def test_a_signal_is_one_line_and_status_75(tmp_path, number, when):
         # the signal is blocked in the main thread, as if that were not in Python; another thread gets it
         "in a library": f"{short_grace}import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [{number}])\n"
         f"import ctypes\n{ready}def main(): ctypes.CDLL(None).sleep(60)",
-        "cleaning up": f"{ready}def main():\n  try: {wait}\n  finally: "
+        "cleaning up": f"def main():\n  try:\n    {ready}    {wait}\n  finally: "
         "open('cleaning', 'w').close(); time.sleep(1); open('clean', 'w').close()",
     }[when]  # fmt: skip
     process = start(tmp_path, source)
@@ -149,6 +149,7 @@ def test_a_signal_is_one_line_and_status_75(tmp_path, number, when):
     process.send_signal(number)
     if when == "cleaning up":
         while not (tmp_path / "cleaning").exists():
+            assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
     status, errors = end(process, 20)

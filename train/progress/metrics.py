@@ -2,14 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
 
-from packlm.base import files, json_models, json_text
+from packlm.base import files, json_lines, json_text
 from packlm.base.errors import PacklmError
 from packlm.model.finite import perplexity
 
@@ -85,7 +83,7 @@ class MetricsWriter:
         self.path = path
         lines = []
         if path.exists() and (after_step or validated):
-            for text, line in read_lines(path, MetricLine):
+            for text, line in json_lines.read(path, MetricLine):
                 if line["step"] > after_step or (line["step"] == after_step and not validated and "validation/loss" in line):
                     break
                 lines.append(text)
@@ -97,34 +95,15 @@ class MetricsWriter:
             line = json_text.dumps({"step": step, "tokens": tokens, "time": round(time.time(), 3), **values}) + "\n"
         except ValueError as error:
             raise PacklmError(f"{self.path}: step {step}: {error}") from None
-        with open(self.path, "a", encoding="utf-8") as stream:
+        with files.naming(self.path), open(self.path, "a", encoding="utf-8") as stream:
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
 
 
-class MetricLine(BaseModel, extra="allow"):
+class MetricLine(BaseModel, extra="allow", strict=True):
     """What is read back of a line of `metrics.jsonl`."""
 
     __pydantic_extra__: dict[str, float] = Field(init=False)
     step: int
     tokens: int
-
-
-def read_lines(path: Path, kind: type[BaseModel]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines of a JSONL file, as text and as values that `kind` accepts; a last line that a kill cut short is left out.
-
-    Raises:
-        PacklmError: a line is damaged; names it.
-    """
-    for number, text in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not text.endswith(b"\n"):
-            return
-        try:
-            values = json_text.loads(text)
-            json_models.parse(values, kind, "its content")
-            yield text.decode(), values
-        except (ValueError, PacklmError) as error:
-            raise PacklmError(
-                f"{path} line {number}: damaged ({error}); delete it and the lines after it, or start over with --rebuild"
-            ) from None
