@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError, safe_open
 
 from packlm import dataset, tracking
-from packlm.base import json_models, regular_files
+from packlm.base import json_models, regular_files, sealed_json
 from packlm.base.errors import PacklmError, RequestError
 from packlm.base.escape import one_line
 from packlm.config import Tracking
@@ -45,7 +45,7 @@ class ComparedRun:
 def open_run(name: str, store: Tracking) -> ComparedRun:
     """The run of a folder or in MLflow; `RequestError` if there is none."""
     for folder in (Path(name), Path("runs") / name):
-        if any(os.path.exists(folder / file) for file in ("train/settings.json", "model/config.json")):  # noqa: PTH110  (as a long name)
+        if any(os.path.exists(folder / file) for file in ("train/settings.json", "model/config.json")):  # noqa: PTH110  (raises nothing for a long name)
             return from_folder(folder)
     return from_record(tracking.read_run(name, store))
 
@@ -56,8 +56,9 @@ def from_folder(folder: Path) -> ComparedRun:
     if (path := folder / "model" / "config.json").exists():
         info = json_models.read(path, dict[str, Any])
         sections = json_models.parse({"corpus": info.get("text", {}), "model": info.get("model", {})}, Sections, path)
+        sealed_json.parse(info, dict[str, Any], path, "train it again, or copy it again from its source")
     if (path := folder / "train" / "settings.json").exists():
-        sections |= json_models.read(path, Sections)
+        sections |= sealed_json.read(path, Sections, "train it again with --rebuild")
     settings = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     numbers: dict[str, float] = {}
     if summary := run_files.training_summary(folder):
