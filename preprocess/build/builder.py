@@ -111,14 +111,14 @@ class Builder:
 
     def learn(self, extracted: Sequence[ExtractedFile]) -> None:
         """Trains the tokenizer, or copies the pretrained one, into the dataset."""
-        record, path = self.work / "counts" / "tokenizer.json", self.unfinished / tokenizer.NAME
+        record = self.work / "counts" / "tokenizer.json"
         if completion.is_complete(record, {}):
             return
         text = self.pretrained or learn.train_tokenizer(
             self.config, extracted, record.parent, lambda tasks: self._run(learn.count, tasks, "counting")
         )
         tokenizer.save(text, self.unfinished)
-        completion.write(record, {}, [path])
+        completion.write(record, {}, [self.unfinished / name for name in (tokenizer.NAME, "tokenizer_config.json")])
 
     def make_shards(self, plans: Sequence[ShardPlan], condition: Callable[[ShardTask], bool] = lambda task: True) -> list[ShardTask]:
         """Makes the shards of both views, or those whose task fulfils a condition; returns their tasks."""

@@ -134,7 +134,7 @@ def make(task: ShardTask) -> None:
 @lru_cache(maxsize=1)
 def _load_encoder(folder: Path, tokenizer_digest: str) -> Encoder:
     """The encoder of a dataset's folder; kept, with its cache, for the next shard, unless the tokenizer is another then."""
-    return Encoder.load(folder)
+    return Encoder.load(folder, tokenizer_digest)
 
 
 def _columns(texts: DocumentBlock, encoded: EncodedDocuments) -> dict[str, Any]:
