@@ -6,7 +6,7 @@ caller's, by everything that changes when a file is written to or exchanged.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -63,6 +63,16 @@ def check(digests: Mapping[Path, str], memory: Path) -> list[tuple[int, ...]]:
     return [_check(path, sha256, memory) for path, sha256 in digests.items()]
 
 
+def digests(paths: Iterable[Path], memory: Path) -> dict[Path, str]:
+    """The SHA-256 of each file, remembered as that of a file that was checked."""
+    digests = {}
+    for path in paths:
+        state = _state(path)
+        digests[path] = files.sha256(path)
+        _remember(path, digests[path], state, memory)
+    return digests
+
+
 def states(paths: Mapping[Path, str]) -> list[tuple[int, ...]]:
     """Device, inode, size, and times of modification and change of each file, in nanoseconds. Nobody can set the time of change."""
     return [_state(path) for path in paths]
@@ -70,17 +80,27 @@ def states(paths: Mapping[Path, str]) -> list[tuple[int, ...]]:
 
 def _check(path: Path, sha256: str, memory: Path) -> tuple[int, ...]:
     state = _state(path)
-    key = hashlib.sha256(f"{os.path.realpath(path)}\n{sha256}".encode(errors="surrogateescape")).hexdigest()[:32]
-    known, line = memory / key, " ".join(map(str, state))
     with suppress(OSError, ValueError):
-        if known.read_text(encoding="ascii") == line:
+        if _entry(path, sha256, memory).read_text(encoding="ascii") == _line(state):
             return state
     open_checked(path, sha256).close()
     if _state(path) != state:
         raise Damaged(f"{path}: was written to or exchanged while it was being read; run the same command again")
-    with suppress(PacklmError):  # then the next opening checks it again
-        files.write_text(known, line)
+    _remember(path, sha256, state, memory)
     return state
+
+
+def _remember(path: Path, sha256: str, state: tuple[int, ...], memory: Path) -> None:
+    with suppress(PacklmError):  # then the next opening checks it again
+        files.write_text(_entry(path, sha256, memory), _line(state))
+
+
+def _entry(path: Path, sha256: str, memory: Path) -> Path:
+    return memory / hashlib.sha256(f"{os.path.realpath(path)}\n{sha256}".encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _line(state: tuple[int, ...]) -> str:
+    return " ".join(map(str, state))
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from packlm import dataset
-from packlm.base import files, sealed_json, verified_files
+from packlm.base import sealed_json, verified_files
 from packlm.base.errors import PacklmError
 
 if TYPE_CHECKING:
@@ -215,9 +215,9 @@ def _converted(builder: "DatasetBuilder", memory: Path) -> list[Path]:
             log.warning("%s; the shards are converted again", error)
             shutil.rmtree(folder)
     builder.download_and_prepare()
-    paths = sorted(folder.glob("*.arrow"))
-    sealed_json.write(record, {path.name: files.sha256(path) for path in paths})
-    return paths
+    made = verified_files.digests(sorted(folder.glob("*.arrow")), memory)
+    sealed_json.write(record, {path.name: sha256 for path, sha256 in made.items()})
+    return list(made)
 
 
 def _check_ids(shards: Iterable[Path], vocab_size: int) -> None:
