@@ -12,7 +12,8 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 REMOVED = "***"
@@ -35,8 +36,8 @@ _learned: set[str] = set()
 
 def without_credentials(text: str) -> str:
     """The text without the secrets that this process knows, and with scheme, host and path alone of each address in it."""
-    if secrets := _learned | _of_environment(os.environ):
-        text = re.sub("|".join(map(re.escape, sorted(secrets, key=len, reverse=True))), REMOVED, text)
+    if secrets := _known_secrets(frozenset(_learned), tuple(os.environ.items())):
+        text = secrets.sub(REMOVED, text)
     return _ADDRESS.sub(lambda match: public_address(match[0]), text)
 
 
@@ -77,9 +78,13 @@ def learn(*secrets: str) -> None:
     _learned.update(form for secret in secrets for form in _forms(secret))
 
 
-def learn_address(address: str) -> None:
-    """Learns the password and the values in the query of an address; words of its public part are no secrets."""
-    learn(*_of_address(address))
+def learn_address(text: str) -> None:
+    """Learns the password and the values in the query of an address, or of one within an argument (`--uri=ADDRESS`).
+
+    Words of its public part are no secrets.
+    """
+    if address := re.search(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://.*", text, re.DOTALL):
+        learn(*_of_address(address[0]))
 
 
 def is_secret_name(name: str) -> bool:
@@ -109,14 +114,16 @@ def _of_address(address: str) -> set[str]:
     return {secret for secret in {user, user.partition(":")[2], header, *values} if secret and secret not in public}
 
 
-def _of_environment(environment: Mapping[str, str]) -> set[str]:
-    """The secrets in the environment: values of variables with such a name, and those of addresses."""
+@lru_cache(maxsize=1)  # the log may have many lines
+def _known_secrets(learned: frozenset[str], environment: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
+    """Matches what was learned, and the secrets in the environment: values of variables with such a name, and those of addresses."""
     secrets: set[str] = set()
-    for name, value in environment.items():
+    for name, value in environment:
         secrets |= _of_address(value)
         if is_secret_name(name) and value.lower() not in ("false", "true", "disabled", "enabled"):
             secrets.add(value)
-    return {form for secret in secrets for form in _forms(secret)}
+    forms = learned | {form for secret in secrets for form in _forms(secret)}
+    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
 
 
 def _forms(secret: str) -> Iterable[str]:

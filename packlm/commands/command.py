@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 
 from packlm import config as configuration
 from packlm.base import errors, log
-from packlm.base.credentials import REMOVED, SHORTEST, echo, was_removed
+from packlm.base.credentials import REMOVED, SHORTEST, echo, learn_address, was_removed
 from packlm.base.errors import RequestError, did_you_mean
 from packlm.config import Config, recipes
 from packlm.config.section import Section
@@ -165,6 +165,8 @@ class Group(click.Group):
 def run(cli: click.Command, program: str) -> None:
     """Runs the command line of this process, and exits with its status; `program` is how help and messages call it."""
     log.setup()
+    for word in sys.argv[1:]:
+        learn_address(word)  # whichever option or argument it is
     errors.run(partial(_invoke, cli, program))
 
 

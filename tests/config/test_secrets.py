@@ -96,7 +96,7 @@ class World:
     def leaks(self) -> list[str]:
         """The places of the secrets that are found: as they are, encoded, in base64, and in parts that a `/` or `@` has separated."""
         texts = {"output": self.output}
-        texts |= {str(path): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+        texts |= {str(path): bytes(path) + (path.read_bytes() if path.is_file() else b"") for path in self.folder.rglob("*")}
         found = []
         for shape, secret in self.secrets.items():
             parts = [part for part in secret.replace("@", "/").replace(":", "/").replace("%", "/").split("/") if len(part) > 4]
@@ -196,6 +196,10 @@ def test_refused_values_options_and_addresses(world: World, server: str) -> None
         status, output = world.run("pipeline", "run", *words)
         assert status == 2 and len(output.splitlines()) == 1, output
     assert world.run("preprocess", secret("unknown command"))[0] == 2
+    for option in ("--model", "--data", "--text", "--out"):  # as a path it has one slash
+        address = f"http://me:{secret(f'address as {option}', '/@')}@{server}/x?sig=1"
+        status, output = world.run("serve", "evaluate", option, address, "--config", "ptb-fast")
+        assert status in (1, 2), output
     assert world.run("serve", "evaluate", "--precision", secret("choice of an option"))[0] == 2
     assert world.run("train", PACKLM_TRAIN__EPOCHS=secret("variable"))[0] == 2
     (world.folder / "values.toml").write_text(f'[train]\nlr = "{secret("value in a file")}"\n')
