@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from packlm import dataset
+from packlm.base import escape
+from packlm.base.escape import Lines
 from packlm.text.encoder import Encoder
 
 COLUMNS = ("documents", "sentences", "tokens", "words", "unknown", "bytes")
@@ -16,7 +18,7 @@ MAX_CHARACTERS, MAX_TOKENS = 400, 48
 """Limits for a text, and for the tokens of a row or the values of a list; what exceeds them is only counted."""
 
 
-def table(manifest: dataset.Manifest) -> str:
+def table(manifest: dataset.Manifest) -> Lines:
     """A table of the size of each split, then the counts of what was skipped, replaced or dropped, one line per reason."""
     rows: list[tuple[str, ...]] = [("split", *COLUMNS)]
     for name, split in manifest.splits.items():
@@ -24,7 +26,7 @@ def table(manifest: dataset.Manifest) -> str:
         rows.append((name, *numbers.values()))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    return "\n".join(lines + [f"{reason}: {count:,}" for reason, count in manifest.counts.items()])
+    return escape.lines(*lines, *(f"{reason}: {count:,}" for reason, count in manifest.counts.items()))
 
 
 def rate(manifest: dataset.Manifest, seconds: float) -> str:

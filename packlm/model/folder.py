@@ -21,6 +21,7 @@ from torch import Tensor
 from packlm import config
 from packlm.base import files, json_models, sealed_json, verified_files
 from packlm.base.errors import PacklmError, RequestError
+from packlm.base.escape import markdown
 from packlm.config.generate import DECODING_SETTINGS
 from packlm.model.finite import NotFinite, first_not_finite
 from packlm.model.language_model import LanguageModel
@@ -208,10 +209,11 @@ def card(info: ModelInfo) -> str:
             f"Validation: perplexity {best['perplexity']:.2f} per token over {best['tokens']:,} tokens (context: {info.context}), "
             f"after {best['step']:,} steps."
         )
-    cut = {"none": "not cut into sentences", "line": "a sentence a line"}.get(rules.sentences, f"sentences by sentencex ({rules.language})")
+    language = markdown(rules.language)
+    cut = {"none": "not cut into sentences", "line": "a sentence a line"}.get(rules.sentences, f"sentences by sentencex ({language})")
     kind = "keeps every text to the letter" if info.lossless else "does not keep every text to the letter"
     return (
-        f"---\nlibrary_name: packlm\ntags: [language-model, rnn]\n---\n\n# {info.name}\n\n"
+        f"---\nlibrary_name: packlm\ntags: [language-model, rnn]\n---\n\n# {markdown(info.name)}\n\n"
         f"A recurrent language model: {shape['layers']} {shape['cell'].upper()} layer(s), hidden {shape['hidden']}, "
         f"{info.vocab_size:,} tokens{', tied softmax' if shape['tied'] else ''}.\n\n"
         f"## Data\n\nDataset {info.dataset['content'][:16]}: documents by {rules.document}, {cut}; its tokenizer {kind}.\n\n"
