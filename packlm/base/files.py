@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from packlm.base import json_text
+from packlm.base import json_text, regular_files
 from packlm.base.errors import PacklmError, reason
 
 
@@ -92,7 +92,7 @@ def followed(path: Path) -> Path:
 
 def temporary_of(path: Path) -> Path:
     """What a file or folder is called until it is complete."""
-    return path.with_name(f".{path.name}.tmp")
+    return path.parent / f".{path.name}.tmp"
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -120,11 +120,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; raises `PacklmError` with file and position if it is not JSON."""
+    """Reads a JSON file; raises `PacklmError` with file and position if it is not JSON, or no regular file (`regular_files`)."""
+    text = regular_files.read_text(Path(path))
     try:
-        return json_text.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PacklmError(f"{path}: cannot be read: {error.strerror}") from error
+        return json_text.loads(text)
     except ValueError as error:
         raise PacklmError(f"{path}: not valid JSON ({error}); the file is damaged or was written by another program") from error
 
@@ -139,8 +138,8 @@ def fsync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as stream:
+    """The SHA-256 of a regular file, in hexadecimal; raises as `regular_files.open_binary`."""
+    with regular_files.open_binary(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -85,3 +85,11 @@ def until(condition, seconds: float = 20.0) -> None:  # type: ignore[no-untyped-
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """Ids of the processes that a process has started and that still run."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
