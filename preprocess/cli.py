@@ -58,6 +58,8 @@ def build(arguments: ConfigArguments, rebuild: bool) -> None:
     """
     config = arguments.load()
 
+    from packlm import tracking
+
     from . import inspect_dataset, record
     from .build import stage
 
@@ -66,6 +68,8 @@ def build(arguments: ConfigArguments, rebuild: bool) -> None:
         log.info("%s", inspect_dataset.table(built.manifest))
         log.info("%s: made in %s", config.dataset.dir, inspect_dataset.rate(built.manifest, built.seconds))
         record.record(config, built, fresh=rebuild)
+    elif tracking.is_unsent(config, "preprocess"):
+        record.record(config, built, fresh=False)
 
 
 @cli.command(sections=SECTIONS, example="packlm preprocess verify data/quickstart --repair --config quickstart")

@@ -22,7 +22,7 @@ def record(config: Config, built: Built, fresh: bool) -> None:
                 "counts": "; ".join(f"{reason}: {count:,}" for reason, count in manifest.counts.items()),
             }
         )
-        metrics = {"seconds": built.seconds or 0.0}
+        metrics = {} if built.seconds is None else {"seconds": built.seconds}
         for name, split in manifest.splits.items():
             for key in ("documents", "sentences", "tokens", "words", "bytes"):
                 metrics[f"{name}_{key}"] = float(getattr(split, key))

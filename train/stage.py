@@ -3,7 +3,7 @@
 import logging
 from contextlib import nullcontext
 
-from packlm import dataset, distributed
+from packlm import dataset, distributed, tracking
 from packlm.base import files
 from packlm.config import Config
 
@@ -26,6 +26,7 @@ def run(config: Config, manifest: dataset.Manifest, rebuild: bool = False, profi
         ranks.barrier()  # all ranks have read the record before rank 0 changes it
         if complete:
             log.info("%s: up to date, trained with these settings (train it anew with --rebuild)", config.run.dir / "model")
+            tracking.deliver(config, "train")
             return
         with files.lock(config.run.dir / "train" / ".lock") if ranks.first else nullcontext():
             if ranks.first:

@@ -36,17 +36,17 @@ def mlflow() -> Any:
 
 
 def database(uri: str) -> Path | None:
-    """The file of an SQLite store. Two processes that create one at once leave it broken for good, so it is created under a lock."""
+    """The file of an SQLite store; None for any other."""
     return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
 
 
 def existing(tracking: Tracking, subject: str) -> str:
     """The store's address, without credentials, for messages; a `RequestError` about `subject` if its database does not exist.
 
-    Reading from a database that does not exist would create it.
+    Reading from a database that does not exist, or is empty, would create it.
     """
     address, path = without_credentials(tracking.uri), database(tracking.uri)
-    if path is not None and not path.exists():
+    if path is not None and (not path.exists() or (path.is_file() and not path.stat().st_size)):
         raise RequestError(f"{subject}: nothing was recorded in {address} yet: `packlm train` records a run, `packlm evaluate` a model")
     return address
 
@@ -54,6 +54,20 @@ def existing(tracking: Tracking, subject: str) -> str:
 def is_absent(error: Exception) -> bool:
     """Whether an error of mlflow's says that there is no such run, model, version or alias, for which it has two codes."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+REFUSALS = (
+    "FEATURE_DISABLED", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORMED_REQUEST", "NOT_IMPLEMENTED", "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST",
+)  # fmt: skip
+"""MLflow's codes of errors that are the record's fault. All others (a lock, a time-out, a damaged file) may pass or be repaired."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a record that raised `error` would raise it again: the store does not take it, or its file is gone."""
+    if (code := getattr(error, "error_code", None)) is not None:
+        return code in REFUSALS
+    return isinstance(error, FileNotFoundError) or not (isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy"))
 
 
 def describe(error: Exception, uri: str) -> str:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from packlm import dataset
+from packlm import dataset, tracking
 from packlm.base import escape
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
@@ -52,6 +52,7 @@ def build(config: Config, rebuild: bool = False) -> Built:
             log.info("%s: up to date (%s)", folder, tokens)
             builder.work_folder.delete()
             return Built(manifest, None)
+        tracking.begin(config, "preprocess")  # before the dataset is published: if this process is killed, the next one records it
         manifest = builder.build()
         return Built(manifest, time.monotonic() - start)
 

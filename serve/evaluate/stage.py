@@ -61,9 +61,12 @@ def evaluate(config: Config, ranks: Ranks) -> str | None:
             if not ranks.first:
                 return None
             measured = {split: json_models.read(out, EvaluationReport) for split, out in outs.items()}
-            if register(folder, engine, config, manifest, measured, recorder):
-                for split, out in outs.items():
-                    completion.write(out.with_suffix(".inputs.json"), inputs | {"split": split}, [out])
+            registered = register(folder, engine, config, manifest, measured, recorder)
+        if registered:  # and what the stage has recorded is in MLflow or on the disk
+            for split, out in outs.items():
+                completion.write(out.with_suffix(".inputs.json"), inputs | {"split": split}, [out])
+    elif ranks.first:
+        tracking.deliver(config, "evaluate")
     return "\n\n".join(reports.table(files.read_json(out)) for out in outs.values()) if ranks.first else None
 
 

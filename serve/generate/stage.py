@@ -42,6 +42,7 @@ def generate(config: Config, ranks: Ranks) -> None:
     ranks.barrier()  # all ranks have read the record before rank 0 writes
     if complete:
         log.info("%s: up to date, from this model, prompts and settings", out)
+        tracking.deliver(config, "generate")
         return
     with tracking.stage(config, "generate") as recorder:
         recorder.params(settings | {"seed": config.run.seed, "prompts": str(config.generate.prompts), "weights": info.weights})
@@ -55,7 +56,7 @@ def generate(config: Config, ranks: Ranks) -> None:
         recorder.table("samples.json", table(out))
         for path in (out, summary_path):
             recorder.artifact(path, "generate")
-        completion.write(record, inputs, [out])
+    completion.write(record, inputs, [out])  # after the record of the stage is in MLflow or on the disk
     log.info("wrote %s", out)
     batch_job.log_summary(summary)
 
