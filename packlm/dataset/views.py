@@ -7,6 +7,7 @@ Resident memory is 4 bytes a sentence (its length) and 8 a fixed row (its first 
 Shapes: B sentences or runs of a stream, P targets of all of them, end to end.
 """
 
+import glob
 import itertools
 import logging
 import shutil
@@ -192,7 +193,9 @@ def _batches(folder: Path, manifest: dataset.Manifest, view: dataset.View, split
     with dataset.described(folder, manifest), FileLock(cache / f"{view}-{split}.lock"):
         before = verified_files.check(shards, cache / "verified")
         _check_ids(shards, manifest.vocab_size)
-        builder = datasets.load_dataset_builder("parquet", data_files={split: list(map(str, shards))}, cache_dir=str(cache))
+        builder = datasets.load_dataset_builder(
+            "parquet", data_files={split: [glob.escape(str(path)) for path in shards]}, cache_dir=str(cache)
+        )
         arrow_files = _converted(builder, cache / "verified")
         if verified_files.states(shards) != before:  # the cache may hold what has taken the place of the shards
             shutil.rmtree(builder.cache_dir, ignore_errors=True)
