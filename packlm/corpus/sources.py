@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from packlm.base import regular_files
 from packlm.base.errors import PacklmError
 
 Compression = Literal["gz", "zst"]
@@ -39,13 +40,8 @@ class Source:
         return self.label or str(self.path or self.name)
 
     def open(self) -> io.BufferedIOBase:
-        """Opens its bytes; `PacklmError` naming the file if it cannot be read."""
-        if self.path is None:
-            return io.BytesIO(self.data or b"")
-        try:
-            return open(self.path, "rb")
-        except OSError as error:
-            raise PacklmError(f"{self.where}: cannot be read: {error.strerror}") from None
+        """Opens its bytes; `PacklmError` naming the file if it cannot be read or, by now, is no regular file."""
+        return io.BytesIO(self.data or b"") if self.path is None else regular_files.open_binary(self.path)
 
     def state(self) -> State:
         """The state of its file, `PacklmError` if that is gone; for a document in memory, its size and a hash."""

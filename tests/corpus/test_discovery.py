@@ -86,7 +86,7 @@ def test_a_file_that_may_not_be_opened_is_named(articles, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(PacklmError, match=r"a\.txt: cannot be read: Permission denied"):
         formats.scan(Source("a.txt", articles / "a.txt"), Corpus())
 
@@ -222,3 +222,15 @@ def test_hub_values_that_are_no_strings_reach_the_reader(tmp_path, monkeypatch):
     (source,) = find("hub:org/x", downloads=tmp_path)
     assert source.path.read_bytes().splitlines() == [b'{"text": null}', b'{"text": {"type": "bytes"}}', b'{"text": "\\ud800"}', b"{}"]
     assert source.name == "org/x:train" and source.where == "hub:org/x"
+
+
+def test_a_file_that_has_become_a_fifo_does_not_block(articles):
+    (source,) = find(articles / "a.txt")
+    (articles / "a.txt").unlink()
+    os.mkfifo(articles / "a.txt")
+    with pytest.raises(PacklmError, match=r"a\.txt: a FIFO, not a regular file"):
+        source.open()
+
+
+def test_a_long_name_of_the_hub_is_no_path(tmp_path):
+    assert remote.parse_hub("hub:" + "x" * 5_000, "train").name == "x" * 5_000 + ":train"
