@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from packlm import dataset
-from packlm.base import completion, escape, files, json_models
+from packlm.base import completion, escape, sealed_json
 from packlm.base.errors import RequestError
 from packlm.config import Config
 
@@ -39,10 +39,15 @@ def is_complete(run: Path, inputs: Inputs) -> bool:
         RequestError: it holds a training with other inputs; the message lists the differences.
     """
     settings = run / "train" / "settings.json"
-    if settings.exists() and (changes := completion.differences(json_models.read(settings, Inputs), inputs)):
+    if settings.exists() and (changes := completion.differences(read_settings(settings), inputs)):
         lines = [f"{settings.parent}: a training with other settings:", *(f"  {change}" for change in changes)]
         raise RequestError(escape.lines(*lines, "choose another --run.name, or replace this training with --rebuild"))
     return completion.is_complete(run / "train" / "complete.json", inputs)
+
+
+def read_settings(path: Path) -> Inputs:
+    """The inputs of a training, from its `settings.json`; `PacklmError` if that was edited or is damaged."""
+    return sealed_json.read(path, Inputs, "replace the training with --rebuild, or choose another --run.name")
 
 
 def begin(run: Path, inputs: Inputs, rebuild: bool) -> None:
@@ -52,7 +57,7 @@ def begin(run: Path, inputs: Inputs, rebuild: bool) -> None:
         for name in ("complete.json", "summary.json"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    files.write_json(folder / "settings.json", inputs)
+    sealed_json.write(folder / "settings.json", inputs)
 
 
 def end(run: Path, inputs: Inputs) -> None:

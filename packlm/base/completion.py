@@ -10,12 +10,14 @@ A result without a readable record, with a record of other inputs, or with files
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from packlm.base import files, sealed_json
+from packlm.base import files, json_models, sealed_json
 from packlm.base.errors import PacklmError
+
+T = TypeVar("T")
 
 
 class Record(BaseModel):
@@ -63,6 +65,19 @@ def output_digest(record: Path, path: Path) -> str:
 
 def _read(record: Path) -> Record:
     return sealed_json.read(record, Record, "run the same command again")
+
+
+def read_output(record: Path, path: Path, kind: type[T]) -> T:
+    """Reads a JSON output as `json_models.read` does, once it is held against its record; without a record as it is.
+
+    Raises:
+        PacklmError: output or record is damaged; or the output was written again since, and the stage has not ended.
+    """
+    if record.exists():
+        expected, actual = output_digest(record, path), files.sha256(path)
+        if actual != expected:
+            raise PacklmError(f"{path}: not what {record.name} describes (sha256 {expected}, got {actual}); run its stage again")
+    return json_models.read(path, kind)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

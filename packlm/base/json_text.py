@@ -1,19 +1,26 @@
-"""JSON text as every file here is read and written: without NaN and Infinity, which JSON does not have; any fault is a `ValueError`."""
+"""JSON text as every file here is read and written; any fault is a `ValueError`.
+
+Stricter than the standard library: no NaN and Infinity, which JSON does not have; no key twice, of which readers take one or the other; no
+integer of more than 64 bits, which no array holds.
+"""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+MAX_DIGITS = 20
+"""Digits of an integer of 64 bits, with its sign."""
+
 
 def loads(text: str | bytes) -> Any:
     """Parses JSON.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or holds NaN, Infinity, or a number beyond float64 (`1e400`) or Python's digits.
+        ValueError: it is not JSON, is nested too deeply, or holds a key twice, NaN, Infinity, or a number beyond float64 or 64 bits.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_of_64_bits, object_pairs_hook=_distinct)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -29,6 +36,21 @@ def dumps(value: Any, indent: int | None = None) -> str:
     except ValueError as error:
         key = _not_finite(value)
         raise error if key is None else ValueError(f"{key or 'the value'} is not finite, and JSON has no such number") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return values
+
+
+def _of_64_bits(digits: str) -> int:
+    number = int(digits) if len(digits) <= MAX_DIGITS else 2**64
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"the integer {digits[:MAX_DIGITS]}{'...' if len(digits) > MAX_DIGITS else ''} has more than 64 bits")
+    return number
 
 
 def _finite(digits: str) -> float:

@@ -4,10 +4,11 @@ A line is one JSON object: `step` (updates done), `tokens` (targets trained on s
 metrics. The file is the truth: the follower keeps the offset up to which it was delivered, and reads on from there.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
+
+from packlm.base import json_text
 
 BATCH_POINTS = 900
 """Most points read at a time, to within a line; MLflow refuses more than 1,000 in a request."""
@@ -77,9 +78,12 @@ def points_of(line: bytes) -> list[Point]:
     A damaged line has no points.
     """
     try:
-        record = json.loads(line)
+        record = json_text.loads(line)
         step, tokens, time = int(record.pop("step")), record.pop("tokens", None), float(record.pop("time"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        tokens = None if tokens is None else int(tokens)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return []
+    if max(abs(step), abs(tokens or 0)) >= 2**63:  # which no store takes
         return []
     points = []
     for key, value in record.items():
@@ -87,5 +91,5 @@ def points_of(line: bytes) -> list[Point]:
             continue
         points.append(Point(key, float(value), time, step))
         if tokens is not None and key.endswith(("loss", "perplexity")):
-            points.append(Point("by_tokens/" + key.replace("/", "_"), float(value), time, int(tokens)))
+            points.append(Point("by_tokens/" + key.replace("/", "_"), float(value), time, tokens))
     return points

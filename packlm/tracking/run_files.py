@@ -1,15 +1,15 @@
 """The results in a run's folder, as the run note, `pipeline compare` and the pipeline's summary read them back.
 
-Only the keys that are read back are listed; a wrong type is a `PacklmError` that names file and key.
+Only the keys that are read back are listed; a wrong type is a `PacklmError` that names file and key, and so is a file that is not as it was
+when its stage was complete.
 """
 
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from packlm import dataset
-from packlm.base import json_models
-from packlm.base.errors import PacklmError
+from packlm.base import completion, json_lines, json_models
 
 
 class EvaluationReport(BaseModel):
@@ -97,13 +97,17 @@ class GenerationRecord(BaseModel):
 def reports(folder: Path) -> dict[str, EvaluationReport]:
     """The reports of a run's folder, by split, in the order of the splits."""
     paths = {split: folder / "evaluate" / f"{split}.json" for split in dataset.SPLITS}
-    return {split: json_models.read(path, EvaluationReport) for split, path in paths.items() if path.exists()}
+    return {
+        split: completion.read_output(path.with_suffix(".inputs.json"), path, EvaluationReport)
+        for split, path in paths.items()
+        if path.exists()
+    }
 
 
 def training_summary(folder: Path) -> TrainingSummary | None:
     """The summary of a run's training, if it has one."""
     path = folder / "train" / "summary.json"
-    return json_models.read(path, TrainingSummary) if path.exists() else None
+    return completion.read_output(path.with_name("complete.json"), path, TrainingSummary) if path.exists() else None
 
 
 def comparison(folder: Path) -> Comparison | None:
@@ -115,10 +119,5 @@ def comparison(folder: Path) -> Comparison | None:
 def generations(folder: Path, count: int) -> list[tuple[str, SavedGeneration]]:
     """(prompt, generation) of the first `count` generations of a run."""
     path = folder / "generate" / "samples.jsonl"
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            records.append(GenerationRecord.model_validate_json(line))
-        except ValidationError as error:
-            raise PacklmError(f"{path} line {number}: {error.errors()[0]['msg']}") from None
+    records = [GenerationRecord.model_validate(values) for _, values in json_lines.read(path, GenerationRecord)]
     return [(record.prompt, generation) for record in records for generation in record.generations][:count]

@@ -7,11 +7,37 @@ from packlm.base.errors import PacklmError
 
 
 @pytest.mark.parametrize(
-    "text", ["NaN", '{"a": -Infinity}', "1e400", "[-1e999]", "[" * 100_000, '{"a":' * 100_000, "9" * 5_000, "", "{", b"\xff", b"\x00"]
+    "text",
+    [
+        "NaN",
+        '{"a": -Infinity}',
+        "1e400",
+        "[-1e999]",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "9" * 5_000,
+        "",
+        "{",
+        b"\xff",
+        b"\x00",
+        str(2**64),
+        str(-(2**63) - 1),
+        '{"a": 1, "a": 1}',
+        '[{"b": {"a": 1, "c": 2, "a": 3}}]',
+    ],
 )
 def test_what_is_not_standard_json_is_refused(text):
     with pytest.raises(ValueError):
         json_text.loads(text)
+
+
+def test_a_doubled_key_is_named():
+    with pytest.raises(ValueError, match="the key 'a' stands twice"):
+        json_text.loads('{"b": 1, "a": 1, "a": 1}')
+
+
+def test_integers_of_64_bits_are_read():
+    assert json_text.loads(f"[{2**64 - 1}, {-(2**63)}, 0, -0]") == [2**64 - 1, -(2**63), 0, 0]
 
 
 def test_numbers_are_read_as_json_reads_them():

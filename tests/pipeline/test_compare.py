@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from packlm import config, tracking
-from packlm.base import files
+from packlm.base import completion, files, sealed_json
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
 from packlm.tracking.run_files import EvaluationReport
@@ -27,11 +27,11 @@ REPORT = {
 def write_run(folder: Path, lr: float, report: dict[str, Any], max_steps: int | None = None) -> Path:
     """Writes the files of a training and an evaluation."""
     settings = {"model": {"hidden": 200}, "train": {"lr": lr, "max_steps": max_steps}, "run": {"seed": 1}, "dataset": {"digest": "d"}}
-    files.write_json(folder / "train" / "settings.json", settings)
+    sealed_json.write(folder / "train" / "settings.json", settings)
     validation = {"best": {"perplexity": 95.0, "step": 10}}
     summary = {"epochs": 2.0, "steps": 20, "tokens": 6000, "seconds": 90.0, "validation": validation}
     files.write_json(folder / "train" / "summary.json", summary)
-    files.write_json(folder / "model" / "config.json", {"text": {"sentences": "line"}, "model": {"hidden": 200}})
+    sealed_json.write(folder / "model" / "config.json", {"text": {"sentences": "line"}, "model": {"hidden": 200}})
     head = json.dumps({"a": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}}).encode()
     with files.atomic(folder / "model" / "model.safetensors") as stream:
         stream.write(struct.pack("<Q", len(head)) + head + bytes(48))
@@ -112,3 +112,26 @@ def test_one_run_is_no_comparison(tmp_path: Path) -> None:
         compare.run([str(tmp_path)], config.Tracking(uri=""))
     with pytest.raises(RequestError, match=r"nothing \(not a run folder\): tracking\.uri is empty"):
         compare.run(["nothing", "nothing"], config.Tracking(uri=""))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("train/settings.json", '"lr": 0.5', '"lr": 0.25'),
+        ("model/config.json", '"hidden": 200', '"hidden": 100'),
+        ("train/summary.json", "95.0", "94.0"),
+        ("evaluate/validation.json", "93.204", "83.204"),
+        ("train/complete.json", '"outputs"', '"output"'),
+        ("evaluate/validation.inputs.json", "{}", '{"a": 1}'),
+    ],
+)
+def test_an_edited_number_or_setting_is_an_error_that_names_the_file(tmp_path: Path, file: str, old: str, new: str) -> None:
+    folder = write_run(tmp_path / "one", 0.5, {})
+    completion.write(folder / "train" / "complete.json", {}, [folder / "train" / "summary.json"])
+    completion.write(folder / "evaluate" / "validation.inputs.json", {}, [folder / "evaluate" / "validation.json"])
+    compare.open_run(str(folder), config.Tracking(uri=""))
+    content = (folder / file).read_text()
+    assert old in content
+    (folder / file).write_text(content.replace(old, new, 1))
+    with pytest.raises(PacklmError, match=file):
+        compare.open_run(str(folder), config.Tracking(uri=""))

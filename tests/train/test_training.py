@@ -331,7 +331,7 @@ def test_a_training_of_other_settings_is_refused_with_the_differences(random_dat
     folder, manifest = random_data
     first, second = settings(folder, tmp_path, "rows"), settings(folder, tmp_path, "rows", lr=0.5)
     assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
-    files.write_json(tmp_path / "train" / "settings.json", record.inputs_of(first, manifest))
+    record.begin(tmp_path, record.inputs_of(first, manifest), rebuild=False)
     assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
     with pytest.raises(RequestError, match=r"train\.lr: 0\.001 -> 0\.5"):
         record.is_complete(tmp_path, record.inputs_of(second, manifest))

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .metrics import MetricLine, read_lines
+from packlm.base import json_lines
+
+from .metrics import MetricLine
 
 
 def loss_figure(metrics: Path) -> Figure:
     """Plots the losses in a `metrics.jsonl` (nats per token, with perplexity on the right) against millions of tokens."""
-    lines = [line for _, line in read_lines(metrics, MetricLine)]
+    lines = [line for _, line in json_lines.read(metrics, MetricLine)]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for key, style in (("train/loss", "-"), ("validation/loss", "o-")):

@@ -9,19 +9,18 @@ from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from packlm import dataset
-from packlm.base import files, json_text
+from packlm.base import files, json_lines, json_text
 from packlm.generation.sampling import sample_ids
 from packlm.model import hashed_dropout
 from packlm.model.language_model import LanguageModel
 
 from . import samples_page
-from .metrics import read_lines
 
 MAX_TOKENS = 40
 """Length of each text."""
 
 
-class Sample(BaseModel):
+class Sample(BaseModel, strict=True):
     """A line of `samples.jsonl`."""
 
     step: int
@@ -70,7 +69,7 @@ class Sampler:
 
 def add_samples(path: Path, step: int, perplexity: float | None, texts: list[str]) -> list[dict[str, Any]]:
     """Adds the texts of a step to `samples.jsonl` and its page, in place of those of this and later steps; returns all rows."""
-    rows = [row for _, row in read_lines(path, Sample) if row["step"] < step] if path.exists() and step else []
+    rows = [row for _, row in json_lines.read(path, Sample) if row["step"] < step] if path.exists() and step else []
     rows += [{"step": step, "perplexity": perplexity, "sample": number, "text": text} for number, text in enumerate(texts, 1)]
     files.write_text(path, "".join(json_text.dumps(row) + "\n" for row in rows))
     files.write_text(path.with_suffix(".html"), samples_page.page(rows))
