@@ -125,7 +125,7 @@ def words_of(command: str, made: Any, corpus: Path) -> Make:
 
 
 @pytest.mark.parametrize(
-    ("command", "times"), [("preprocess", 2), ("train", 2), ("evaluate", 1), ("score", 1), ("generate", 1), ("run", 1)]
+    ("command", "times"), [("preprocess", 2), ("train", 1), ("evaluate", 1), ("score", 1), ("generate", 1), ("run", 1)]
 )
 def test_a_signal_at_any_moment_is_one_line_and_the_rerun_ends_as_undisturbed(
     made: Any, corpus: Path, tmp_path: Path, command: str, times: int

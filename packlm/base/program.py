@@ -5,6 +5,7 @@ A signal becomes a `KeyboardInterrupt` in the main thread, wherever that is, imp
 puts its own handlers in the place of these meanwhile.
 """
 
+import atexit
 import io
 import logging
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packlm.base import errors
 from packlm.base import log as logs
@@ -36,12 +37,11 @@ def run(module: str) -> None:
     logs.setup()
     threading.excepthook = lambda thread: log.critical("%s", errors.unexpected(thread.exc_value or thread.exc_type()))
     sys.unraisablehook = _in_a_finalizer
+    atexit.register(_replace_handlers, signal.SIG_IGN)  # the last to be called: then Python would set the default, which kills
     try:
         errors.run(lambda: import_module(module).main())
     finally:
-        for number in SIGNALS:  # what is left is the end of the interpreter
-            if signal.getsignal(number) is _raise:
-                signal.signal(number, _too_late)
+        _replace_handlers(_too_late)
 
 
 def raise_on_signals() -> None:
@@ -56,10 +56,14 @@ def raise_on_signals() -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    for other in SIGNALS:  # a second one would interrupt the cleaning up
-        if signal.getsignal(other) is _raise:
-            signal.signal(other, _too_late)
+    _replace_handlers(_too_late)  # a second one would interrupt the cleaning up
     raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _replace_handlers(handler: Any) -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) in (_raise, _too_late):
+            signal.signal(number, handler)
 
 
 def _too_late(number: int, frame: FrameType | None) -> None:

@@ -158,6 +158,17 @@ def test_a_signal_is_one_line_and_status_75(tmp_path, number, when):
     assert (tmp_path / "clean").exists() == (when == "cleaning up")
 
 
+@pytest.mark.parametrize("number", program.SIGNALS)
+def test_a_signal_at_the_end_of_the_interpreter_changes_nothing(tmp_path, number):
+    """In an exit handler, and in a finalizer after all of these, when Python has taken its handlers away."""
+    source = (
+        f"import atexit, os, signal\nclass Last:\n  def __init__(self): self.kill, self.pid = os.kill, os.getpid()\n"
+        f"  def __del__(self): self.kill(self.pid, {int(number)})\n"
+        f"import sys\ndef main():\n  sys.last = Last()\n  atexit.register(lambda: os.kill(os.getpid(), {int(number)}))"
+    )
+    assert end(start(tmp_path, source)) == (0, "")
+
+
 def test_ignored_signals_stay_ignored(tmp_path):
     """As `nohup` and shells want it."""
     (tmp_path / "module.py").write_text("import os, signal\ndef main(): os.kill(os.getpid(), signal.SIGHUP); print('done')")
