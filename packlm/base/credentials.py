@@ -44,7 +44,7 @@ def without_credentials(text: str) -> str:
 def public_address(address: str) -> str:
     """An address that may be shown and stored: `***@` in place of the user, `?***` of the query. Paths stay as they are."""
     scheme, separator, rest = address.partition("://")
-    if not separator or (scheme in ("sqlite", "file") and rest.startswith("/")):
+    if _is_path(address):
         return address
     _, at, rest = rest.rpartition("@")
     location = re.split(r"[?#]", rest, maxsplit=1)[0]
@@ -58,10 +58,10 @@ def is_ambiguous(address: str) -> bool:
     """
     scheme, _, rest = address.partition("://")
     user = rest.rpartition("@")[0]
-    if re.search(r"[@?#\s]", user):
-        return True
-    if scheme.partition("+")[0] not in ("http", "https"):
-        return False  # SQLAlchemy reads a password with `/`; for the web, the host ends there
+    if _is_path(address) or not user:
+        return False
+    if scheme not in ("http", "https"):
+        return "@" in user  # SQLAlchemy reads a password up to the first one; for the web, the host ends at `/`, `?` and `#`, too
     try:
         return urlsplit(address).netloc.rpartition("@")[0] != user
     except ValueError:
@@ -102,11 +102,15 @@ def echo(value: object) -> str:
     return f"text of {len(text):,} characters" if isinstance(value, str) else f"a value of type {type(value).__name__}"
 
 
+def _is_path(address: str) -> bool:
+    scheme, separator, rest = address.partition("://")
+    return not separator or (scheme in ("sqlite", "file") and rest.startswith("/"))
+
+
 def _of_address(address: str) -> set[str]:
-    _, separator, rest = address.partition("://")
-    if not separator:
+    if _is_path(address):
         return set()
-    user, _, location = rest.rpartition("@")
+    user, _, location = address.partition("://")[2].rpartition("@")
     items = [item.partition("=") for item in re.split(r"[&;]", re.split(r"[?#]", location, maxsplit=1)[1])] if "?" in location else []
     values = {value for name, _, value in items if is_secret_name(name) or len(value) >= LONG}
     header = base64.b64encode(unquote(user).encode()).decode() if user else ""  # as servers that say too much repeat it

@@ -54,7 +54,7 @@ def test_where_libraries_differ_the_address_is_ambiguous(password: str) -> None:
         ("", ""),
         ("mlruns", "mlruns"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
-        ("sqlite:////home/me@work/mlflow.db?timeout=9", "sqlite:////home/me@work/mlflow.db?timeout=9"),
+        ("sqlite:////home/me@work/a@b.db?timeout=9", "sqlite:////home/me@work/a@b.db?timeout=9"),
         ("file:///home/me@work", "file:///home/me@work"),
         ("sqlite+pysqlcipher://:secret@/mlflow.db", "sqlite+pysqlcipher://***@/mlflow.db"),
         ("http://host:5000", "http://host:5000"),
@@ -65,7 +65,7 @@ def test_where_libraries_differ_the_address_is_ambiguous(password: str) -> None:
     ],
 )
 def test_public_addresses(address: str, public: str) -> None:
-    assert public_address(address) == public == public_address(public)
+    assert public_address(address) == public == public_address(public) and not is_ambiguous(address)
 
 
 @pytest.mark.parametrize(
