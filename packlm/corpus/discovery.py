@@ -41,11 +41,11 @@ def find(locations: Sequence[str], rules: Corpus, split: str, downloads: Path) -
 def check_unique(splits: dict[str, list[Source]]) -> None:
     """Raises `RequestError` if two sources share a name, or one file occurs twice, in a split or in two of them."""
     by_name: dict[str, tuple[str, Source]] = {}
-    by_path: dict[str, tuple[str, Source]] = {}
+    by_path: dict[tuple[int, int] | str, tuple[str, Source]] = {}
     for split, sources in splits.items():
         for source in sources:
-            first_split, first = by_path.setdefault(os.path.realpath(source.path) if source.path else source.name, (split, source))
-            if first is not source:
+            first_split, first = by_path.setdefault(_identity(source), (split, source))
+            if first is not source and (source.path is None or _same_path(first, source)):
                 raise RequestError(f"{source.where}: given twice, in corpus.{first_split} (as {first.where}) and in corpus.{split}")
             first_split, first = by_name.setdefault(source.name, (split, source))
             if first is not source:
@@ -53,6 +53,20 @@ def check_unique(splits: dict[str, list[Source]]) -> None:
                     f"two documents would be called {source.name!r}: {first.where} in corpus.{first_split} and {source.where} in "
                     f"corpus.{split}; rename one, or give the folder above them"
                 )
+
+
+def _identity(source: Source) -> tuple[int, int] | str:
+    """Device and inode of a file, which several paths may have; of a document in memory, or a file that is gone, its name."""
+    try:
+        status = source.path.stat() if source.path else None
+    except OSError:
+        status = None
+    return (status.st_dev, status.st_ino) if status else source.name
+
+
+def _same_path(first: Source, second: Source) -> bool:
+    """Whether two sources are the same path after following links; two hard links are two files."""
+    return os.path.realpath(str(first.path)) == os.path.realpath(str(second.path))
 
 
 def _find(location: str, rules: Corpus, split: str, downloads: Path) -> Iterator[Source]:
@@ -101,7 +115,8 @@ def _walk(folder: Path, name: str, parents: tuple[tuple[int, int], ...]) -> dict
     """Name -> path of every file below `folder` that is not hidden; `parents` are the (device, inode) of the folders above."""
     try:
         status = folder.stat()
-        entries = sorted(os.listdir(folder))
+        with os.scandir(folder) as unsorted:  # unlike a list of names, it knows which are folders
+            entries = sorted(unsorted, key=lambda entry: entry.name)
     except OSError as error:
         raise RequestError(f"{folder}: cannot be read: {error.strerror}") from None
     identity = (status.st_dev, status.st_ino)
@@ -109,9 +124,13 @@ def _walk(folder: Path, name: str, parents: tuple[tuple[int, int], ...]) -> dict
         raise RequestError(f"{folder}: a symbolic link that leads back to a folder above it")
     paths: dict[str, Path] = {}
     for entry in entries:
-        path, inner = folder / entry, f"{name}/{entry}" if name else entry
-        if not entry.startswith("."):
-            paths |= _walk(path, inner, (*parents, identity)) if path.is_dir() else {inner: path}
+        path, inner = folder / entry.name, f"{name}/{entry.name}" if name else entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and path.is_dir()):
+            paths |= _walk(path, inner, (*parents, identity))
+        else:
+            paths[inner] = path
     return paths
 
 

@@ -1,6 +1,6 @@
 """Documents as a format reads them, before cleaning. Shapes: D documents, B bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class RawDocuments:
     """Whether documents are runs of the source's lines, rather than fields of records."""
     numbered: bool = True
     """Whether names of documents end in their numbers."""
+    names: pa.Array | None = None
+    """Names by number, from 1, where documents are not all of one source."""
 
     @property
     def starts(self) -> np.ndarray:
@@ -74,9 +76,19 @@ class RawDocuments:
         data = b"".join([*pieces, self.data[copied:].data])
         return replace(self, data=np.frombuffer(data, np.uint8), ends=np.cumsum(lengths))
 
+    @staticmethod
+    def joined(files: Sequence["RawDocuments"]) -> "RawDocuments":
+        """Files that are a document each, as one block; positions in it mean nothing."""
+        ends = np.cumsum([len(file.data) for file in files])
+        names = pa.array([file.source.name for file in files], pa.string())
+        data = np.concatenate([file.data for file in files])
+        return RawDocuments(files[0].source, data, ends, np.arange(1, len(files) + 1), is_text=True, names=names)
+
     def named(self) -> DocumentBlock:
         """The documents under their names."""
-        if self.numbered:
+        if self.names is not None:
+            names = self.names.take(pa.array(self.numbers - 1))
+        elif self.numbered:
             names = pc.binary_join_element_wise(self.source.name, pa.array(self.numbers).cast(pa.string()), ":")
         else:
             names = pa.array([self.source.name] * len(self.ends), pa.string())

@@ -26,7 +26,7 @@ def texts(data, spelled_eos="", **rules):
     rules = Corpus(**rules)
     counts = Counter()
     part = whole(Source("f", data=data, encoding=codec(rules.encoding)), rules)
-    blocks = list(documents.read(part, rules, spelled_eos, counts))
+    blocks = list(documents.read_all([part], rules, spelled_eos, counts))
     return {name: text for block in blocks for name, text in block}, dict(+counts)
 
 

@@ -311,7 +311,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     (part,), _ = formats.scan(source, rules)
     (tmp_path / "s.txt").write_bytes(b"a\n")
     with pytest.raises(PacklmError, match=r"s\.txt: ends after 2 bytes and had 4"):
-        list(documents.read(part, rules, "", Counter()))
+        list(documents.read_all([part], rules, "", Counter()))
 
 
 @pytest.mark.parametrize(
@@ -350,8 +350,52 @@ def test_blocks_hold_whole_documents_and_not_much_more(monkeypatch):
     monkeypatch.setattr(streams, "BLOCK", 100)
     rules, counts = Corpus(document="line"), Counter()
     part = formats.whole(Source("f", data=b"0123456789\n" * 1000), rules)
-    sizes = [len(block.data) for block in documents.read(part, rules, "", counts)]
+    sizes = [len(block.data) for block in documents.read_all([part], rules, "", counts)]
     assert sum(sizes) == 11_000 and max(sizes) <= 200 and len(sizes) >= 55
+
+
+BYTES = [
+    b"",
+    b" \n",
+    b"One.",
+    "Zw\u00f6lf \U0001f600\r\n".encode(),
+    b"a\xff",
+    b"\xc3",
+    b"\xa9b",
+    b"a\x00b",
+    b"drop me\nkeep",
+    b"x <eos> y",
+    b"\xef\xbb\xbfmark",
+]
+
+
+@MANY
+@given(
+    st.lists(st.sampled_from(BYTES), min_size=2, max_size=12),
+    st.fixed_dictionaries(
+        {
+            "on_bad_text": st.sampled_from(["error", "skip", "replace"]),
+            "on_control": st.sampled_from(["error", "skip", "remove", "keep"]),
+            "on_empty": st.sampled_from(["error", "skip"]),
+            "line_ends": st.sampled_from(["keep", "lf"]),
+            "drop_lines": st.sampled_from([(), ("drop.*",)]),
+        }
+    ),
+)
+def test_small_files_that_are_cleaned_together_are_as_if_cleaned_one_by_one(contents, rules):
+    rules = Corpus(**rules)
+    parts = [formats.whole(Source(f"f{number}", data=data), rules) for number, data in enumerate(contents)]
+
+    def cleaned(groups):
+        counts, found = Counter(), []
+        try:
+            for group in groups:
+                found += [pair for block in documents.read_all(group, rules, "<eos>", counts) for pair in block]
+        except PacklmError as error:
+            return str(error)
+        return found, +counts
+
+    assert cleaned([parts]) == cleaned([part] for part in parts)
 
 
 PEAK = """
@@ -367,7 +411,7 @@ for path, rules in json.loads(sys.argv[1]):
     (source,) = discovery.find([path], rules, "train", None)
     try:
         for part in formats.scan(source, rules)[0]:
-            for block in documents.read(part, rules, "", Counter()):
+            for block in documents.read_all([part], rules, "", Counter()):
                 count += len(block)
     except PacklmError as error:
         end = str(error)
