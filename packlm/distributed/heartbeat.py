@@ -17,6 +17,10 @@ SILENCE_SECONDS = 3.0
 """A rank without a heartbeat for this long is taken for lost."""
 
 
+class OtherRankFailed(PacklmError):
+    """This rank ends because another one failed."""
+
+
 class Heartbeat:
     """Sends this rank's heartbeats until it is closed, and reads those of the others."""
 
@@ -49,7 +53,8 @@ class Heartbeat:
         """All ranks: wait for each other, however long a rank takes, as long as it sends heartbeats.
 
         Raises:
-            PacklmError: a rank failed, or sent no heartbeat for `timeout` seconds.
+            OtherRankFailed: the other rank says why itself.
+            PacklmError: a rank sent no heartbeat for `timeout` seconds.
         """
         self._barriers += 1
         name = f"barrier-{self._barriers}"
@@ -58,7 +63,7 @@ class Heartbeat:
         while missing := {rank for rank in missing if not self._store.check([f"{name}/{rank}"])}:
             time.sleep(0.01)
             if failed := [rank for rank in missing if self._store.check([f"failed/{rank}"])]:
-                raise PacklmError(f"rank {failed[0]} failed, so the other ranks stopped")
+                raise OtherRankFailed(f"rank {failed[0]} failed, so the other ranks stopped")
             if time.monotonic() - since > max(self._timeout, SILENCE_SECONDS):
                 now = self._read()
                 if silent := sorted(rank for rank in missing if now[rank] == beats[rank]):

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from packlm.base.errors import PacklmError, RequestError, Stopped
-from packlm.distributed.heartbeat import Heartbeat, no_response
+from packlm.distributed.heartbeat import Heartbeat, OtherRankFailed, no_response
 
 log = logging.getLogger("packlm")
 
@@ -123,7 +123,7 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
             if isinstance(error, RuntimeError) and _is_communication_error(error):
                 failure = _failure(error, heartbeat, rank)
                 raise failure from error
-            if not isinstance(error, Stopped) and heartbeat.failed(error) and isinstance(error, PacklmError):
+            if not isinstance(error, Stopped | OtherRankFailed) and heartbeat.failed(error) and isinstance(error, PacklmError):
                 log.critical("%s", error)  # it happened on this rank alone, and rank 0 logs errors
         raise
     finally:
