@@ -9,6 +9,7 @@ that name. Later damage is detected by the digest; the training then resumes fro
 
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,8 @@ log = logging.getLogger("packlm")
 
 VERSION = 3
 """Format of the checkpoints that this version of packlm writes and reads."""
+
+_NAME = re.compile("step-[0-9]{8,12}")
 
 
 class _Content(BaseModel, extra="forbid", strict=True):
@@ -78,8 +81,8 @@ def prune(folder: Path, step: int, last: int, best: int | None) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps that have checkpoints, ascending."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    """The steps that have checkpoints, ascending; other files and folders there are left alone."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def path_of(folder: Path, step: int) -> Path:

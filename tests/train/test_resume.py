@@ -314,3 +314,15 @@ def test_another_format_another_shape_and_no_model_are_refused(folder, tmp_path)
     files.write_json(path / "config.json", values | {"format": 99})
     with pytest.raises(RequestError, match="model format 99, this program reads 1"):
         model_folder.load(path)
+
+
+def test_other_files_and_folders_beside_the_checkpoints_are_left_alone(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    others = [tmp_path / name for name in ("step-abc", "step-00000002.copy", "step-", "step-١٢٣٤٥٦٧٨", "step-" + "9" * 40, "notes")]
+    for other in others:
+        other.mkdir()
+    (tmp_path / "step-00000009").write_text("a file")
+    assert checkpoint.steps(tmp_path) == [1, 2] and checkpoint.latest(tmp_path) == 2
+    checkpoint.prune(tmp_path, 2, 1, None)
+    assert checkpoint.steps(tmp_path) == [2] and all(other.is_dir() for other in others) and (tmp_path / "step-00000009").is_file()
