@@ -3,8 +3,9 @@
     python benchmarks/kill_preprocess.py --times 50
     python benchmarks/kill_preprocess.py --times 500 --seed 7 --kind bpe
 
-Each time: `python -m preprocess` into a new folder, in its own process group; kill -9 of the group at a random time within the duration
-of an undisturbed run; then the same command again to its end. Every file of the dataset must have the digest that it has without the kill.
+Each time: `python -m preprocess` into a new folder, in its own process group; at a random time within the duration of an undisturbed run
+kill -9 of the group, or, every other time, of one of its worker processes alone; then the same command again to its end. Every file of the
+dataset and beside it, hidden ones too, must have the digest that it has without the kill.
 """
 
 import argparse
@@ -44,11 +45,17 @@ def main() -> None:
             name = f"run-{number}"
             process = start(folder, name, arguments.kind)
             time.sleep(generator.uniform(0, duration))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            step = killed_step(folder, name)
+            workers = children(process.pid) if number % 2 else []
+            if workers:
+                os.kill(generator.choice(workers), signal.SIGKILL)
+                step = f"of a worker {killed_step(folder, name)}"
+                finish(process)
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                step = killed_step(folder, name)
             finish(start(folder, name, arguments.kind))
-            equal = digests(folder / name) == reference and not (folder / f".{name}.building").exists()
+            equal = digests(folder / name) == reference and not [*folder.glob(f".{name}.*")]
             steps[step] += 1
             num_equal += equal
             if not equal:
@@ -87,6 +94,14 @@ def finish(process: "subprocess.Popen[bytes]") -> None:
         sys.exit(f"preprocess exited with status {process.returncode}:\n{errors.decode()}")
 
 
+def children(pid: int) -> list[int]:
+    """Ids of the processes that a process has started: its workers."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def killed_step(folder: Path, name: str) -> str:
     """The step that a killed run had reached, by what is in its work folder."""
     work = folder / f".{name}.building"
@@ -103,7 +118,7 @@ def killed_step(folder: Path, name: str) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256, of every file in a folder."""
+    """File name -> SHA-256, of every file in a folder, hidden ones too."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 

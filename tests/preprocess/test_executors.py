@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from packlm import config
+from packlm.base import errors
 from packlm.base.errors import PacklmError, RequestError
 from preprocess.executors import runner
 from preprocess.executors.runner import Task, TaskRunner
@@ -71,6 +73,11 @@ def test_unexpected_exceptions_keep_their_traceback(tmp_path):
     with pytest.raises(RuntimeError, match=r"Unsendable: odd 2 is odd") as caught:
         run(work, [Job("odd", tmp_path, raises="own", size=2), Job("e", tmp_path)], tmp_path)
     assert "in work" in str(caught.value)
+    line = errors.unexpected(caught.value)  # names the line in the task; the trace of the worker process is in the file
+    assert re.search(r"odd 2 is odd \(in work\) \(preprocess/tasks\.py:\d+\); the full trace is in ", line), line
+    trace = Path(line.rpartition(" ")[2])
+    assert "in a worker process:\nTraceback" in trace.read_text()
+    trace.unlink()
     with pytest.raises(PacklmError, match=r"^big: out of memory; .*--dataset\.workers"):
         run(work, [Job("big", tmp_path, raises="memory", size=2), Job("f", tmp_path)], tmp_path)
 
