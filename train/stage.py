@@ -30,6 +30,7 @@ def run(config: Config, manifest: dataset.Manifest, rebuild: bool = False, profi
             return
         with files.lock(config.run.dir / "train" / ".lock") if ranks.first else nullcontext():
             if ranks.first:
+                files.remove_temporaries(config.run.dir / "train")
                 record.begin(config.run.dir, inputs, rebuild)
             ranks.barrier()
             Trainer(config, manifest, ranks).run(fresh=rebuild, profile=profile)

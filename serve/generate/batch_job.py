@@ -66,6 +66,7 @@ def run(engine: Engine, requests: Sequence[Request], settings: Generate, seed: i
     Raises:
         PacklmError: another job is writing `out`.
     """
+    out = files.followed(out)
     job_journal = Journal(out)
     lock = out.with_name(f".{out.name}.lock")
     with files.lock(lock, out) if ranks.first else nullcontext():
@@ -92,7 +93,6 @@ def run(engine: Engine, requests: Sequence[Request], settings: Generate, seed: i
             summary = Summary()
             write_records(out, _add_to(summary, heapq.merge(job_journal.records(), errors)))
             job_journal.remove()
-            lock.unlink()
             values = summary.values() | {"tokens_per_second": total_tokens / seconds if total_tokens else None}
         ranks.barrier()
     return values
