@@ -7,7 +7,7 @@ from typing import Any
 
 from packlm import dataset
 from packlm.base import escape
-from packlm.base.escape import Lines
+from packlm.base.escape import Multiline
 from packlm.text.encoder import Encoder
 
 COLUMNS = ("documents", "sentences", "tokens", "words", "unknown", "bytes")
@@ -18,7 +18,7 @@ MAX_CHARACTERS, MAX_TOKENS = 400, 48
 """Limits for a text, and for the tokens of a row or the values of a list; what exceeds them is only counted."""
 
 
-def table(manifest: dataset.Manifest) -> Lines:
+def table(manifest: dataset.Manifest) -> Multiline:
     """A table of the size of each split, then the counts of what was skipped, replaced or dropped, one line per reason."""
     rows: list[tuple[str, ...]] = [("split", *COLUMNS)]
     for name, split in manifest.splits.items():

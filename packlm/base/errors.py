@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from packlm.base.credentials import without_credentials
-from packlm.base.escape import Lines, one_line
+from packlm.base.escape import Multiline, one_line
 
 log = logging.getLogger("packlm")
 
@@ -31,7 +31,7 @@ class PacklmError(Exception):
     status = FAILED
 
     def __init__(self, message: str):
-        super().__init__(message if isinstance(message, Lines) else one_line(message))
+        super().__init__(message if isinstance(message, Multiline) else one_line(message))
 
 
 class RequestError(PacklmError):

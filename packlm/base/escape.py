@@ -9,7 +9,7 @@ _PLAIN = re.compile(r"(?i)(?!.*www\.)[^\W_]+([ ._/-][^\W_]+)*")
 """Words with single separators between them, which mean nothing in Markdown. GitHub makes a link of what begins with `www.`."""
 
 
-class Lines(str):
+class Multiline(str):
     """Text of several lines, made by `lines`: errors and the log keep its line feeds, and escape those of any other text."""
 
 
@@ -21,9 +21,9 @@ def one_line(text: object) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in shown)
 
 
-def lines(*texts: object) -> Lines:
+def lines(*texts: object) -> Multiline:
     """Texts below each other, each in one line."""
-    return Lines("\n".join(map(one_line, texts)))
+    return Multiline("\n".join(map(one_line, texts)))
 
 
 def markdown(text: object) -> str:

@@ -76,7 +76,7 @@ class _Plain(logging.Formatter):
 
 def _shown(argument: object) -> object:
     """An argument of a message as it is formatted: numbers as they are, our own lines as lines, all else in one line."""
-    if isinstance(argument, int | float | escape.Lines):
+    if isinstance(argument, int | float | escape.Multiline):
         return argument
     return str(argument) if isinstance(argument, PacklmError) else escape.one_line(argument)
 

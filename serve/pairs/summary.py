@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from packlm.base import escape, json_text
-from packlm.base.escape import Lines, one_line
+from packlm.base.escape import Multiline, one_line
 from packlm.distributed import Ranks
 
 from ..score.sentence_files import Row
@@ -83,7 +83,7 @@ def _numbers(counts: np.ndarray) -> dict[str, Any]:
     return numbers
 
 
-def table(summary: dict[str, Any]) -> Lines:
+def table(summary: dict[str, Any]) -> Multiline:
     """A summary as a table for people."""
     rows = [("", "pairs", "accuracy", "95 % interval", "per token", "ties", "unknown", "difference")]
     for name, numbers in [("all", summary), *summary.get("groups", {}).items()]:
