@@ -14,7 +14,7 @@ from packlm import dataset
 from packlm.base import verified_files
 from packlm.base.errors import PacklmError
 from packlm.dataset import EOS
-from packlm.text import pretokens, tokenizer
+from packlm.text import pretokens, tokenizer, tokenizer_json
 from packlm.text.encoding_cache import EncodingCache
 from packlm.text.joined_encoding import encode
 
@@ -48,7 +48,7 @@ class Encoder:
             PacklmError: the file has another digest.
         """
         path = Path(folder) / tokenizer.NAME
-        text = tokenizer.read(path)
+        text = tokenizer_json.read(path)
         digest = hashlib.sha256(text.encode()).hexdigest()
         if sha256 is not None and digest != sha256:
             raise verified_files.Damaged(f"{path}: damaged or exchanged: expected sha256 {sha256}, got {digest}")

@@ -15,9 +15,12 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from packlm.base import regular_files
 from packlm.base.errors import RequestError
 from packlm.dataset import EOS, UNK
 
+MAX_BYTES = 1 << 28
+"""Largest model that is read (256 MiB)."""
 _SPACE = "\u2581"
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
@@ -53,7 +56,7 @@ def convert(path: Path) -> str:
         raise RequestError(f"{path}: reading a SentencePiece model needs another package: pip install 'packlm[sentencepiece]'") from None
     proto = sentencepiece_model_pb2.ModelProto()
     try:
-        data = path.read_bytes()
+        data = regular_files.read(path, MAX_BYTES)
         proto.ParseFromString(data)
         reference = SentencePieceProcessor(model_proto=data)
     except Exception as error:  # of protobuf and sentencepiece

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from packlm.base import files
 from packlm.base.errors import RequestError
 from packlm.dataset import EOS
+from packlm.text import tokenizer_json
 from packlm.text.tokenizers.bpe import ALPHABET
 
 NAME = "tokenizer.json"
@@ -33,27 +34,17 @@ def load(path: Path | str) -> Tokenizer:
     """Loads a `tokenizer.json`, so that text which spells a special token stays text; without truncation and padding.
 
     Raises:
-        RequestError: no such file, not a tokenizer, or one without `<eos>`.
+        RequestError: no such file, not a tokenizer, one whose ids have gaps or stand for two tokens, or one without `<eos>`.
     """
-    return parse(read(Path(path)), str(path))
-
-
-def read(path: Path) -> str:
-    """The text of a `tokenizer.json`; `RequestError` if there is no such file, or no text in it."""
-    if not path.is_file():
-        raise RequestError(f"{path}: no such tokenizer")
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: not a tokenizer.json: {error}") from None
+    return parse(tokenizer_json.read(Path(path)), str(path))
 
 
 def parse(text: str, name: str) -> Tokenizer:
     """Like `load`, from the JSON itself; `name` is its name in messages."""
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # tokenizers raises a bare Exception
-        raise RequestError(f"{name}: not a tokenizer.json: {error}") from None
+    tokenizer = tokenizer_json.parse(text, name)
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    tokenizer_json.check_distinct_ids(ids, name)
+    tokenizer_json.check_no_gaps(ids, name)
     if tokenizer.token_to_id(EOS) is None:
         raise RequestError(f"{name}: no {EOS} in its vocabulary; add it with `Tokenizer.add_special_tokens([{EOS!r}])` and save it again")
     tokenizer.encode_special_tokens = True  # not saved in the file

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from packlm import config
 from packlm.base.errors import RequestError
 from packlm.dataset import EOS, UNK
-from packlm.text import sentencepiece_model
+from packlm.text import sentencepiece_model, tokenizer_json
 from packlm.text.tokenizer_kind import TokenizerKind
 
 HUB = "hub:"
@@ -28,33 +28,23 @@ class Pretrained(TokenizerKind):
     def pretrained(self, settings: config.Tokenizer) -> str:
         name = settings.file or ""
         if name.startswith(HUB):
-            text = _read(_download(name.removeprefix(HUB)), name)
+            text = tokenizer_json.read(_download(name.removeprefix(HUB)))
         elif not Path(name).is_file():
             raise RequestError(f"{name}: no such tokenizer; give a tokenizer.json, a SentencePiece .model, or {HUB}NAME")
         elif name.endswith(".model"):
             text = sentencepiece_model.convert(Path(name))
         else:
-            text = _read(Path(name), name)
-        try:
-            tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises a bare Exception
-            raise RequestError(f"{name}: not a tokenizer.json: {error}") from None
-        _check_distinct_ids(json.loads(text)["model"]["vocab"], name)
+            text = tokenizer_json.read(Path(name))
+        tokenizer = tokenizer_json.parse(text, name)
+        vocabulary = json.loads(text)["model"]["vocab"]
+        if isinstance(vocabulary, dict):  # of two tokens of an id, the library knows only one
+            tokenizer_json.check_distinct_ids(vocabulary, name)
         return _fit(json.loads(tokenizer.to_str()), settings.eos, name)
 
 
 def identity(text: str | None) -> str | None:
     """SHA-256 of the JSON of a pretrained tokenizer; None for None (a tokenizer that is trained)."""
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read(path: Path, name: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"{name}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{name}: not a tokenizer.json: {error}") from None
 
 
 def _download(name: str) -> Path:
@@ -85,7 +75,7 @@ def _fit(values: dict[str, Any], eos: str, name: str) -> str:
         raise RequestError(f"{name}: dropout = {model['dropout']} in its model makes ids random; set it to null in the file")
     tokens = {token["content"]: token for token in values["added_tokens"]}
     ids = Tokenizer.from_str(json.dumps(values)).get_vocab(with_added_tokens=True)
-    _check_no_gaps(ids, name)
+    tokenizer_json.check_no_gaps(ids, name)
     if eos not in ids:
         special = ", ".join(content for content, token in tokens.items() if token["special"]) or "none"
         remedy = f"name the token that ends a sentence with --tokenizer.eos. Special tokens: {special}"
@@ -108,20 +98,6 @@ def _fit(values: dict[str, Any], eos: str, name: str) -> str:
     tokenizer = Tokenizer.from_str(json.dumps(values))
     assert tokenizer.token_to_id(EOS) == ids[eos] and len(tokenizer.get_vocab()) == len(ids)
     return tokenizer.to_str(pretty=True)
-
-
-def _check_no_gaps(ids: dict[str, int], name: str) -> None:
-    missing = set(range(max(ids.values(), default=-1) + 1)) - set(ids.values())
-    if missing:
-        problem = f"its vocabulary has {len(missing):,} gaps: no token has id {min(missing)}"
-        raise RequestError(f"{name}: {problem}; number its tokens from 0 on, without gaps")
-
-
-def _check_distinct_ids(vocabulary: Any, name: str) -> None:
-    if isinstance(vocabulary, dict) and len(set(vocabulary.values())) < len(vocabulary):
-        seen: dict[int, str] = {}
-        first, second = next((seen[id], token) for token, id in vocabulary.items() if seen.setdefault(id, token) != token)
-        raise RequestError(f"{name}: two tokens have the id {vocabulary[second]}: {first!r} and {second!r}; give each its own")
 
 
 def _remove_unknown(model: dict[str, Any], name: str, eos: str) -> None:
