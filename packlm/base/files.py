@@ -140,7 +140,7 @@ def fsync_folder(folder: Path) -> None:
 def sha256(path: Path) -> str:
     """The SHA-256 of a regular file, in hexadecimal; raises as `regular_files.open_binary`."""
     with regular_files.open_binary(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return regular_files.sha256(stream, path)
 
 
 def digest(value: Any) -> str:

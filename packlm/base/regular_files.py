@@ -3,6 +3,7 @@
 Whatever somebody names on a command line or puts into a folder is opened here, and its size is known before it is read.
 """
 
+import hashlib
 import os
 import stat
 from io import BufferedReader
@@ -52,6 +53,14 @@ def read(path: Path, limit: int = LIMIT) -> bytes:
     if max(size, len(content)) > limit:
         raise PacklmError(f"{shown(path)}: {max(size, len(content)):,} bytes, and at most {limit:,} are read; is it the right file?")
     return content
+
+
+def sha256(stream: BufferedReader, path: Path) -> str:
+    """The SHA-256 of an open file, in hexadecimal; a `PacklmError` names `path` if it cannot be read."""
+    try:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise PacklmError(f"{shown(path)}: cannot be read: {error.strerror}") from None
 
 
 def read_text(path: Path, limit: int = LIMIT) -> str:
