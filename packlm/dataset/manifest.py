@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import ConfigDict
 
-from packlm.base import files, sealed_json, verified_files
+from packlm.base import escape, files, sealed_json, verified_files
 from packlm.base.errors import PacklmError, RequestError
 
 VERSION = 4
@@ -198,5 +198,5 @@ def card(manifest: Manifest) -> str:
         sizes = (split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown)
         lines.append(f"| {name} | " + " | ".join(f"{size:,}" for size in sizes) + " |")
     if manifest.counts:
-        lines += ["", "Counted on the way: " + "; ".join(f"{reason}: {count:,}" for reason, count in manifest.counts.items()) + "."]
+        lines += ["", "Counted on the way: " + "; ".join(f"{escape.markdown(reason)}: {count:,}" for reason, count in manifest.counts.items()) + "."]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 import packlm
+from packlm.base import escape
 from packlm.config import Config
 from packlm.dataset import Manifest
 from packlm.engine import Engine
@@ -55,7 +56,7 @@ def register(
     champion.write(comparison, config, recorder)
     if comparison.champion != version:
         lines = [f"{report.line}; {report.tokens:,} tokens, context {report.context}" for report in reports.values()]
-        recorder.describe_version(name, version, "\n\n".join([*lines, f"As champion: {comparison.reason}."]))
+        recorder.describe_version(name, version, "\n\n".join([*lines, f"As champion: {escape.one_line(comparison.reason)}."]))
     return True
 
 
