@@ -103,6 +103,9 @@ def _answer(request: dict[str, Any], outbox: Outbox, reports: Reports) -> None:
 def _connect(target: Target, reports: Reports) -> Runs:
     reports("preparing", True)
     store.mlflow()
+    if not target.uri.startswith("http"):  # another second of imports, of what opens a database
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     reports("preparing", False)
     return runs.connect(target, lambda preparing: reports("preparing", preparing))
 
