@@ -198,5 +198,6 @@ def card(manifest: Manifest) -> str:
         sizes = (split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown)
         lines.append(f"| {name} | " + " | ".join(f"{size:,}" for size in sizes) + " |")
     if manifest.counts:
-        lines += ["", "Counted on the way: " + "; ".join(f"{escape.markdown(reason)}: {count:,}" for reason, count in manifest.counts.items()) + "."]
+        counts = [f"{escape.markdown(reason)}: {count:,}" for reason, count in manifest.counts.items()]
+        lines += ["", f"Counted on the way: {'; '.join(counts)}."]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """The commands of preprocessing: what they accept, print, and record."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from packlm import dataset
+from packlm.base import files
 from packlm.commands import ConfigArguments
 from packlm.config import Config
 from packlm.dataset import Manifest
@@ -209,6 +211,9 @@ def test_any_column_is_shown_and_long_ones_are_cut(made: Make) -> None:
         "joined": [True, False], "gap": ["\n" * 1000, ""], "marks": [list(range(100)), []], "score": [0.5, 0.0],
     }  # fmt: skip
     pq.write_table(pa.table(more), path)
+    shards = manifest.splits["train"].files["sentences"]
+    name = path.relative_to(folder).as_posix()
+    shards[name] = dataclasses.replace(shards[name], sha256=files.sha256(path))
     first, second = inspect_dataset.rows(folder, manifest, encoder, "sentences", "train", 2)
     about, text, tokens = first.splitlines()
     assert about.startswith(r"a\x1b[2J, sentence 0: 1,000 tokens; joined; gap ") and about.endswith("score 0.5")
