@@ -1,6 +1,7 @@
 """A store that fails costs a stage its deadline and no more, whatever the fault; `sync` sends the rest once there is a sound store."""
 
 import json
+import logging
 import os
 import random
 import sqlite3
@@ -96,6 +97,34 @@ def test_a_fault_costs_the_deadline_and_sync_sends_the_rest(make_config: MakeCon
     tracking.sync(config)
     assert content(config) == EXPECTED
     assert not list(config.run.dir.glob("tracking/*.jsonl"))
+
+
+def test_an_up_to_date_stage_sends_what_it_had_not_sent(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("packlm"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="packlm")
+    with fault("refused") as uri:
+        run_stage(tmp_path, uri)
+    config = make_config()
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"timeout_seconds": 60.0})})
+    tracking.deliver(config, "train")
+    assert "tracking: sent what MLflow did not have of stage train" in caplog.text
+    assert content(config) == EXPECTED
+    caplog.clear()
+    tracking.deliver(config, "train")
+    assert not caplog.text and not tracking.is_unsent(config, "train")
+
+
+def test_a_killed_stage_is_killed_in_mlflow_after_sync_and_still_known_as_unfinished(make_config: MakeConfig) -> None:
+    config = make_config()
+    tracking.begin(config, "preprocess")
+    tracking.sync(config)
+    from mlflow import MlflowClient
+
+    ids = json.loads((config.run.dir / "tracking.json").read_text())
+    assert MlflowClient(config.tracking.uri).get_run(ids["stages"]["preprocess"]).info.status == "KILLED"
+    assert tracking.is_unsent(config, "preprocess")
 
 
 def test_a_server_that_is_restarted_gets_everything(make_config: MakeConfig, tmp_path: Path) -> None:
