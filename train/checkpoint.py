@@ -61,7 +61,10 @@ def save(folder: Path, tensors: dict[str, Tensor], state: TrainState) -> None:
     with files.atomic(work / "tensors.safetensors") as stream:
         stream.write(serialize({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     _write_state(work, state, files.sha256(work / "tensors.safetensors"))
-    shutil.rmtree(path, ignore_errors=True)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:  # not made by a training: rmtree would wait for the writer of a FIFO
+        path.unlink(missing_ok=True)
     os.rename(work, path)
     files.fsync_folder(folder)
 

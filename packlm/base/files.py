@@ -32,7 +32,9 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     with naming(path):
         if is_stream(path):
-            with open(os.open(path, os.O_WRONLY | os.O_APPEND), mode, encoding=encoding, newline=newline) as stream:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)  # an error for a FIFO that nobody reads, not a wait
+            os.set_blocking(descriptor, True)
+            with open(descriptor, mode, encoding=encoding, newline=newline) as stream:
                 yield stream
             return
         path = followed(path)
@@ -140,7 +142,7 @@ def fsync_folder(folder: Path) -> None:
 def sha256(path: Path) -> str:
     """The SHA-256 of a regular file, in hexadecimal; raises as `regular_files.open_binary`."""
     with regular_files.open_binary(path) as stream:
-        return regular_files.sha256(stream, path)
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(value: Any) -> str:

@@ -3,13 +3,16 @@
 Whatever somebody names on a command line or puts into a folder is opened here, and its size is known before it is read.
 """
 
-import hashlib
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packlm.base.errors import PacklmError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LIMIT = 1 << 26
 """Default limit of `read`, in bytes (64 MiB): settings, JSON files and prompts are far smaller."""
@@ -39,28 +42,17 @@ def open_binary(path: Path) -> BufferedReader:
         raise PacklmError(
             f"{shown(path)}: {_KINDS.get(stat.S_IFMT(mode), 'something')}, not a regular file; name a file that can be read again"
         )
-    return os.fdopen(descriptor, "rb")
+    return BufferedReader(_NamedFile(descriptor, path))
 
 
 def read(path: Path, limit: int = LIMIT) -> bytes:
     """The content of a regular file of at most `limit` bytes; raises as `open_binary`, and for a larger file, which is not read."""
     with open_binary(path) as stream:
-        try:
-            size = os.fstat(stream.fileno()).st_size
-            content = stream.read(limit + 1) if size <= limit else b""
-        except OSError as error:
-            raise PacklmError(f"{shown(path)}: cannot be read: {error.strerror}") from None
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(limit + 1) if size <= limit else b""
     if max(size, len(content)) > limit:
         raise PacklmError(f"{shown(path)}: {max(size, len(content)):,} bytes, and at most {limit:,} are read; is it the right file?")
     return content
-
-
-def sha256(stream: BufferedReader, path: Path) -> str:
-    """The SHA-256 of an open file, in hexadecimal; a `PacklmError` names `path` if it cannot be read."""
-    try:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise PacklmError(f"{shown(path)}: cannot be read: {error.strerror}") from None
 
 
 def read_text(path: Path, limit: int = LIMIT) -> str:
@@ -75,6 +67,26 @@ def shown(path: Path) -> str:
     """A path in a message: as it is, or quoted with escapes if a line feed or the like would break the line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
+
+
+class _NamedFile(FileIO):
+    """An open file that says which it is when it cannot be read, as on a damaged disk."""
+
+    def __init__(self, descriptor: int, path: Path):
+        super().__init__(descriptor)
+        self._path = path
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise PacklmError(f"{shown(self._path)}: cannot be read: {error.strerror}") from None
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall() or b""
+        except OSError as error:
+            raise PacklmError(f"{shown(self._path)}: cannot be read: {error.strerror}") from None
 
 
 def _kind(path: Path) -> str | None:

@@ -40,7 +40,7 @@ def open_checked(path: Path, sha256: str) -> BufferedReader:
     except PacklmError as error:
         raise Damaged(str(error)) from None
     try:
-        actual = regular_files.sha256(stream, path)
+        actual = hashlib.file_digest(stream, "sha256").hexdigest()
         if actual != sha256:
             raise Damaged(f"{path}: damaged or exchanged: expected sha256 {sha256}, got {actual}")
         stream.seek(0)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from packlm.base import completion, files
+from packlm.base import completion, files, regular_files
 
 
 class Journal:
@@ -82,7 +82,7 @@ def append(stream: IO[bytes], records: Iterable[tuple[int, str]]) -> None:
 def _intact_lines(path: Path) -> Iterator[tuple[int, int, int]]:
     """(number, offset, length in bytes) of each line, up to the first that fails its checksum."""
     offset = 0
-    with open(path, "rb") as lines:
+    with regular_files.open_binary(path) as lines:
         for line in lines:
             checksum, _, rest = line.partition(b" ")
             if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(rest):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from packlm import tracking
-from packlm.base import completion, files, json_text
+from packlm.base import completion, files, json_text, regular_files
 from packlm.config import Config
 from packlm.config.generate import DECODING_SETTINGS
 from packlm.distributed import Ranks
@@ -72,7 +72,7 @@ def configured_requests(config: Config) -> list[Request]:
 def table(path: Path) -> dict[str, list[Any]]:
     """The first generations of a file as columns, for MLflow's table view."""
     columns: dict[str, list[Any]] = {name: [] for name in ("line", "prompt", "text", "log_prob", "tokens", "finished")}
-    with open(path, encoding="utf-8") as lines:
+    with regular_files.open_binary(path) as lines:
         for line in lines:
             record = json_text.loads(line)
             for generation in record.get("generations", []):

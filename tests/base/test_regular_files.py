@@ -3,11 +3,12 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from packlm.base import regular_files
+from packlm.base import files, regular_files
 from packlm.base.errors import PacklmError
 
 
@@ -46,3 +47,16 @@ def test_anything_else_is_an_error_at_once(kind: str, tmp_path: Path, monkeypatc
     assert time.monotonic() - start < 1
     message = str(caught.value)
     assert "\n" not in message and message.encode() and regular_files.shown(path) in message
+
+
+@pytest.mark.parametrize("read", [files.sha256, files.read_json, regular_files.read], ids=["digest", "JSON", "read"])
+def test_a_file_that_cannot_be_read_to_its_end_is_named(read: Callable[[Path], object]) -> None:
+    """As on a damaged disk; the memory of a process cannot be read from its first byte."""
+    with pytest.raises(PacklmError, match="/proc/self/mem: cannot be read: Input/output error"):
+        read(Path("/proc/self/mem"))
+
+
+def test_a_fifo_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(PacklmError, match="fifo: cannot be written"):
+        files.write_text(tmp_path / "fifo", "text")
