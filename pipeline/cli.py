@@ -53,7 +53,7 @@ def compare_runs(arguments: ConfigArguments, runs: tuple[str, ...]) -> None:
 
 @cli.command(sections=("run", "tracking"), example="packlm sync --config quickstart")
 def sync(arguments: ConfigArguments) -> None:
-    """Send to MLflow the metrics that it missed while it was unreachable."""
+    """Send to MLflow what it does not have of any stage of a run: metrics, settings, tables, files, and how the stages ended."""
     config = arguments.load()
 
     from packlm import tracking
