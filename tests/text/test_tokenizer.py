@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import random
+import time
 from typing import get_args
 
 import numpy as np
@@ -182,3 +183,11 @@ def test_a_kind_is_one_object_in_a_table(monkeypatch, tmp_path):
 
 def test_every_kind_has_its_name_in_the_settings():
     assert set(tokenizers.KINDS) == set(get_args(config.Tokenizer.model_fields["kind"].annotation))
+
+
+def test_a_word_of_a_megabyte_is_learned_from_in_seconds():
+    """The library's trainer would take ten minutes: its time grows with the square of the length of a word."""
+    began = time.monotonic()
+    model = trained(["x" * 1_000_000, " the cat sat" * 9], kind="bpe", vocab_size=265)
+    assert time.monotonic() - began < 60
+    assert tokens(model, "x" * 4096) == ["x" * 256] * 16

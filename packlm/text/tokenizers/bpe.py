@@ -23,6 +23,8 @@ ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 _AFTER_SPACE = re.compile(f"[{WHITESPACE}]+[^{WHITESPACE}]")
 # The trainer needs some two kilobytes for every distinct pre-token and 70 for each of its bytes: with these limits, less than a gigabyte.
 MAX_PRE_TOKENS, _MAX_BYTES = 1 << 18, 1 << 22
+# Its time grows with the square of a pre-token's length: 54 s for one of 300,000 characters, as a file that is no text may hold.
+_LONGEST = 1 << 12
 _FEED_BYTES = 1 << 16  # of a repeated pre-token, given to the trainer at a time
 
 
@@ -43,6 +45,7 @@ class ByteLevelBpe(TokenizerKind):
         return MAX_PRE_TOKENS
 
     def train(self, settings: config.Tokenizer, entries: Sequence[tuple[str, int]], total: int) -> Tokenizer:
+        entries = [(piece, count) for pre_token, count in entries for piece in _pieces(pre_token)]
         sizes = np.cumsum([len(pre_token.encode()) for pre_token, _ in entries[:MAX_PRE_TOKENS]])
         entries = entries[: int(np.searchsorted(sizes, _MAX_BYTES, side="right"))]
         used = sum(count for _, count in entries)
@@ -58,6 +61,12 @@ class ByteLevelBpe(TokenizerKind):
         )
         tokenizer.train_from_iterator(_repeated(entries), trainer)
         return tokenizer
+
+
+def _pieces(pre_token: str) -> Iterator[str]:
+    """A pre-token in pieces of at most `_LONGEST` characters."""
+    for start in range(0, len(pre_token), _LONGEST):
+        yield pre_token[start : start + _LONGEST]
 
 
 def _repeated(entries: Sequence[tuple[str, int]]) -> Iterator[str]:
