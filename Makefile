@@ -24,7 +24,7 @@ WAIT = for second in $$(seq 180); do \
 # What `make check` tests: files and folders that take seconds.
 QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model)
 
-.PHONY: run preprocess train evaluate generate ui bench compare-batching random-trainings kill-training kill-generation \
+.PHONY: run preprocess train evaluate generate ui bench compare-batching random-trainings torture kill-preprocess kill-training kill-generation \
 	test check lint help clean up down clean-volumes
 
 run: $(READY)
@@ -55,11 +55,11 @@ bench: preprocess
 compare-batching: $(READY)
 	@$(BIN)/python benchmarks/compare_batching.py $(SETTINGS)
 
-kill-training: $(READY)
-	@$(BIN)/python benchmarks/kill_training.py $(ARGS)
+torture: $(READY)
+	@$(BIN)/python -m tests.torture $(ARGS)
 
-kill-generation: $(READY)
-	@$(BIN)/python benchmarks/kill_generation.py $(ARGS)
+kill-preprocess kill-training kill-generation: $(READY)
+	@$(BIN)/python -m tests.torture --only $(subst kill-,kills-,$@) $(ARGS)
 
 random-trainings: $(READY)
 	@$(BIN)/python benchmarks/random_trainings.py $(ARGS)
@@ -108,8 +108,8 @@ help:
 	@echo "make ui                MLflow with all runs, at http://127.0.0.1:$(PORT)"
 	@echo "make bench             speed of training, scoring and generation compared with plain PyTorch, some minutes"
 	@echo "make compare-batching  batching methods compared on a recipe: speed, memory, perplexity"
-	@echo "make kill-training     kill a training 30 times, compare the model bit by bit   ARGS=\"--times 300\""
-	@echo "make kill-generation   kill a batch generation 50 times, compare the output byte by byte"
+	@echo "make torture           kills, damaged files, malformed input, full disks, ... on every stage   ARGS=\"--minutes 60 --seed 7\""
+	@echo "make kill-preprocess, kill-training, kill-generation   its kills alone, files compared   ARGS=\"--trials 300\""
 	@echo "make random-trainings  trainings with random settings: interrupted ones and other layouts must agree   ARGS=\"--minutes 60\""
 	@echo "make clean             remove .venv and caches; keeps data/, runs/ and mlflow.db"
 	@echo "make up                all stages in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"
