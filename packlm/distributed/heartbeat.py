@@ -16,6 +16,9 @@ INTERVAL_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 """A rank without a heartbeat for this long is taken for lost."""
 
+RECORDS_SECONDS = 8.0
+"""Time that rank 0 may take to end with an exception of its own: by default up to five of it go into its records in MLflow."""
+
 
 class OtherRankFailed(PacklmError):
     """This rank ends because another one failed."""
@@ -62,7 +65,8 @@ class Heartbeat:
         missing, beats, since = set(range(self._world)), self._read(), time.monotonic()
         while missing := {rank for rank in missing if not self._store.check([f"{name}/{rank}"])}:
             time.sleep(0.01)
-            if failed := [rank for rank in missing if self._store.check([f"failed/{rank}"])]:
+            failed = [rank for rank in missing if self._store.check([f"failed/{rank}"])]
+            if failed := [rank for rank in failed if not self._store.check([f"{name}/{rank}"])]:  # it may have failed after the barrier
                 raise OtherRankFailed(f"rank {failed[0]} failed, so the other ranks stopped")
             if time.monotonic() - since > max(self._timeout, SILENCE_SECONDS):
                 now = self._read()
@@ -74,7 +78,7 @@ class Heartbeat:
         """Tells the other ranks of an exception on this one; returns whether rank 0 is another rank, and does not fail, too."""
         with suppress(RuntimeError):  # the store was served by a rank that is gone
             self._store.set(f"failed/{self._rank}", type(error).__name__)
-            until = time.monotonic() + SILENCE_SECONDS
+            until = time.monotonic() + RECORDS_SECONDS
             while self._rank and not self._store.check(["failed/0"]):
                 if time.monotonic() > until:
                     return True
