@@ -43,7 +43,7 @@ def _train(config: Config) -> list[str]:
     if config.train.processes == 1:
         return ["-m", "packlm.stages.train"]
     processes = str(config.train.processes)
-    return ["-m", "packlm.stages.pipeline.torchrun", "--standalone", "--nproc-per-node", processes, "-m", "packlm.stages.train"]
+    return ["-m", "packlm.distributed.torchrun", "--standalone", "--nproc-per-node", processes, "-m", "packlm.stages.train"]
 
 
 STAGES = (

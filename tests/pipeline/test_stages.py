@@ -84,7 +84,7 @@ def test_training_is_one_process_or_torchrun(make_config: MakeConfig) -> None:
     (train,) = [stage for stage in stages.STAGES if stage.name == "train"]
     assert train.command(make_config()) == ["-m", "packlm.stages.train"]
     assert train.command(make_config(train={"processes": 4})) == [
-        "-m", "packlm.stages.pipeline.torchrun", "--standalone", "--nproc-per-node", "4", "-m", "packlm.stages.train",
+        "-m", "packlm.distributed.torchrun", "--standalone", "--nproc-per-node", "4", "-m", "packlm.stages.train",
     ]  # fmt: skip
 
 

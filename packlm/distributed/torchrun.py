@@ -1,4 +1,4 @@
-"""`python -m packlm.stages.pipeline.torchrun ...` is torchrun without its traceback, and with the exit status of the rank that failed first.
+"""`python -m packlm.distributed.torchrun ...` is torchrun without its traceback, and with the exit status of the rank that failed first.
 
 That rank has said in one line why. torchrun itself ends with 1 whatever a rank's status is.
 """
