@@ -7,8 +7,8 @@ from typing import IO, Any
 
 import click
 
-from packlm.base import output_paths
-from packlm.base.errors import RequestError
+from packlm.base import output_paths, regular_files
+from packlm.base.errors import PacklmError, RequestError
 from packlm.commands import Command, ConfigArguments, Group, SettingOption, run
 from packlm.config import Config
 from packlm.config.generate import DECODING_SETTINGS
@@ -227,11 +227,11 @@ def _model(model: str | None, config: Config) -> str | Path:
 
 
 def _open(name: str) -> IO[bytes]:
-    """A file, or standard input (`-`); opened before torch is imported, so that a wrong name is refused at once."""
+    """A regular file, or standard input (`-`); opened before torch is imported, so that a wrong name is refused at once."""
     try:
-        return sys.stdin.buffer if name == "-" else open(name, "rb")
-    except OSError as error:
-        raise RequestError(f"{name}: cannot be read: {error.strerror}") from None
+        return sys.stdin.buffer if name == "-" else regular_files.open_binary(Path(name))
+    except PacklmError as error:
+        raise RequestError(str(error)) from None
 
 
 def _refuse_both(option: str, value: object, other: str, other_value: object) -> None:

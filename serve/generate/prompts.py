@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from packlm.base.errors import RequestError, did_you_mean
+from packlm.base import regular_files
+from packlm.base.errors import PacklmError, RequestError, did_you_mean
 from packlm.config.generate import DECODING_SETTINGS
 
 from .. import lines
@@ -44,12 +45,12 @@ def read_requests(stream: IO[bytes], name: str) -> list[Request]:
 
 
 def open_requests(path: Path) -> list[Request]:
-    """`read_requests` of a file; `RequestError` if it cannot be read."""
+    """`read_requests` of a regular file; `RequestError` if it cannot be read."""
     try:
-        with open(path, "rb") as stream:
+        with regular_files.open_binary(path) as stream:
             return read_requests(stream, str(path))
-    except OSError as error:
-        raise RequestError(f"{path}: the prompts cannot be read: {error.strerror}") from None
+    except PacklmError as error:
+        raise RequestError(f"the prompts: {error}") from None
 
 
 def _request(number: int, line: bytes, is_jsonl: bool) -> Request:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import pre_tokenizers
 
 from packlm import config
 from packlm.base.errors import RequestError
@@ -74,7 +74,7 @@ def _fit(values: dict[str, Any], eos: str, name: str) -> str:
     if model.get("dropout"):
         raise RequestError(f"{name}: dropout = {model['dropout']} in its model makes ids random; set it to null in the file")
     tokens = {token["content"]: token for token in values["added_tokens"]}
-    ids = Tokenizer.from_str(json.dumps(values)).get_vocab(with_added_tokens=True)
+    ids = tokenizer_json.parse(json.dumps(values), name).get_vocab(with_added_tokens=True)
     tokenizer_json.check_no_gaps(ids, name)
     if eos not in ids:
         special = ", ".join(content for content, token in tokens.items() if token["special"]) or "none"
@@ -95,7 +95,7 @@ def _fit(values: dict[str, Any], eos: str, name: str) -> str:
         values["added_tokens"] = sorted([*values["added_tokens"], *eos_tokens], key=lambda token: token["id"])
     # Special, so that with `encode_special_tokens` text which spells it stays text.
     eos_tokens[0] |= {"special": True, "normalized": False}
-    tokenizer = Tokenizer.from_str(json.dumps(values))
+    tokenizer = tokenizer_json.parse(json.dumps(values), name)
     assert tokenizer.token_to_id(EOS) == ids[eos] and len(tokenizer.get_vocab()) == len(ids)
     return tokenizer.to_str(pretty=True)
 
