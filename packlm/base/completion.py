@@ -2,7 +2,7 @@
 
 A record of a result is written last, when all its files are on the disk:
 
-    {"inputs": {...}, "outputs": {FILE: SHA-256, ...}, "details": {...}, "digest": SHA-256 of these}
+    {"name": NAME OF THE RECORD, "inputs": {...}, "outputs": {FILE: SHA-256, ...}, "details": {...}, "digest": SHA-256 of these}
 
 A result without a readable record, with a record of other inputs, or with files that differ from it, is not complete.
 """
@@ -23,6 +23,8 @@ T = TypeVar("T")
 class Record(BaseModel):
     """The content of a record."""
 
+    name: str
+    """Of its file: in the place of another record it is none."""
     inputs: dict[str, Any]
     outputs: dict[str, str]
     """SHA-256 of each file, by its path relative to the record."""
@@ -38,7 +40,7 @@ def write(record: Path, inputs: Mapping[str, Any], outputs: Iterable[Path], deta
         details: what else is to be known of the result (`details` reads it back).
     """
     digests = {os.path.relpath(path, record.parent): files.sha256(path) for path in outputs}
-    sealed_json.write(record, Record(inputs=dict(inputs), outputs=digests, details=dict(details or {})).model_dump())
+    sealed_json.write(record, Record(name=record.name, inputs=dict(inputs), outputs=digests, details=dict(details or {})).model_dump())
 
 
 def is_complete(record: Path, inputs: Mapping[str, Any]) -> bool:
@@ -64,7 +66,10 @@ def output_digest(record: Path, path: Path) -> str:
 
 
 def _read(record: Path) -> Record:
-    return sealed_json.read(record, Record, "run the same command again")
+    content = sealed_json.read(record, Record, "run the same command again")
+    if content.name != record.name:
+        raise PacklmError(f"{record}: holds the record {content.name}; run the same command again")
+    return content
 
 
 def read_output(record: Path, path: Path, kind: type[T]) -> T:

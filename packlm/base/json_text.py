@@ -1,7 +1,7 @@
 """JSON text as every file here is read and written; any fault is a `ValueError`.
 
 Stricter than the standard library: no NaN and Infinity, which JSON does not have; no key twice, of which readers take one or the other; no
-integer of more than 64 bits, which no array holds.
+integer of more than 64 bits, which no array holds; no half of a surrogate pair, which UTF-8 cannot spell.
 """
 
 import json
@@ -17,12 +17,18 @@ def loads(text: str | bytes) -> Any:
     """Parses JSON.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or holds a key twice, NaN, Infinity, or a number beyond float64 or 64 bits.
+        ValueError: it is not JSON, is nested too deeply, or holds NaN, Infinity, a number beyond float64 or 64 bits, a key twice, or half of
+            a surrogate pair.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_of_64_bits, object_pairs_hook=_distinct)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_of_64_bits, object_pairs_hook=_distinct)
+        if (b"\\u" if isinstance(text, bytes) else "\\u") in text:  # type: ignore[operator]
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair in a string (\\u{ord(error.object[error.start]):04x})") from None
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -23,6 +23,8 @@ from packlm.base.errors import PacklmError
         str(2**64),
         str(-(2**63) - 1),
         '{"a": 1, "a": 1}',
+        '"\\ud800"',
+        '{"\\udfff": 1}',
         '[{"b": {"a": 1, "c": 2, "a": 3}}]',
     ],
 )
