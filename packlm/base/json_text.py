@@ -17,8 +17,8 @@ def loads(text: str | bytes) -> Any:
     """Parses JSON.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or holds NaN, Infinity, a number beyond float64 or 64 bits, a key twice, or half of
-            a surrogate pair.
+        ValueError: it is not JSON, is nested too deeply, or holds NaN, Infinity, a number beyond float64 or 64 bits, a key twice, or half
+            of a surrogate pair.
     """
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_of_64_bits, object_pairs_hook=_distinct)
