@@ -12,6 +12,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,9 +194,21 @@ def _batches(folder: Path, manifest: dataset.Manifest, view: dataset.View, split
     with dataset.described(folder, manifest), FileLock(cache / f"{view}-{split}.lock"):
         before = verified_files.check(shards, cache / "verified")
         _check_ids(shards, manifest.vocab_size)
-        builder = datasets.load_dataset_builder(
-            "parquet", data_files={split: [glob.escape(str(path)) for path in shards]}, cache_dir=str(cache)
+        converted = cache / f"{view}-{split}"
+        open_builder = partial(
+            datasets.load_dataset_builder,
+            "parquet",
+            data_files={split: [glob.escape(str(path)) for path in shards]},
+            cache_dir=str(converted),
         )
+        try:
+            builder = open_builder()
+        except PacklmError:  # raised by a signal
+            raise
+        except Exception as error:  # the library reads what it wrote about its files, and checks nothing
+            log.warning("%s: damaged (%s: %s); the shards are converted again", converted, type(error).__name__, error)
+            shutil.rmtree(converted, ignore_errors=True)
+            builder = open_builder()
         arrow_files = _converted(builder, cache / "verified")
         if verified_files.states(shards) != before:  # the cache may hold what has taken the place of the shards
             shutil.rmtree(builder.cache_dir, ignore_errors=True)

@@ -93,3 +93,15 @@ def test_an_id_beyond_the_vocabulary_is_named_before_anything_is_read(random_dat
     folder, manifest = random_data
     with pytest.raises(PacklmError, match=r"parquet: holds the id 16, but the vocabulary has 16; not a dataset"):
         view.open(folder, replace(manifest, vocab_size=16), "train")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"features": 1}', '{"features": {"ids": {"_type": "Unknown"}}}', '{"version": []}'])
+def test_a_damaged_description_of_the_cache_is_made_again(random_data, tmp_path, monkeypatch, content):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    expected = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
+    (description,) = tmp_path.rglob("dataset_info.json")
+    description.write_text(content)
+    actual = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
+    assert all(np.array_equal(*pair) for pair in zip(expected, actual, strict=True))
