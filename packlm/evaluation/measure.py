@@ -109,15 +109,20 @@ def measure_text(
     counts = Counter[str]()
     blocks = documents.read_locations(paths, info.text, encoder.spelled_eos, counts)
     with named(f"{info.name} on {' '.join(paths)}"):
-        result, totals, ids_digest, details = measure_documents(model, info, encoder, blocks, settings, ranks)
+        result, totals, ids_digest, details = measure_documents(model, info, encoder, blocks, settings, ranks, " ".join(paths))
     data = {"data": " ".join(paths), "split": None, "data_digest": ids_digest, "ids_digest": ids_digest}
     return report(result, totals, _provenance(info, settings) | data, details), counts
 
 
 def measure_documents(
-    model: LanguageModel, info: ModelInfo, encoder: Encoder, texts: Iterable[DocumentBlock], settings: Evaluate, ranks: Ranks
-) -> tuple[Result, TextCounts, str, dict[str, Any]]:
-    """All ranks: evaluates blocks of documents; returns (result, size of the text, digest of the ids, breakdown)."""
+    model: LanguageModel, info: ModelInfo, encoder: Encoder, texts: Iterable[DocumentBlock], settings: Evaluate, ranks: Ranks,
+    name: str = "the text",
+) -> tuple[Result, TextCounts, str, dict[str, Any]]:  # fmt: skip
+    """All ranks: evaluates blocks of documents; returns (result, size of the text, digest of the ids, breakdown).
+
+    Raises:
+        RequestError: the documents are empty; the message calls them `name`.
+    """
     blocks, names = [], []
     for block in texts:
         encoded = encode_documents(block, info.text, encoder)
@@ -125,7 +130,7 @@ def measure_documents(
         names += block.names.take(pa.array(encoded.documents[opening])).to_pylist()
         blocks.append(encoded)
     if not any(len(block.ids) for block in blocks):
-        raise RequestError("there is no text to evaluate: all documents are empty")
+        raise RequestError(f"{name}: no text to evaluate: all documents are empty")
     ids = np.concatenate([block.ids for block in blocks])
     shifts = np.cumsum([0, *(len(block.ids) for block in blocks)]).tolist()
     ends = np.concatenate([block.ends + shift for block, shift in zip(blocks, shifts, strict=False)])
