@@ -113,7 +113,8 @@ class Encoder:
 
         Tokens and ends are those of `encode_sentences`.
         """
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        with tokenizer_json.named_panic():
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         offsets = [
             np.array([*(start for start, _ in encoding.offsets), len(text)], np.int64)
             for encoding, text in zip(encodings, texts, strict=True)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from packlm.text.pretokens import gather, steps
+from packlm.text.tokenizer_json import named_panic
 from packlm.text.word_lookup import SPACE, word_characters
 
 _BATCH_CHARACTERS = 1 << 19  # encoded at a time; what tokenizers returns takes some hundred bytes a token
@@ -23,7 +24,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
     """The ids, int64, of texts that are encoded one by one."""
     runs, lengths = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for batch in _batches(texts):
-        encodings = [encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+        with named_panic():
+            encodings = [encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
         runs.append(np.fromiter(chain.from_iterable(encodings), np.int64, int(lengths[-1].sum())))
     return np.concatenate(runs), np.concatenate(lengths)

@@ -63,6 +63,17 @@ def check_no_gaps(ids: Mapping[str, int], name: str) -> None:
 
 
 @contextmanager
+def named_panic() -> Iterator[None]:
+    """Makes a panic of the library in the block, which is a `BaseException`, a `PacklmError`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise PacklmError(f"tokenizer.json: the library failed while encoding text ({error}); use another tokenizer") from None
+
+
+@contextmanager
 def _no_panic_message() -> Iterator[None]:
     """Discards what is written to standard error: a panic in the library prints there before it becomes an exception."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

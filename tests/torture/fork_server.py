@@ -21,7 +21,7 @@ from .verdict import Ended
 DEADLINE_SECONDS = 90.0
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore",
+    "DO_NOT_TRACK": "true", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "RUST_BACKTRACE": "0",
 }  # fmt: skip
 _MODULES = (
     "torch", "datasets", "matplotlib.figure", "pyarrow.parquet", "sentencex", "pipeline.compare", "pipeline.stages",

@@ -57,17 +57,21 @@ _TRACES = (
     "Fatal Python error",
 )
 
+_PANIC = re.compile(r"\n?thread '[^']*'.* panicked at .*\n.*\n(note: .*\n)?")
+"""What Rust prints of a panic, before our line; standard error cannot be kept from it while other threads write there."""
+
 
 def of_failure(ended: Ended) -> str | None:
     """Why a command did not end as it must; None for status 0, and for status 1, 2 or 75 with one error line that names something."""
+    text = _PANIC.sub("", ended.errors) if "the library failed while encoding text" in ended.errors else ended.errors
     for trace in _TRACES:
-        if trace in ended.errors:
+        if trace in text:
             return f"{trace.strip()!r} on standard error"
     if ended.status == 0:
         return None
     if ended.status not in (1, 2, 75):
         return f"exit status {ended.status}"
-    errors = _ERROR.findall(ended.errors)
+    errors = _ERROR.findall(text)
     if len(errors) != 1:
         return f"{len(errors)} error lines"
     return None if _NAME.search(errors[0][1]) else "an error that names nothing"
