@@ -9,6 +9,8 @@ ARGS ?=
 PYTHON ?= python3
 PORT ?= 5000
 PROFILE ?= cpu
+# Processes of `make test`: more than processors, since many tests wait for deadlines.
+WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 MODEL ?= $(basename $(notdir $(CONFIG)))
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
@@ -87,7 +89,7 @@ clean-volumes:
 	@$(COMPOSE) --profile stages --profile cpu --profile gpu down --volumes
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: lint
 	@$(BIN)/python -m pytest -n auto $(QUICK) $(ARGS)

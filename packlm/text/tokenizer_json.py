@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -34,7 +35,7 @@ def parse(text: str, name: str) -> Tokenizer:
         RequestError: it is not JSON, or the library refuses it or panics.
     """
     try:
-        json_text.loads(text)
+        _check_far_ids(json_text.loads(text), name)
         with _no_panic_message():
             return Tokenizer.from_str(text)
     except PacklmError:  # raised by a signal
@@ -43,6 +44,14 @@ def parse(text: str, name: str) -> Tokenizer:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise RequestError(f"{name}: not a tokenizer.json: {error}") from None
+
+
+def _check_far_ids(values: Any, name: str) -> None:
+    """Raises `RequestError` for an id far beyond the number of tokens: the library would allocate for all ids below it."""
+    vocab = values["model"].get("vocab") if isinstance(values, dict) and isinstance(values.get("model"), dict) else None
+    ids = {token: id for token, id in vocab.items() if isinstance(id, int)} if isinstance(vocab, dict) else {}
+    if max(ids.values(), default=0) > 2 * len(ids) + (1 << 20):
+        check_no_gaps(ids, name)
 
 
 def check_distinct_ids(ids: Mapping[str, int], name: str) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from packlm import dataset
-from packlm import config
+from packlm import config, dataset
 from packlm.base.errors import RequestError
 from packlm.config import Config
 from packlm.dataset.views import Sentences, Stream

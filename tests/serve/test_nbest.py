@@ -50,7 +50,7 @@ def test_a_score_in_json_has_the_configured_sign_and_base(tmp_path: Path) -> Non
         ('{"id": "u", "hypotheses": [{"text": "a", "score": 1}, {"text": "b"}]}', "u: hypotheses.1.score: Field required"),
         ('{"id": "u", "hypotheses": [{"text": "a", "score": true}]}', "hypotheses.0.score: Input should be a valid number"),
         ('{"id": "u", "hypotheses": [{"text": "a", "score": 1e999}]}', "1e999 is not a finite number"),
-        ('{"id": "u", "hypotheses": [{"text": "a", "score": 1' + "0" * 400 + "}]}", "hypotheses.0.score: Input should be a valid number"),
+        ('{"id": "u", "hypotheses": [{"text": "a", "score": 1' + "0" * 400 + "}]}", "has more than 64 bits"),
         ('{"id": "u", "hypotheses": [{"text": "a", "score": 1, "lm_score": "x"}]}', "0.lm_score: Input should be a valid number"),
         ('{"id": "u", "hypotheses": [{"text": "a", "score": 1}], "reference": 3}', "reference: Input should be a valid string"),
         ('{"id": "good", "hypotheses": [{"text": "a", "score": 1}]}', "duplicate id 'good', first on line 1"),

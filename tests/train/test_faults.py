@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from packlm import config, distributed
-from packlm.base import files
+from packlm.base import files, sealed_json
 from packlm.base.errors import PacklmError
 from train import checkpoint
 from train.export import export
@@ -188,7 +188,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_without_being_opened(random_data, t
     folder = checkpoint.path_of(tmp_path / "train" / "checkpoints", 20)
     (folder / "tensors.safetensors").write_bytes(pickle.dumps(Touch(tmp_path / "opened")))
     state = files.read_json(folder / "state.json") | {"sha256": files.sha256(folder / "tensors.safetensors")}
-    files.write_json(folder / "state.json", state)
+    sealed_json.write(folder / "state.json", {key: value for key, value in state.items() if key != sealed_json.KEY})
     with pytest.raises(PacklmError, match="not a safetensors file"):
         Trainer(settings(random_data.folder, tmp_path), random_data.manifest, ALONE).run()
     assert not (tmp_path / "opened").exists()

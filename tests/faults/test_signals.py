@@ -16,8 +16,7 @@ import pytest
 
 from packlm.base import program
 
-pytest_plugins = ["tests.small_models"]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("PACKLM_SEED", time.time_ns() % 10**6))
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks processes up in /proc")
 pytestmark = needs_proc

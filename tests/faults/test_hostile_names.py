@@ -19,7 +19,7 @@ from packlm.config import Config, load
 from packlm.model import folder as model_folder
 from packlm.tracking import run_note
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     "<img src=x onerror=alert(1)>", "<script>alert(1)<", "[x](javascript:alert(1))", "![x](http:x.png)", "a\nerror: forged", "plain",
     "a\r\n  forged", "\x1b[2K\x1b[31merror: forged", "a | b \\| c", "`tick`", "$\\frac{$", "quote'\"><b>", "\u202efdp.txt", "# forged",

@@ -15,7 +15,6 @@ from packlm.base import files
 from packlm.base.errors import PacklmError
 from train.progress.metrics import MetricsWriter
 
-pytest_plugins = ["tests.small_models"]
 CommandLine = Callable[..., tuple[int, str, str]]
 SEED = int(os.environ.get("PACKLM_SEED", time.time_ns() % 10**6))
 KILOBYTES = 1024
