@@ -110,7 +110,6 @@ def words_of(command: str, made: Any, corpus: Path) -> Make:
             "evaluate": [
                 "-m", "serve", "evaluate", *model, f"--data={config.dataset.dir}", "--split=validation", f"--out={folder / 'report.md'}"
             ],
-            "score": ["-m", "serve", "score", *model, "--input", str(text), "--out", str(folder / "scores.tsv")],
             "generate": [
                 "-m", "serve", "generate", *model, "--prompts", str(text), "--max-tokens=20", "--generate.batch_tokens=200",
                 f"--out={folder / 'out.jsonl'}",
@@ -123,9 +122,7 @@ def words_of(command: str, made: Any, corpus: Path) -> Make:
     return make
 
 
-@pytest.mark.parametrize(
-    ("command", "times"), [("preprocess", 2), ("train", 1), ("evaluate", 1), ("score", 1), ("generate", 1), ("run", 1)]
-)
+@pytest.mark.parametrize(("command", "times"), [("preprocess", 2), ("train", 1), ("evaluate", 1), ("generate", 1), ("run", 1)])
 def test_a_signal_at_any_moment_is_one_line_and_the_rerun_ends_as_undisturbed(
     made: Any, corpus: Path, tmp_path: Path, command: str, times: int
 ) -> None:

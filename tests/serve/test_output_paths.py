@@ -121,8 +121,7 @@ def test_a_symbolic_link_stays_and_its_target_is_written(
         (tmp_path / "elsewhere" / "target").write_text("old")
 
 
-@pytest.mark.parametrize("redirection", [">&-", "> /dev/full"])
-@pytest.mark.parametrize("command", ["evaluate", "score", "generate"])
+@pytest.mark.parametrize(("command", "redirection"), [("evaluate", "> /dev/full"), ("score", ">&-"), ("generate", "> /dev/full")])
 def test_standard_output_that_is_closed_or_full_is_a_failure(commands: Any, tmp_path: Path, command: str, redirection: str) -> None:
     words, _ = commands[command]
     shell = ["bash", "-c", f'exec "$@" {redirection}', "bash", sys.executable, str(ROOT / "serve")]

@@ -115,9 +115,11 @@ def test_a_killed_stage_that_is_run_again_is_recorded_like_an_undisturbed_one(tm
     print(f"PACKLM_SEED={seed}")
     undisturbed, killed = prepare(tmp_path / "undisturbed"), prepare(tmp_path / "killed")
     rng = random.Random(seed)
+    victims = rng.sample(sorted(STAGES), 2)
     for stage in STAGES:
         run_stage(undisturbed, stage)
-        run_stage(killed, stage, rng.choice(KILLS[stage]))
+        if stage in victims:
+            run_stage(killed, stage, rng.choice(KILLS[stage]))
         run_stage(killed, stage)
     expected, found = content(undisturbed), content(killed)
     assert {name: run["status"] for name, run in found.items() if name != "versions"} == dict.fromkeys(["pipeline", *STAGES], "FINISHED")
@@ -125,7 +127,6 @@ def test_a_killed_stage_that_is_run_again_is_recorded_like_an_undisturbed_one(tm
         assert found[name] == run, name
     assert expected["versions"] == [1]
     (killed / "store.db").rename(killed / "elsewhere.db")
-    for stage in ("preprocess", "evaluate"):
-        log = run_stage(killed, stage)
-        assert "up to date" in log and "tracking" not in log, "an up-to-date stage asks the store for nothing"
+    log = run_stage(killed, "evaluate")
+    assert "up to date" in log and "tracking" not in log, "an up-to-date stage asks the store for nothing"
     assert not (killed / "store.db").exists()

@@ -29,14 +29,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("by_barrier", [True, False])
 @pytest.mark.parametrize(
-    ("who", "what", "line"),
+    ("who", "what", "line", "by_barrier"),
     [
-        ("ranks.rank == 1", "raise ValueError('odd')", "[rank 1] critical: unexpected: ValueError: odd ("),
-        ("ranks.rank == 1", "raise PacklmError('shard 7: damaged')", "[rank 1] critical: shard 7: damaged"),
-        ("ranks.rank == 0", "raise PacklmError('shard 7: damaged')", "error: shard 7: damaged"),
-        ("True", "raise RequestError('no such model')", "error: no such model"),
+        ("ranks.rank == 1", "raise ValueError('odd')", "[rank 1] critical: unexpected: ValueError: odd (", False),
+        ("ranks.rank == 1", "raise PacklmError('shard 7: damaged')", "[rank 1] critical: shard 7: damaged", True),
+        ("ranks.rank == 0", "raise PacklmError('shard 7: damaged')", "error: shard 7: damaged", False),
+        ("True", "raise RequestError('no such model')", "error: no such model", True),
     ],
 )
 def test_a_rank_that_fails_is_named_once_and_nobody_waits(tmp_path, who, what, line, by_barrier):
