@@ -10,7 +10,7 @@ import pytest
 
 from packlm import config
 from packlm.base.errors import RequestError
-from packlm.text import tokenizer, tokenizers
+from packlm.text import tokenizer, tokenizer_json, tokenizers
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -74,3 +74,12 @@ def test_a_fifo_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
             tokenizer.load(path)
         with pytest.raises(RequestError, match=str(path)):
             tokenizers.KINDS["file"].pretrained(config.Tokenizer(kind="file", file=str(path)))
+
+
+def test_the_library_never_sees_ids_far_beyond_the_vocabulary(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would allocate for all ids below the highest one."""
+    values = json.loads(text)
+    values["model"]["vocab"]["x"] = 4_000_000_000
+    monkeypatch.setattr(tokenizer_json, "Tokenizer", None)
+    with pytest.raises(RequestError, match="gaps: no token has id"):
+        tokenizer_json.parse(json.dumps(values), "tokenizer.json")
