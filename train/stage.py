@@ -22,13 +22,16 @@ def run(config: Config, manifest: dataset.Manifest, rebuild: bool = False, profi
     """
     inputs = record.inputs_of(config, manifest)
     with distributed.start(config.train.device, config.train.timeout_seconds) as ranks:
+        lock = config.run.dir / "train" / ".lock"
         complete = not rebuild and record.is_complete(config.run.dir, inputs)
         ranks.barrier()  # all ranks have read the record before rank 0 changes it
         if complete:
             log.info("%s: up to date, trained with these settings (train it anew with --rebuild)", config.run.dir / "model")
+            if ranks.first:
+                files.remove_stale_lock(lock)  # of a training that was killed between its record and its end
             tracking.deliver(config, "train")
             return
-        with files.lock(config.run.dir / "train" / ".lock") if ranks.first else nullcontext():
+        with files.lock(lock) if ranks.first else nullcontext():
             if ranks.first:
                 files.remove_temporaries(config.run.dir / "train")
                 record.begin(config.run.dir, inputs, rebuild)

@@ -211,6 +211,13 @@ def lock(path: Path, what: Path | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
+def remove_stale_lock(path: Path) -> None:
+    """Removes the lock file that a killed process has left; leaves that of a running one."""
+    if path.exists():
+        with suppress(PacklmError), lock(path):
+            pass
+
+
 def _open_locked(path: Path, operation: int) -> int:
     """Opens a file, made if there is none, and locks it; anew where another process renamed or removed it before it was locked."""
     while True:

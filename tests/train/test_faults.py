@@ -1,6 +1,7 @@
 """Faults end in a clear error or a correct resume: with real torchrun, signals and damaged files."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pickle
@@ -17,7 +18,7 @@ import torch
 from packlm import config, distributed
 from packlm.base import files, sealed_json
 from packlm.base.errors import PacklmError
-from train import checkpoint
+from train import checkpoint, stage
 from train.export import export
 from train.trainer import Trainer
 
@@ -270,3 +271,16 @@ def test_a_rank_without_its_torchrun_ends_soon_and_says_so(monkeypatch):
     with pytest.raises(PacklmError, match=f"127.0.0.1:{port}: timed out after 1 s waiting for torchrun"), distributed.start("cpu"):
         pass
     assert time.monotonic() - began < 30
+
+
+def test_a_training_killed_after_its_record_leaves_no_lock_once_it_is_run_again(random_data, tmp_path):
+    configured = settings(random_data.folder, tmp_path, max_steps=2)
+    stage.run(configured, random_data.manifest)
+    lock = tmp_path / "train" / ".lock"
+    lock.write_text("process 1 on another")
+    with open(lock) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        stage.run(configured, random_data.manifest)
+        assert lock.exists()  # of a process that runs
+    stage.run(configured, random_data.manifest)
+    assert not lock.exists()
