@@ -76,9 +76,11 @@ def read_output(record: Path, path: Path, kind: type[T]) -> T:
     """Reads a JSON output as `json_models.read` does, once it is held against its record; without a record as it is.
 
     Raises:
-        PacklmError: output or record is damaged; or the output was written again since, and the stage has not ended.
+        PacklmError: output or record is damaged; the output is missing; or the output was written again since, and the stage has not ended.
     """
     if record.exists():
+        if not path.exists():
+            raise PacklmError(f"{path}: missing, and {record.name} describes it; run its stage again")
         expected, actual = output_digest(record, path), files.sha256(path)
         if actual != expected:
             raise PacklmError(f"{path}: not what {record.name} describes (sha256 {expected}, got {actual}); run its stage again")

@@ -97,17 +97,18 @@ class GenerationRecord(BaseModel):
 def reports(folder: Path) -> dict[str, EvaluationReport]:
     """The reports of a run's folder, by split, in the order of the splits."""
     paths = {split: folder / "evaluate" / f"{split}.json" for split in dataset.SPLITS}
+    records = {split: path.with_suffix(".inputs.json") for split, path in paths.items()}
     return {
-        split: completion.read_output(path.with_suffix(".inputs.json"), path, EvaluationReport)
+        split: completion.read_output(records[split], path, EvaluationReport)
         for split, path in paths.items()
-        if path.exists()
+        if path.exists() or records[split].exists()
     }
 
 
 def training_summary(folder: Path) -> TrainingSummary | None:
     """The summary of a run's training, if it has one."""
-    path = folder / "train" / "summary.json"
-    return completion.read_output(path.with_name("complete.json"), path, TrainingSummary) if path.exists() else None
+    path, record = folder / "train" / "summary.json", folder / "train" / "complete.json"
+    return completion.read_output(record, path, TrainingSummary) if path.exists() or record.exists() else None
 
 
 def comparison(folder: Path) -> Comparison | None:
