@@ -40,14 +40,18 @@ def open_checked(path: Path, sha256: str) -> BufferedReader:
     except PacklmError as error:
         raise Damaged(str(error)) from None
     try:
-        actual = hashlib.file_digest(stream, "sha256").hexdigest()
-        if actual != sha256:
-            raise Damaged(f"{path}: damaged or exchanged: expected sha256 {sha256}, got {actual}")
+        compare(path, sha256, hashlib.file_digest(stream, "sha256").hexdigest())
         stream.seek(0)
     except BaseException:
         stream.close()
         raise
     return stream
+
+
+def compare(path: Path, expected: str, actual: str) -> None:
+    """Raises `Damaged` if the SHA-256 of a file's content is another than is expected."""
+    if actual != expected:
+        raise Damaged(f"{path}: damaged or exchanged: expected sha256 {expected}, got {actual}")
 
 
 def check(digests: Mapping[Path, str], memory: Path) -> list[tuple[int, ...]]:

@@ -157,17 +157,16 @@ def load(folder: Path, layout: Layout = "auto") -> tuple[LanguageModel, ModelInf
     """
     folder = Path(folder)
     info = read(folder)
+    contents: dict[str, bytes] = {}
     for name, expected in (("model.safetensors", info.weights), ("tokenizer.json", info.tokenizer)):
         path = folder / name
         if not path.is_file():
             pickles = [other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLE_SUFFIXES]
             instead = f"; {pickles[0]} may be a pickle, which can run any code and is never opened" if pickles else ""
             raise RequestError(f"{path}: missing; a model folder holds it beside config.json{instead}")
-        data = verified_files.read(path, expected)
-        if name == "model.safetensors":
-            serialized = data
+        contents[name] = verified_files.read(path, expected)
     try:
-        weights = deserialize(serialized)
+        weights = deserialize(contents["model.safetensors"])
     except SafetensorError as error:
         raise PacklmError(f"{folder / 'model.safetensors'}: not a safetensors file: {error}") from None
     model = LanguageModel(info.model, info.vocab_size, layout).to(next(iter(weights.values())).dtype)

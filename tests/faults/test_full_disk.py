@@ -13,6 +13,7 @@ import pytest
 
 from packlm.base import files
 from packlm.base.errors import PacklmError
+from tests.mounts import mounted
 from train.progress.metrics import MetricsWriter
 
 CommandLine = Callable[..., tuple[int, str, str]]
@@ -42,12 +43,8 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield Disk(folder)
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "size=64m") as folder:
+        yield Disk(folder)
 
 
 def tree(folder: Path) -> dict[str, str]:

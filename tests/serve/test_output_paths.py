@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.mounts import mounted
+
 ROOT = Path(__file__).resolve().parents[2]
 CommandLine = Callable[..., tuple[int, str, str]]
 NBEST = '{"id": "u1", "reference": "the cat", "hypotheses": [{"text": "the cat", "score": -1.0}, {"text": "a cat", "score": -2.0}]}\n'
@@ -45,12 +47,8 @@ OPTIONS = [
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system that is mounted for reading; skips the test without the right to mount one."""
-    folder = tmp_path / "read-only"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "read-only", "ro") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize(("command", "option"), OPTIONS)

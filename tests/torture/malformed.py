@@ -135,20 +135,12 @@ CASES = (
     ),
     *(
         Case(
-            f"pairs: {name}",
-            ("serve", "pairs", *_MODEL, "--input", "bad.jsonl"),
-            _bytes(content.replace(b'"prompt"', b'"sentence_good"')),
+            f"{verb}: {name}",
+            ("serve", verb, *_MODEL, option, "bad.jsonl"),
+            _bytes(content.replace(b'"prompt"', key)),
             "bad.jsonl",
         )
-        for name, content in JSON_LINES.items()
-    ),
-    *(
-        Case(
-            f"rescore: {name}",
-            ("serve", "rescore", *_MODEL, "--nbest", "bad.jsonl"),
-            _bytes(content.replace(b'"prompt"', b'"utterance"')),
-            "bad.jsonl",
-        )
+        for verb, option, key in (("pairs", "--input", b'"sentence_good"'), ("rescore", "--nbest", b'"utterance"'))
         for name, content in JSON_LINES.items()
     ),
     *(

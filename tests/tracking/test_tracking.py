@@ -4,13 +4,11 @@ import json
 import logging
 import math
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 import tomllib
-import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -25,6 +23,7 @@ from packlm.base import files
 from packlm.base.errors import PacklmError, RequestError, Stopped
 from packlm.config import Config
 from packlm.tracking import LoggedModel
+from tests.mlflow_faults import free_port, wait_for_health
 
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow")
 
@@ -365,20 +364,3 @@ def wait_for_import(recorder: tracking.Recorder) -> None:
     assert recorder.sender
     while not recorder.sender.prepared:
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_health(port: int, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(f"no MLflow server on port {port}")
