@@ -1,0 +1,73 @@
+"""Commands of README and docs: each parses, and each that reads a file of `examples/` runs."""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from packlm.base.errors import RequestError
+from packlm.commands import verbs
+from packlm.config import Config
+from tests.small_models import corpus, made  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLACEHOLDER = re.compile(r"[A-Z_]+(\.[a-z]+)?|.*\.\.\.|.*\|.*")
+"""Words that a reader replaces: `FOLDER`, `C.toml`, `M`, `document|none`."""
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """(page, command) of every line of a code block that begins with `packlm`, perhaps after a prompt and variables."""
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))  # continuation lines
+        for line in text.splitlines():
+            if match := re.match(r"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*packlm (?P<words>[a-z].*)", line):
+                yield page.relative_to(ROOT).as_posix(), re.sub(r"\s{2,}[^-\s].*| #.*| \| .*|[;&].*", "", match["words"]).strip()
+
+
+COMMANDS = sorted(set(documented()))
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_documented_command_has_known_options_and_settings(page: str, command: str) -> None:
+    words = [word for word in shlex.split(command) if word != "..."]
+    with click.Context(verbs.cli, info_name="packlm") as parent:
+        name, found, rest = verbs.cli.resolve_command(parent, words)
+        assert found is not None, command
+        while isinstance(found, click.Group) and rest and rest[0] in found.commands:
+            found, rest = found.commands[rest[0]], rest[1:]
+        if isinstance(found, click.Group):
+            return
+        try:
+            context = found.make_context(name, rest, parent=parent)
+        except RequestError as error:
+            assert "there is no such folder" in str(error)  # a dataset or model that the reader has
+            return
+        arguments = context.params.get("arguments")
+        values = (*arguments.settings[1::2], str(arguments.file)) if arguments else ()
+        if arguments and not any(PLACEHOLDER.fullmatch(value) for value in values):
+            arguments.load()
+
+
+@pytest.mark.parametrize("command", sorted({command for _, command in COMMANDS if "examples/" in command}))
+def test_a_command_with_examples_runs(
+    command: str, made: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstart" / "model").symlink_to(made("bpe").run.dir / "model")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["packlm", *shlex.split(command)])
+    verbs.main()
+    outputs = [path for path in tmp_path.iterdir() if path.name not in ("runs", "examples")]
+    assert capsys.readouterr().out or outputs
+    assert all(path.stat().st_size for path in outputs)
+
+
+def test_every_example_is_used_by_a_command() -> None:
+    names = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.name != "README.md"}
+    assert names == {word for _, command in COMMANDS for word in shlex.split(command) if word.startswith("examples/")}
