@@ -55,7 +55,11 @@ def test_a_documented_command_has_known_options_and_settings(page: str, command:
 
 @pytest.mark.parametrize("command", sorted({command for _, command in COMMANDS if "examples/" in command}))
 def test_a_command_with_examples_runs(
-    command: str, made: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    made: Callable[[str], Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],  # noqa: F811
 ) -> None:
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     (tmp_path / "runs" / "quickstart" / "model").symlink_to(made("bpe").run.dir / "model")
