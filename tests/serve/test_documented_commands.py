@@ -12,9 +12,8 @@ import pytest
 from packlm.base.errors import RequestError
 from packlm.commands import verbs
 from packlm.config import Config
-from tests.small_models import corpus, made  # noqa: F401
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDER = re.compile(r"[A-Z_]+(\.[a-z]+)?|.*\.\.\.|.*\|.*")
 """Words that a reader replaces: `FOLDER`, `C.toml`, `M`, `document|none`."""
@@ -59,7 +58,7 @@ def test_a_command_with_examples_runs(
     made: Callable[[str], Config],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     (tmp_path / "runs" / "quickstart" / "model").symlink_to(made("bpe").run.dir / "model")
