@@ -6,7 +6,6 @@ together. Relative paths are relative to the current folder.
 """
 
 import ast
-import difflib
 import inspect
 import json
 import os
@@ -25,6 +24,7 @@ from packlm.base.errors import PacklmError, RequestError
 from packlm.config import recipes
 from packlm.config.section import Section
 from packlm.config.settings import Config
+from packlm.config.suggestions import suggestion
 
 DEFAULT_CONFIG = recipes.folder() / "quickstart.toml"
 MAX_FILE_BYTES = 1 << 24
@@ -184,7 +184,7 @@ def _messages(error: ValidationError) -> list[str]:
         location = [str(part) for depth, part in enumerate(item["loc"]) if depth < 2 or isinstance(part, int)]
         key = ".".join(location)[:100]
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: there is no such setting{_suggestion(location)}")
+            lines.append(f"{key}: there is no such setting{suggestion(location)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             got = "" if isinstance(item["input"], dict | Section) else f", got {echo(item['input'])}"
@@ -209,14 +209,3 @@ def _unusable(values: Mapping[str, Any]) -> Iterator[str]:
             pending += [((*path, str(name)), inner) for name, inner in value.items()]
         elif isinstance(value, list | tuple):
             pending += [((*path, str(index)), inner) for index, inner in enumerate(value)]
-
-
-def _suggestion(location: list[str]) -> str:
-    """`; did you mean X?` for a section or setting that does not exist, if one is like it or stands in another section."""
-    sections = {name: list(field.annotation.model_fields) for name, field in Config.model_fields.items() if field.annotation}
-    *section, key = (part[:50] for part in location[:2])
-    known = sections.get(section[0], []) if section else list(sections)
-    elsewhere = [f"{name}.{key}" for name, settings in sections.items() if key in settings]
-    similar = [".".join([*section, name]) for name in difflib.get_close_matches(key, known, n=1, cutoff=0.5)]
-    matches = [*similar, *elsewhere]
-    return f"; did you mean {matches[0]}?" if matches else ""
