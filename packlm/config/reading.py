@@ -33,6 +33,9 @@ MAX_MESSAGES = 200
 """Wrong settings that are named; there are fewer settings."""
 MAX_DEPTH = 20
 """Of tables and lists in each other; no setting has more than two."""
+_PYDANTIC_DETAIL = re.compile(r", (unable to \w+ .*|got a number with a fractional part)$")
+"""What pydantic adds for some types of a wrong value."""
+_QUOTED_NUMBER, _UNQUOTED = re.compile(r"'([+-]?[\d.]+(?:[eE][+-]?\d+)?|nan|true|false)'"), r"\1"
 
 
 def resolve(values: Mapping[str, Any]) -> Config:
@@ -46,7 +49,7 @@ def resolve(values: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise RequestError(escape.lines("wrong configuration:", *(f"  {message}" for message in _messages(error)))) from None
+        raise RequestError(escape.lines("wrong configuration:", *(f"  {message}" for message in messages(error)))) from None
     name = config.run.name
     run = config.run if config.run.dir != Path() else config.run.model_copy(update={"dir": Path("runs") / name})
     dataset = config.dataset if config.dataset.dir != Path() else config.dataset.model_copy(update={"dir": Path("data") / name})
@@ -176,8 +179,9 @@ def _parse(text: str) -> Any:
     return text
 
 
-def _messages(error: ValidationError) -> list[str]:
-    """One line a wrong setting. A rejected value may be a credential in the wrong place: `echo` shows what cannot be one."""
+def messages(error: ValidationError) -> list[str]:
+    """One line a wrong setting, in the same words for text, JSON and Python objects. A rejected value may be a credential in the wrong
+    place: `echo` shows what cannot be one."""
     lines = []
     for item in error.errors(include_url=False)[:MAX_MESSAGES]:
         # Section, setting, and index in a list; the rest of pydantic's location names alternatives of a type.
@@ -186,8 +190,8 @@ def _messages(error: ValidationError) -> list[str]:
         if item["type"] == "extra_forbidden":
             lines.append(f"{key}: there is no such setting{suggestion(location)}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(item["input"], dict | Section) else f", got {echo(item['input'])}"
+            message = _PYDANTIC_DETAIL.sub("", item["msg"].removeprefix("Value error, "))
+            got = "" if isinstance(item["input"], dict | Section) else f", got {_QUOTED_NUMBER.sub(_UNQUOTED, echo(item['input']))}"
             lines.append(f"{key}: {message}{got}")
     return list(dict.fromkeys(lines))
 
@@ -202,7 +206,7 @@ def _unusable(values: Mapping[str, Any]) -> Iterator[str]:
             if "\0" in value:
                 yield f"{key}: holds a NUL character; remove it"
             elif not value.isascii() and re.search("[\ud800-\udfff]", value):
-                yield f"{key}: not UTF-8; rename the file, or set the locale to UTF-8"
+                yield f"{key}: not UTF-8 (half of a surrogate pair); rename the file, or set the locale to UTF-8"
         elif len(path) > MAX_DEPTH:
             yield f"{key}: nested too deeply"
         elif isinstance(value, Mapping):

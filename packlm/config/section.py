@@ -1,9 +1,9 @@
 """The base class of all sections of settings, and the types of settings that name files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
@@ -14,6 +14,24 @@ class Section(BaseModel):
 
     # Validators are built on first use: worker processes receive validated settings and never need them.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """A boolean in the place of a number, or a fraction in that of an integer, as the text that a command line would have: so JSON and
+        Python are refused what the command line is, in the same words (pydantic takes True for 1)."""
+        if isinstance(value, bool | float):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
+                return str(value).lower()
+            if isinstance(value, float) and int in kinds and float not in kinds:
+                return str(value)
+        return value
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """A type, and those that it is made of."""
+    return [annotation, *(kind for part in get_args(annotation) for kind in _kinds(part))]
 
 
 def refuse_address(value: object) -> object:
