@@ -14,10 +14,11 @@ class Tokenizer(Section):
     kind: Literal["word", "character", "bpe", "file"] = "bpe"
     """word: see `words`. character: Unicode characters. bpe: byte-level byte-pair encoding. All three are trained on the training
     split. file: a pretrained tokenizer, see `file`."""
-    vocab_size: int = Field(10_000, ge=1, le=100_000_000)
-    """Maximum size of the vocabulary, special tokens included; ignored for a pretrained tokenizer."""
-    min_count: int = Field(1, ge=1, le=10**12)
-    """word, character: minimum number of occurrences in the training split; rarer ones become `<unk>`."""
+    vocab_size: int | None = Field(None, ge=1, le=100_000_000)
+    """Maximum size of the vocabulary, special tokens included; ignored for a pretrained tokenizer. Default: word: 50,000; character:
+    unlimited; bpe: by the size of the training split, 1,000 for 100 kB of text, 3,200 for 1 MB, 10,000 for 10 MB, at most 16,000."""
+    min_count: int | None = Field(None, ge=1, le=10**12)
+    """word, character: minimum number of occurrences in the training split; rarer ones become `<unk>`. Default: word: 2; character: 1."""
     words: Literal["space", "punctuation"] = "space"
     """word: split at whitespace; or at whitespace and punctuation, into runs of letters, digits and underscores and runs of other
     characters."""

@@ -25,6 +25,8 @@ class TokenizerKind:
     """The settings of `tokenizer.*` that it uses, besides `kind` and `file`."""
     minimum: tuple[int, str] = (1, "a token")
     """The least vocabulary size, and why."""
+    default_min_count = 1
+    """The value of `tokenizer.min_count` where it is not set."""
     sampled = False
     """Whether it is trained on a sample of about `tokenizer.sample_bytes` of text, rather than on all."""
 
@@ -35,6 +37,19 @@ class TokenizerKind:
             RequestError: no such file, not a tokenizer, or one that cannot be fitted.
         """
         return None
+
+    def default_vocab_size(self, train_bytes: int | None) -> int | None:
+        """The default of `tokenizer.vocab_size`; None if it depends on the size of the training split and that is unknown.
+
+        Args:
+            train_bytes: UTF-8 bytes of the training split, if known.
+        """
+        return None
+
+    def resolve(self, settings: config.Tokenizer, train_bytes: int | None = None) -> config.Tokenizer:
+        """The settings with the defaults of this kind in place of None; `train_bytes` as in `default_vocab_size`."""
+        defaults = {"vocab_size": self.default_vocab_size(train_bytes), "min_count": self.default_min_count}
+        return settings.model_copy(update={name: value for name, value in defaults.items() if getattr(settings, name) is None})
 
     def normalizer(self, settings: config.Tokenizer) -> normalizers.Normalizer | None:
         """The first step of encoding: the normal form, then lower case; None if neither is set."""
@@ -53,12 +68,14 @@ class TokenizerKind:
 
     def num_entries(self, settings: config.Tokenizer) -> int:
         """How many of the most frequent entries `train` uses at most."""
+        assert settings.vocab_size is not None
         return settings.vocab_size
 
     def train(self, settings: config.Tokenizer, entries: Sequence[tuple[str, int]], total: int) -> Tokenizer:
         """Makes a tokenizer from counts; the same counts give the same tokenizer.
 
         Args:
+            settings: with the defaults of the kind (`resolve`).
             entries: the most frequent entries and their counts, most frequent first.
             total: sum of the counts of all entries, including those not in `entries`.
         """

@@ -3,6 +3,7 @@
 Word and character vocabularies are trained on all text, byte-level BPE on a sample.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from . import vocabulary
 from .extracted_file import ExtractedFile
 from .plan import ShardPlan, plan_shards
 from .task import Task
+
+log = logging.getLogger("packlm")
 
 _TASK_BYTES = 1 << 26  # bytes of text per task: its distinct entries fit in memory
 
@@ -60,7 +63,7 @@ def count(task: CountTask) -> None:
 
 def spelled_eos(settings: config.Tokenizer, pretrained: str | None) -> str:
     """`Encoder.spelled_eos` of the pretrained tokenizer, or of any tokenizer that these settings train."""
-    text = tokenizers.KINDS[settings.kind].train(settings, [], 0).to_str() if pretrained is None else pretrained
+    text = tokenizers.train(settings, []).to_str() if pretrained is None else pretrained
     return Encoder(tokenizer.parse(text, str(settings.file)), "").spelled_eos
 
 
@@ -73,9 +76,13 @@ def train_tokenizer(settings: Config, extracted: Sequence[ExtractedFile], folder
     """
     kind = tokenizers.KINDS[settings.tokenizer.kind]
     size = sum(int(file.bytes[:, SPLITS.index("train")].sum()) for file in extracted)
+    chosen = kind.resolve(settings.tokenizer, size)
     share = settings.tokenizer.sample_bytes / max(size, 1) if kind.sampled else 1.0
     plans = [plan for plan in plan_shards(extracted, -(-size // _TASK_BYTES)) if plan.split == "train"]
     tasks = [CountTask(plan, share, settings.corpus, settings.tokenizer, folder) for plan in plans]
     run(tasks)
-    counts = vocabulary.merge([task.path for task in tasks], kind.num_entries(settings.tokenizer), settings.tokenizer.min_count)
-    return kind.train(settings.tokenizer, counts.entries, counts.tokens).to_str(pretty=True)
+    if settings.tokenizer.vocab_size is None and kind.default_vocab_size(None) is None:
+        log.info("tokenizer.vocab_size: %s, for %.1f MB of training text", f"{chosen.vocab_size:,}", size / 1e6)
+    assert chosen.min_count is not None
+    counts = vocabulary.merge([task.path for task in tasks], kind.num_entries(chosen), chosen.min_count)
+    return kind.train(chosen, counts.entries, counts.tokens).to_str(pretty=True)

@@ -29,7 +29,8 @@ def content_settings(config: Config, pretrained_json: str | None) -> dict[str, A
     """The settings that a dataset's content depends on, by section; `pretrained_json`: the pretrained tokenizer, if there is one."""
     unused = set(type(config.tokenizer).model_fields) - {"kind", *tokenizers.KINDS[config.tokenizer.kind].settings}
     excluded = NOT_CONTENT | {"tokenizer": NOT_CONTENT["tokenizer"] | unused}
-    settings = {section: getattr(config, section).model_dump(mode="json", exclude=names) for section, names in excluded.items()}
+    chosen = config.model_copy(update={"tokenizer": tokenizers.KINDS[config.tokenizer.kind].resolve(config.tokenizer)})
+    settings = {section: getattr(chosen, section).model_dump(mode="json", exclude=names) for section, names in excluded.items()}
     settings["tokenizer"]["file"] = pretrained.identity(pretrained_json)
     return settings
 

@@ -110,7 +110,7 @@ def test_rules_travel_with_the_model_and_only_those_change_how_text_is_read(sett
 TOKENIZER: dict[str, dict[str, Any]] = {
     "kind": {"kind": "character"},
     "vocab_size": {"kind": "word", "vocab_size": 4},
-    "min_count": {"kind": "word", "min_count": 2},
+    "min_count": {"kind": "word", "min_count": 1},
     "words": {"kind": "word", "words": "punctuation"},
     "lowercase": {"kind": "word", "lowercase": True},
     "normal_form": {"kind": "character", "normal_form": "nfd"},

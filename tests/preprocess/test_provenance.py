@@ -14,7 +14,7 @@ OTHERS = {
     "max_tokens": 40, "on_overlong": "keep", "drop_lines": ("x",), "on_bad_text": "skip", "on_control": "keep", "line_ends": "lf",
     "on_empty": "error", "duplicates": "skip", "text_field": "body", "words": "punctuation", "normal_form": "nfc", "eos": "</s>",
     "file": "tokenizer.json", "rows": "document", "executor": "ray", "slurm": {"partition": "main"}, "dir": "elsewhere",
-    "train": ("x",), "validation": ("x",), "test": ("x",), "workers": 3,
+    "train": ("x",), "validation": ("x",), "test": ("x",), "workers": 3, "vocab_size": 300, "min_count": 3,
 }  # fmt: skip
 TOGETHER = {"document_pattern": {"document": "pattern"}, "file": {"kind": "file"}}
 

@@ -28,7 +28,7 @@ SOME = st.lists(st.integers(1, 300), max_size=40)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A dataset's folder with a tokenizer of words: `<eos>`, `<unk>`, w0 to w9."""
-    model = tokenizers.train(config.Tokenizer(kind="word", vocab_size=50), [" ".join(f"w{number}" for number in range(10))])
+    model = tokenizers.train(config.Tokenizer(kind="word", vocab_size=50, min_count=1), [" ".join(f"w{number}" for number in range(10))])
     tokenizer.save(model.to_str(), tmp_path)
     return tmp_path
 

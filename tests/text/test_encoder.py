@@ -28,7 +28,7 @@ SENTENCES = ["the cat sat on the mat", "the dog <unk> the cat", "the dog saw the
 def encoder(tmp_path_factory):
     def make(kind, vocab_size=400):
         folder = tmp_path_factory.mktemp(kind)
-        tokenizer.save(tokenizers.train(config.Tokenizer(kind=kind, vocab_size=vocab_size), SENTENCES).to_str(), folder)
+        tokenizer.save(tokenizers.train(config.Tokenizer(kind=kind, vocab_size=vocab_size, min_count=1), SENTENCES).to_str(), folder)
         return Encoder.load(folder)
 
     return make

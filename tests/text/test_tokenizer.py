@@ -38,9 +38,24 @@ def test_counts_become_a_vocabulary():
         assert sorted(model.get_vocab().items(), key=lambda item: item[1]) == list(zip(["<eos>", "<unk>", *expected], itertools.count()))
 
 
+def test_defaults_of_vocabularies_belong_to_the_kind():
+    often = [f"w{number} w{number}" for number in range(10_000, 70_000)]
+    words = trained([*often, "once"], kind="word", vocab_size=None)
+    assert words.get_vocab_size() == 50_000 and tokens(words, "w10007 once") == ["w10007", "<unk>"]
+    characters = trained(["".join(map(chr, range(0x4E00, 0x9000)))], kind="character", vocab_size=None)
+    assert characters.get_vocab_size() == 2 + 0x9000 - 0x4E00
+    # More text, a larger vocabulary; a setting with a value keeps it.
+    assert [bpe.default_vocab_size(size) for size in (0, 100_000, 10**6, 10**7, 10**9)] == [500, 1000, 3200, 10_000, 16_000]
+    small = trained(often[:3000], kind="bpe", vocab_size=None)
+    assert small.get_vocab_size() == bpe.default_vocab_size(sum(map(len, often[:3000])))
+    assert trained(often[:3000], kind="bpe", vocab_size=301).get_vocab_size() == 301
+    assert tokens(trained(["a b b"], kind="word", min_count=1), "a") == ["a"]
+
+
 def test_what_counts_as_a_word():
-    assert tokens(trained(kind="word"), "the cat sat, on\u2003mat!") == ["the", "cat", "sat,", "on", "mat!"]
-    assert tokens(trained(kind="word", words="punctuation"), "the cat sat, on\u2003mat!") == ["the", "cat", "sat", ",", "on", "mat", "!"]
+    words, punctuation = (trained(kind="word", words=words, min_count=1) for words in ("space", "punctuation"))
+    assert tokens(words, "the cat sat, on\u2003mat!") == ["the", "cat", "sat,", "on", "mat!"]
+    assert tokens(punctuation, "the cat sat, on\u2003mat!") == ["the", "cat", "sat", ",", "on", "mat", "!"]
 
 
 @pytest.mark.parametrize("kind", ["word", "character", "bpe"])
@@ -176,9 +191,9 @@ def test_a_kind_is_one_object_in_a_table(monkeypatch, tmp_path):
     counter.write(tmp_path / "counts")
     counted = vocabulary.merge([tmp_path / "counts"], tokenizers.KINDS["syllable"].num_entries(settings))
     assert counted.entries == [("ma", 4), ("pa", 2)]
-    model = tokenizers.KINDS["syllable"].train(settings, counted.entries, counted.tokens)
+    model = tokenizers.KINDS["syllable"].train(tokenizers.KINDS["syllable"].resolve(settings), counted.entries, counted.tokens)
     assert tokens(model, "mapa lulu") == ["ma", "pa", "<unk>", "<unk>"]
-    assert tokens(tokenizers.train(settings, ["mama", "mama papa"]), "mapa") == ["ma", "pa"]
+    assert tokens(tokenizers.train(settings, ["mama", "mama papa papa"]), "mapa") == ["ma", "pa"]
 
 
 def test_every_kind_has_its_name_in_the_settings():

@@ -45,7 +45,7 @@ def check(settings: config.Tokenizer) -> None:
             raise RequestError(f"{problem}, only with {users}; remove it, or change tokenizer.kind")
         log.warning("%s", problem)
     minimum, reason = kind.minimum
-    if settings.vocab_size < minimum:
+    if settings.vocab_size is not None and settings.vocab_size < minimum:
         problem = f"{settings.vocab_size} is too small; {settings.kind!r} needs at least {minimum} ({reason})"
         raise RequestError(f"tokenizer.vocab_size: {problem}")
 
@@ -54,7 +54,9 @@ def train(settings: config.Tokenizer, sentences: Iterable[str]) -> Tokenizer:
     """Trains a tokenizer on a few sentences, counting in memory. `preprocess` counts by tasks instead."""
     kind = KINDS[settings.kind]
     counts: Counter[str] = Counter()
+    num_bytes = 0
     for sentence in sentences:
+        num_bytes += len(sentence.encode())
         if settings.kind == "bpe":
             counts.update(PRE_TOKEN.findall(sentence))
         else:
@@ -63,4 +65,4 @@ def train(settings: config.Tokenizer, sentences: Iterable[str]) -> Tokenizer:
             counts.update(entry for entry, _ in kind.pre_tokenizer(settings).pre_tokenize_str(text))
     if settings.kind != "bpe":
         del counts[EOS], counts[UNK]
-    return kind.train(settings, sorted(counts.items(), key=lambda item: (-item[1], item[0])), counts.total())
+    return kind.train(kind.resolve(settings, num_bytes), sorted(counts.items(), key=lambda item: (-item[1], item[0])), counts.total())

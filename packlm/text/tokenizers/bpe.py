@@ -28,12 +28,24 @@ _LONGEST = 1 << 12
 _FEED_BYTES = 1 << 16  # of a repeated pre-token, given to the trainer at a time
 
 
+def default_vocab_size(train_bytes: int) -> int:
+    """The size of a vocabulary for a training split of so much text: it grows with the root of the text, as the types of a text do.
+
+    1,000 for 100 kB, 3,200 for 1 MB, 10,000 for 10 MB; at least 500, at most 16,000; whole hundreds. A larger vocabulary has tokens that
+    are too rare to be learned, a smaller one makes sequences longer.
+    """
+    return min(max(100 * round((train_bytes / 1000) ** 0.5), 500), 16_000)
+
+
 class ByteLevelBpe(TokenizerKind):
     """Byte-level BPE with `<eos>` and all 256 bytes in its vocabulary: nothing is unknown, decoding is lossless."""
 
     settings = ("vocab_size", "lowercase", "normal_form", "sample_bytes")
     minimum = (257, f"{EOS} and 256 bytes")
     sampled = True
+
+    def default_vocab_size(self, train_bytes: int | None) -> int | None:
+        return None if train_bytes is None else default_vocab_size(train_bytes)
 
     def pre_tokenizer(self, settings: config.Tokenizer) -> pre_tokenizers.PreTokenizer:
         return pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -51,6 +63,7 @@ class ByteLevelBpe(TokenizerKind):
         used = sum(count for _, count in entries)
         if used < total:
             log.info("bpe learns from the %s most frequent words, %.1f%% of the text", f"{len(entries):,}", 100 * used / total)
+        assert settings.vocab_size is not None
         tokenizer = Tokenizer(models.BPE())
         tokenizer.decoder = decoders.ByteLevel()
         if normalizer := self.normalizer(settings):

@@ -21,6 +21,10 @@ class Word(TokenizerKind):
 
     settings: tuple[str, ...] = ("vocab_size", "min_count", "words", "lowercase", "normal_form")
     minimum = (3, "two special tokens and a word")
+    default_min_count = 2
+
+    def default_vocab_size(self, train_bytes: int | None) -> int | None:
+        return 50_000
 
     def pre_tokenizer(self, settings: config.Tokenizer) -> pre_tokenizers.PreTokenizer:
         return pre_tokenizers.WhitespaceSplit() if settings.words == "space" else pre_tokenizers.Whitespace()
@@ -39,6 +43,7 @@ class Word(TokenizerKind):
         return words.filter(ordinary), counts[ordinary.to_numpy(zero_copy_only=False)]
 
     def train(self, settings: config.Tokenizer, entries: Sequence[tuple[str, int]], total: int) -> Tokenizer:
+        assert settings.min_count is not None
         frequent = [entry for entry, count in entries if count >= settings.min_count]
         # Not WordLevelTrainer: it gives a spelled <unk>, as in Penn Treebank, a second entry.
         vocabulary = {entry: index for index, entry in enumerate([EOS, UNK, *frequent][: settings.vocab_size])}
