@@ -1,7 +1,8 @@
 """Text in, text out: a trained model with its tokenizer. `packlm.load(path)` returns an `Engine`."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from packlm import config as configuration
 from packlm import tracking
 from packlm.base.errors import RequestError
 from packlm.config import Generate
+from packlm.config.requests import NextRequest, PromptsRequest, TextsRequest, validated
+from packlm.corpus import documents
 from packlm.distributed import Ranks
 from packlm.evaluation import measure
 from packlm.generation import decoding
@@ -26,12 +29,13 @@ from packlm.model.language_model import LanguageModel
 from packlm.model.precision import allow_rounding
 from packlm.scoring import sentences as scoring
 from packlm.text import sentences
-from packlm.text.document_block import DocumentBlock
 from packlm.text.encoder import Encoder
 
 log = logging.getLogger("packlm")
 
 BATCH_TOKENS = configuration.Evaluate().batch_tokens
+PROMPT_RULES = {"on_control": "keep", "on_empty": "skip"}
+"""How a prompt is read where rules of a corpus would stop: the model is asked to go on from it, whatever it is."""
 
 
 @dataclass(frozen=True)
@@ -89,46 +93,63 @@ class Engine:
     def device(self) -> torch.device:
         return self.model.embedding.weight.device
 
-    def score(self, texts: Sequence[str], document: bool = False) -> list[scoring.SentenceScore]:
+    def score(self, texts: str | Iterable[str], document: bool = False) -> list[scoring.SentenceScore]:
         """Scores each text as one sentence: its log-probability (nats), and for each word and token surprisal and entropy (bits).
 
         Args:
+            texts: a string is one text.
             document: whether the texts are consecutive sentences of one document, each read with those before it as context; by
                 default every text is read by itself.
         """
-        items = (scoring.Sentence(text, opens=not (document and number)) for number, text in enumerate(texts))
-        return list(scoring.score(self.model, self.encoder, items, BATCH_TOKENS, document))
+        request = validated(TextsRequest, texts=texts, document=document)
+        if request.document:
+            self.warn_of_context("document")
+        items = (scoring.Sentence(text, opens=not (request.document and number)) for number, text in enumerate(request.texts))
+        return list(scoring.score(self.model, self.encoder, items, BATCH_TOKENS, request.document))
 
-    def perplexity(self, texts: Sequence[str]) -> float:
-        """Perplexity per token (`<eos>` included) of all texts together, each a document that is split into sentences as the training
-        text was, with the context that the model was trained with."""
-        ranks = Ranks(0, 1, self.device)
-        documents = DocumentBlock.of((f"text {number}", text) for number, text in enumerate(texts))
-        result, *_ = measure.measure_documents(self.model, self.info, self.encoder, [documents], configuration.Evaluate(), ranks)
-        return result.perplexity
+    def perplexity(self, texts: str | Iterable[str]) -> float:
+        """Perplexity per token (`<eos>` included) of all texts together, as `packlm evaluate --text` measures text files with each of them
+        (a string is one text): read by the model's own rules, with the context that it was trained with. `evaluate` has all numbers."""
+        return float(self.evaluate(texts)["perplexity"])
+
+    def evaluate(self, texts: str | Iterable[str]) -> dict[str, Any]:
+        """The report of `packlm evaluate --text` on texts (docs/numbers.md), as a JSON object: `tokens`, `nll`, `perplexity`,
+        `bits_per_byte`, ...
+
+        Raises:
+            RequestError: something is not a text, or all of them are empty.
+            PacklmError: a text that the model's rules refuse, as one with control characters.
+        """
+        request = validated(TextsRequest, texts=texts)
+        settings, ranks = configuration.Evaluate(), Ranks(0, 1, self.device)
+        report, _ = measure.measure_texts(self.model, self.info, self.encoder, request.texts, settings, ranks)
+        return report
 
     def next(self, prompt: str, top: int = 10) -> list[tuple[str, float]]:
         """The `top` most likely next tokens after a prompt, most likely first, each with its probability (0 to 1)."""
-        ids, _ = self.encode_prompt(prompt)
+        request = validated(NextRequest, prompt=prompt, top=top)
+        ids, _ = self.encode_prompt(request.prompt)
         with torch.inference_mode():
             log_probs, _ = self.stepper.read([ids])
         check_finite(log_probs.logsumexp(-1))
-        probabilities, tokens = log_probs[0].double().exp().topk(min(top, self.encoder.vocab_size))
+        probabilities, tokens = log_probs[0].double().exp().topk(min(request.top, self.encoder.vocab_size))
         return [(self.encoder.token(token), value) for token, value in zip(tokens.tolist(), probabilities.tolist(), strict=True)]
 
-    def generate(self, prompts: Sequence[str], seed: int = 1, **settings: Any) -> list[list[Continuation]]:
-        """Continues each prompt; the most likely continuation first. An empty prompt generates a text from its beginning.
+    def generate(self, prompts: str | Iterable[str], seed: int = 1, **settings: Any) -> list[list[Continuation]]:
+        """Continues each prompt (a string is one prompt); the most likely continuation first. An empty prompt generates a text from its
+        beginning.
 
         Args:
+            seed: of sampling, 0 to 2^32 - 1.
             settings: of the section `generate` (docs/generation.md): `strategy`, `samples`, `temperature`, `max_tokens`, ...; by
                 default those of the model's `generation_config.json`.
         """
-        resolved = configuration.resolve({"generate": self.generation_config | settings}).generate
-        decoding.check_memory(resolved, self.info.vocab_size)
+        request = validated(PromptsRequest, prompts=prompts)
+        resolved, seed = decoding.resolve(self.generation_config | settings, seed, self.info.vocab_size)
         for key, reason in resolved.ignored.items():
             if key in settings:
                 log.warning("%s", reason)
-        encoded = [self.encode_prompt(prompt) for prompt in prompts]
+        encoded = [self.encode_prompt(prompt) for prompt in request.prompts]
         distinct = {ids.tobytes(): (ids, unfinished) for ids, unfinished in encoded}  # equal prompts are continued once
         items = list(distinct.values())
         continuations: dict[bytes, list[Continuation]] = {}
@@ -148,10 +169,7 @@ class Engine:
         Raises:
             RequestError: the prompt is not text (it holds an unpaired surrogate).
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RequestError(f"the prompt is not text: character {error.start + 1} is half of a surrogate pair") from None
+        validated(NextRequest, prompt=text)
         *closed, last = self._sentences(text) or [""]
         before, _ = self.encoder.encode_sentences(closed)
         unfinished = self.encoder.encode_open(last)
@@ -189,16 +207,19 @@ class Engine:
         one_sentence = rules.document == "line" and rules.sentences != "sentencex"
         return self.info.context == "sentences" or (self.info.context == "documents" and one_sentence)
 
+    def warn_of_context(self, asked: str) -> None:
+        """Logs that a context is asked for (`document`, ...) of a model that has never seen any."""
+        if self.isolated_sentences:
+            log.warning("context %s: the model was trained on single sentences and has never seen one: scores may be worse", asked)
+
     def _sentences(self, text: str) -> list[str]:
-        rules = self.info.text
+        """The sentences that the model reads of a prompt: those of its last document, or, for streams that are never reset, of all."""
         if self.info.context == "sentences":
             return [text.strip()]
-        documents = [text]
-        if rules.document == "line":
-            lines = text.strip().split("\n")
-            documents = lines if self.info.context == "streams" else lines[-1:]
-        split = [sentences.split(document, rules.sentences, rules.language)[1] for document in documents]
-        return [sentence for document in split for sentence, _ in document]
+        rules = self.info.text.model_copy(update=PROMPT_RULES)
+        texts = [text for block in documents.read_texts([text], rules, "", Counter()) for _, text in block]
+        split = [sentences.split(text, rules.sentences, rules.language)[1] for text in texts]
+        return [sentence for document in (split if self.info.context == "streams" else split[-1:]) for sentence, _ in document]
 
     def _decode(self, before: np.ndarray, ids: np.ndarray) -> str:
         """The text of generated ids, decoded together with the ids before them, which determine the whitespace between."""

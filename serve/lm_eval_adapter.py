@@ -11,6 +11,7 @@ model was trained on single ones. log P of a continuation counts its own tokens 
 import itertools
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +21,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
+from packlm.corpus import documents
 from packlm.dataset.views import Sentences
 from packlm.engine import BATCH_TOKENS, Continuation, Engine
 from packlm.scoring.sentences import TokenScores, segment_scores
-from packlm.text.document_block import DocumentBlock
 from packlm.text.document_encoding import encode_documents
 
 GENERATED_TOKENS = 256
@@ -71,13 +72,22 @@ class PacklmLM(LM):
         return [(-float(scores.losses[span].sum()), not scores.ranks[span].any()) for span in spans]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
-        """log P in nats of each request (text,), a document of its own, measured with the context that the model was trained with."""
+        """log P in nats of each request (text,): that of a text file with it, as `packlm evaluate --text` measures it."""
+        info, encoder = self.engine.info, self.engine.encoder
         ids, cuts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [0]
         for (text,) in (request.args for request in requests):
-            encoded = encode_documents(DocumentBlock.of([("text", text)]), self.engine.info.text, self.engine.encoder)
-            ids.append(encoded.ids)
-            cuts.append(ends[-1] + (encoded.ends if self.engine.info.context == "sentences" else encoded.ends[-1:]))
-            ends.append(ends[-1] + len(encoded.ids))
+            first = end = ends[-1]
+            for block in documents.read_texts([text], info.text, encoder.spelled_eos, Counter()):
+                encoded = encode_documents(block, info.text, encoder)
+                ids.append(encoded.ids)
+                if info.context != "streams":
+                    cuts.append(
+                        end + (encoded.ends if info.context == "sentences" else np.append(encoded.document_starts[1:], encoded.ends[-1:]))
+                    )
+                end += len(encoded.ids)
+            if info.context == "streams" and end > first:
+                cuts.append(np.array([end]))
+            ends.append(end)
         scores, _ = segment_scores(self.engine.model, Sentences.from_arrays(np.concatenate(ids), np.concatenate(cuts)), BATCH_TOKENS)
         return [-float(scores.losses[start:end].sum()) for start, end in itertools.pairwise(ends)]
 

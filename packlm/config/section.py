@@ -1,7 +1,7 @@
 """The base class of all sections of settings, and the types of settings that name files."""
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
@@ -18,11 +18,12 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _number_as_text(cls, value: Any, info: ValidationInfo) -> Any:
-        """A boolean in the place of a number, or a fraction in that of an integer, as the text that a command line would have: so JSON and
-        Python are refused what the command line is, in the same words (pydantic takes True for 1)."""
+        """A boolean in the place of a number or name, or a fraction in that of an integer, as the text that a command line would have: so
+        JSON and Python are refused what the command line is, in the same words (pydantic takes True for 1)."""
         if isinstance(value, bool | float):
             kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
-            if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
+            is_other = any(kind in (int, float) or get_origin(kind) is Literal for kind in kinds)
+            if isinstance(value, bool) and is_other and bool not in kinds:
                 return str(value).lower()
             if isinstance(value, float) and int in kinds and float not in kinds:
                 return str(value)

@@ -19,7 +19,7 @@ from packlm.config import Corpus
 from packlm.corpus import discovery, formats, streams
 from packlm.corpus.cleaning import clean
 from packlm.corpus.raw_documents import RawDocuments
-from packlm.corpus.sources import Part
+from packlm.corpus.sources import Part, Source
 from packlm.text.document_block import DocumentBlock
 
 
@@ -84,6 +84,12 @@ def read_locations(locations: Sequence[str], rules: Corpus, spelled_eos: str, co
         sources = discovery.find(locations, rules, "test", Path(downloads))
         discovery.check_unique({"text": sources})
         yield from read_all((formats.whole(source, rules) for source in sources), rules, spelled_eos, counts)
+
+
+def read_texts(texts: Iterable[str], rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Iterator[DocumentBlock]:
+    """The documents of texts in memory, as `read_all`: exactly those that a text file in UTF-8 with each text would have."""
+    sources = (Source(f"text {number}", data=text.encode()) for number, text in enumerate(texts, 1))
+    yield from read_all((formats.whole(source, rules) for source in sources), rules, spelled_eos, counts)
 
 
 def _concatenate(blocks: list[DocumentBlock]) -> DocumentBlock:

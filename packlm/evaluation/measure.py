@@ -108,10 +108,25 @@ def measure_text(
     """
     counts = Counter[str]()
     blocks = documents.read_locations(paths, info.text, encoder.spelled_eos, counts)
-    with named(f"{info.name} on {' '.join(paths)}"):
-        result, totals, ids_digest, details = measure_documents(model, info, encoder, blocks, settings, ranks, " ".join(paths))
-    data = {"data": " ".join(paths), "split": None, "data_digest": ids_digest, "ids_digest": ids_digest}
-    return report(result, totals, _provenance(info, settings) | data, details), counts
+    return _measure_blocks(model, info, encoder, blocks, settings, ranks, " ".join(paths)), counts
+
+
+def measure_texts(
+    model: LanguageModel, info: ModelInfo, encoder: Encoder, texts: Sequence[str], settings: Evaluate, ranks: Ranks
+) -> tuple[dict[str, Any], "Counter[str]"]:
+    """All ranks: as `measure_text`, of text files that hold these texts."""
+    counts = Counter[str]()
+    blocks = documents.read_texts(texts, info.text, encoder.spelled_eos, counts)
+    return _measure_blocks(model, info, encoder, blocks, settings, ranks, f"{len(texts):,} texts in memory"), counts
+
+
+def _measure_blocks(
+    model: LanguageModel, info: ModelInfo, encoder: Encoder, blocks: Iterable[DocumentBlock], settings: Evaluate, ranks: Ranks, name: str
+) -> dict[str, Any]:  # fmt: skip
+    with named(f"{info.name} on {name}"):
+        result, totals, ids_digest, details = measure_documents(model, info, encoder, blocks, settings, ranks, name)
+    data = {"data": name, "split": None, "data_digest": ids_digest, "ids_digest": ids_digest}
+    return report(result, totals, _provenance(info, settings) | data, details)
 
 
 def measure_documents(

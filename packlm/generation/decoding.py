@@ -4,12 +4,14 @@ The continuation of a prompt depends on the prompt, the seed and the settings al
 the batch, their order or number (see `stepper`). `log_prob` is always the model's own ln P(generated tokens | prompt).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
 
+from packlm import config as configuration
 from packlm.base.errors import RequestError
 from packlm.config import Generate
 from packlm.generation.prompt_batch import Detokenizer, Generation, PromptBatch
@@ -39,6 +41,17 @@ def generate(
     strategy: Callable[[PromptBatch], list[list[Generation]]] = import_module(f"packlm.generation.strategies.{settings.strategy}").generate
     with torch.inference_mode():
         return strategy(PromptBatch(stepper, prompts, settings, seed, eos, detokenizer))
+
+
+def resolve(settings: Mapping[str, Any], seed: Any, vocab_size: int) -> tuple[Generate, int]:
+    """Validates the settings of `generate` and the seed of a request, whoever makes it.
+
+    Raises:
+        RequestError: naming every wrong one; or a step of one prompt would compute more than `MAX_PROBABILITIES`.
+    """
+    config = configuration.resolve({"generate": dict(settings), "run": {"seed": seed}})
+    check_memory(config.generate, vocab_size)
+    return config.generate, config.run.seed
 
 
 def check_memory(settings: Generate, vocab_size: int) -> None:

@@ -21,14 +21,14 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from packlm import config as configuration
 from packlm.base import errors, files, json_text
 from packlm.base import log as logs
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Generate
 from packlm.distributed import Ranks
 from packlm.engine import Engine
-from packlm.generation.decoding import check_memory, prompt_batches
+from packlm.generation import decoding
+from packlm.generation.decoding import prompt_batches
 from packlm.model.finite import NotFinite
 
 from . import journal
@@ -171,11 +171,9 @@ def _resolve(engine: Engine, settings: Generate, seed: int, overrides: dict[str,
     """The settings and seed of a request; or what is wrong with its overrides."""
     changed = {name: value for name, value in overrides.items() if name != "seed"}
     try:
-        config = configuration.resolve({"generate": settings.model_dump() | changed, "run": {"seed": overrides.get("seed", seed)}})
-        check_memory(config.generate, engine.info.vocab_size)
+        return decoding.resolve(settings.model_dump() | changed, overrides.get("seed", seed), engine.info.vocab_size)
     except RequestError as error:
         return " ".join(str(error).split())
-    return config.generate, config.run.seed
 
 
 def _generate(engine: Engine, requests: Sequence[Request], batches: list[list[_PromptGroup]]) -> Iterator[tuple[list[LineRecord], int]]:

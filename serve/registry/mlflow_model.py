@@ -25,13 +25,9 @@ def predict(engine: Any, rows: Any, params: dict[str, Any]) -> list[dict[str, An
     """Answers the rows of a DataFrame with a column `prompt`.
 
     Raises:
-        RequestError: a prompt is not a string, or there is no such task or setting.
+        RequestError: a prompt is not a text, or there is no such task or setting.
     """
-    prompts = list(rows["prompt"])
-    for number, prompt in enumerate(prompts, 1):
-        if not isinstance(prompt, str):
-            raise RequestError(f"row {number}: prompt: expected a string, got {prompt!r}")
-    settings = dict(params)
+    prompts, settings = list(rows["prompt"]), dict(params)
     task, seed = settings.pop("task", "generate"), settings.pop("seed", 1)
     if task == "score":
         return [

@@ -11,6 +11,7 @@ import pytest
 
 from packlm.config import Config
 from packlm.engine import Engine
+from tests.evaluation.test_texts_in_memory import RULES, TEXT
 from tests.scoring.test_sentences import chain
 from tests.small_models import WORDS, trained_on
 
@@ -80,6 +81,15 @@ def test_a_whole_text_is_measured_as_evaluate_measures_it(model: Any) -> None:
             tokens = sum(len(score.tokens) for score in scores)
             expected = model.engine.perplexity([text]) if model.engine.info.context != "streams" else np.exp(-value / tokens)
             assert np.exp(-value / tokens) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("document", ["file", "line", "paragraph", "pattern"])
+def test_a_whole_text_follows_all_rules_of_the_model(model: Any, document: str) -> None:
+    for reset in ("document", "none"):
+        model.engine = trained_on(model.engine, model.engine.info.segments, reset, document=document, **RULES)
+        values = model.loglikelihood_rolling([request_of(TEXT), request_of("tree")])
+        for value, text in zip(values, (TEXT, "tree"), strict=True):
+            assert value == pytest.approx(-model.engine.evaluate(text)["nll"], rel=1e-6)
 
 
 def test_generations_end_where_they_are_told_to(model: Any) -> None:

@@ -95,7 +95,7 @@ def served(tracked: Tracking, rows: list[dict[str, str]], expected: list[Any]) -
         for wrong, message in (
             ({"dataframe_records": rows, "params": {"task": "translate"}}, "task: 'translate' is none of generate, score"),
             ({"dataframe_records": [{"text": "the cat"}]}, "Model is missing inputs ['prompt']"),
-            ({"dataframe_records": [{"prompt": None}]}, "row 1: prompt: expected a string, got None"),
+            ({"dataframe_records": [{"prompt": None}]}, "prompts.0: Input should be a valid string, got None"),
             ({"inputs": rows, "params": {"top_p": 7.0}}, "generate.top_p: Input should be less than or equal to 1, got 7.0"),
         ):
             status, answer = ask(port, wrong)
