@@ -12,7 +12,9 @@ from packlm.base.errors import PacklmError, RequestError
 from packlm.commands import Command, ConfigArguments, Group, SettingOption, run
 from packlm.config import Config
 from packlm.config.generate import DECODING_SETTINGS
+from packlm.config.requests import NextRequest, validated
 from packlm.config.settings import PRECISIONS
+from packlm.model import address as model_address
 
 FILE = click.Path(path_type=Path)
 
@@ -85,6 +87,7 @@ def evaluate(
         raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE...")
     figure = Path(out).with_suffix(".svg") if out and out.endswith(".md") else None
     output_paths.check({"--out": out, "--out (its figure)": figure}, [*text, *more])
+    address = _model(model, config)
 
     from packlm import distributed
 
@@ -92,7 +95,7 @@ def evaluate(
 
     with distributed.start(config.train.device) as ranks:
         if model or data or text or out or precision != "full":
-            command.run(_model(model, config), command.EvaluateOptions([*text, *more], data, out, precision), config, ranks)
+            command.run(address, command.EvaluateOptions([*text, *more], data, out, precision), config, ranks)
             return
         table = stage.evaluate(config, ranks)
         if ranks.first:
@@ -111,14 +114,14 @@ def score(arguments: ConfigArguments, model: str | None, precision: str, source:
     """Write the surprisal and entropy of each word or token, or the log-probability of each sentence."""
     config = arguments.load()
     output_paths.check({"--out": out, "--html": html}, [source])
-    stream = _open(source)
+    stream, address = _open(source), _model(model, config)
 
     from packlm import distributed
 
     from .score import command
 
     with stream, distributed.start(config.train.device) as ranks:
-        command.run(_model(model, config), stream, source, out, html, config, ranks, precision)
+        command.run(address, stream, source, out, html, config, ranks, precision)
 
 
 @cli.command(
@@ -135,14 +138,14 @@ def pairs(arguments: ConfigArguments, model: str | None, precision: str, source:
     """Compare minimal pairs: how often the acceptable sentence is the more probable one."""
     config = arguments.load()
     output_paths.check({"--out": out, "--summary": summary}, [source])
-    stream = _open(source)
+    stream, address = _open(source), _model(model, config)
 
     from packlm import distributed
 
     from .pairs import command
 
     with stream, distributed.start(config.train.device) as ranks:
-        command.run(_model(model, config), stream, source, out, summary, config, ranks, precision)
+        command.run(address, stream, source, out, summary, config, ranks, precision)
 
 
 @cli.command(
@@ -162,29 +165,32 @@ def pairs(arguments: ConfigArguments, model: str | None, precision: str, source:
 def rescore(arguments: ConfigArguments, model: str | None, **options: Any) -> None:
     """Re-rank n-best lists of a speech recognizer, with weights that are given or tuned for the fewest word errors."""
     config = arguments.load()
+    address = _model(model, config)
 
     from packlm import distributed
 
     from .rescore import command
 
     with distributed.start(config.train.device) as ranks:
-        command.run(_model(model, config), command.RescoreOptions(**options), config, ranks)
+        command.run(address, command.RescoreOptions(**options), config, ranks)
 
 
 @cli.command("next", sections=("run", "tracking"), example='packlm next --model runs/quickstart/model --prompt "The function" --top 10')
 @click.option("--prompt", required=True, metavar="TEXT", help="Text before the token.")
-@click.option("--top", type=click.IntRange(min=1), default=10, help="Number of tokens.")
-def next_tokens(arguments: ConfigArguments, model: str | None, precision: str, prompt: str, top: int) -> None:
+@click.option("--top", metavar="INTEGER", default="10", help="Number of tokens.")
+def next_tokens(arguments: ConfigArguments, model: str | None, precision: str, prompt: str, top: str) -> None:
     """Print the most likely next tokens and their probabilities."""
     config = arguments.load()
+    request = validated(NextRequest, prompt=prompt, top=top)
+    address = _model(model, config)
 
     from packlm.engine import Engine
 
     from .score.files import escape
 
-    engine = Engine.load(_model(model, config), store=config.tracking, precision=precision)
+    engine = Engine.load(address, store=config.tracking, precision=precision)
     print("token\tprobability")
-    for token, probability in engine.next(prompt, top):
+    for token, probability in engine.next(request.prompt, request.top):
         print(f"{escape(token)}\t{probability:.6f}")
 
 
@@ -208,6 +214,7 @@ def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> N
     config = arguments.load()
     _refuse_both("--prompt", options["prompt"], "--prompts", options["prompts"])
     output_paths.check({"--out": options["out"]}, [options["prompts"]])
+    address = _model(model, config)
 
     from packlm import distributed
 
@@ -217,13 +224,16 @@ def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> N
         if model or options["prompts"] or options["prompt"] is not None or options["out"] or options["precision"] != "full":
             amends = model and not arguments.file  # the settings of the command line amend those that the model folder recommends
             settings = arguments.settings if amends else None
-            command.run(_model(model, config), command.GenerateOptions(model=model, **options), config, settings, ranks)
+            command.run(address, command.GenerateOptions(model=model, **options), config, settings, ranks)
         else:
             stage.generate(config, ranks)
 
 
 def _model(model: str | None, config: Config) -> str | Path:
-    return model or config.run.dir / "model"
+    """The model to use; a `RequestError` before torch is imported if it names none."""
+    address = model or config.run.dir / "model"
+    model_address.check(address)
+    return address
 
 
 def _open(name: str) -> IO[bytes]:

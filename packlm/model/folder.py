@@ -23,6 +23,7 @@ from packlm.base import files, json_models, sealed_json, verified_files
 from packlm.base.errors import PacklmError, RequestError
 from packlm.base.escape import markdown
 from packlm.config.generate import DECODING_SETTINGS
+from packlm.model import address
 from packlm.model.finite import NotFinite, first_not_finite
 from packlm.model.language_model import LanguageModel
 from packlm.model.recurrence import Layout
@@ -127,8 +128,7 @@ def read(folder: Path) -> ModelInfo:
         PacklmError: an entry is missing, unknown or of a wrong type.
     """
     path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise RequestError(f"{folder}: no model here (no config.json); `packlm train` or `torchrun --nproc-per-node N train` makes one")
+    address.check(folder)
     values = files.read_json(path)
     version = values.get("format") if isinstance(values, dict) else values
     if version not in (1, FORMAT):
