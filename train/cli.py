@@ -15,7 +15,7 @@ from packlm.commands import Command, ConfigArguments, run
     "torchrun --nproc-per-node 4 --max-restarts 3 -m packlm.stages.train --config ptb-fast",
     less_memory="resume with --train.accumulate N, which takes each batch in N passes, with the same result",
 )
-@click.option("--rebuild", is_flag=True, help="Delete an earlier training in `run.dir` and start over.")
+@click.option("--rebuild", is_flag=True, help="Train anew, and replace the training and model in `run.dir` at the end.")
 @click.option(
     "--dry-run", is_flag=True, help="Print the model's size, cost, batches and memory, and the first batch as text; train nothing."
 )
@@ -38,9 +38,9 @@ def cli(arguments: ConfigArguments, rebuild: bool, dry_run: bool, profile: bool)
         if description := stage.describe(config, manifest):
             print(description)
         return
-    # Processes that torchrun restarts must resume the training that they have just begun anew.
+    # A process that torchrun starts again, after the new training has replaced the old one, must not begin another.
     first_start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    stage.run(config, manifest, rebuild and first_start, profile)
+    stage.run(config, manifest, rebuild and (first_start or (config.run.dir / "rebuild").exists()), profile)
 
 
 def main() -> None:

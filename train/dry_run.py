@@ -21,7 +21,7 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
 
     The memory is measured: that of rank 0 after a forward and backward pass over its share of the first batch.
     """
-    trainer = Trainer(config, manifest, ranks)
+    trainer = Trainer(config, manifest, ranks, resumes=False)
     plan, reduction = trainer.plan, trainer.reduction
     for part in reduction.local_parts:
         share = plan.share(0, 0, part, reduction.num_parts)

@@ -46,8 +46,15 @@ LISTED_SEGMENTS = 8
 class Trainer:
     """One rank of a training; all ranks call the same methods."""
 
-    def __init__(self, config: Config, manifest: dataset.Manifest, ranks: Ranks):
-        """Opens the data and builds the model, its optimizers and all else that an update needs.
+    def __init__(
+        self, config: Config, manifest: dataset.Manifest, ranks: Ranks, resumes: bool = True, recorded: Config | None = None
+    ):  # fmt: skip
+        """Opens the data and builds the model, its optimizers and all else that an update needs; writes nothing.
+
+        Args:
+            config: its `run.dir` is the folder of `train/` and `model/`.
+            resumes: whether to resume from the latest checkpoint there, if there is one.
+            recorded: the configuration of the run that MLflow records, whose folder may be another.
 
         Raises:
             RequestError: the settings do not work with this dataset or number of processes.
@@ -55,6 +62,7 @@ class Trainer:
         settings = config.train
         memory.keep_freed()
         self.config, self.manifest, self.ranks = config, manifest, ranks
+        self.recorded = recorded or config
         self.folder = config.run.dir / "train"
         self.checkpoints = self.folder / "checkpoints"
 
@@ -66,7 +74,7 @@ class Trainer:
         self.tokenizer = Tokenizer.from_str(self.tokenizer_files["tokenizer.json"])
         steps = itertools.accumulate(self.plan.steps(epoch) for epoch in range(settings.epochs))
         self.total_steps = min(max(steps), settings.max_steps or 2**62)
-        self.resume_step = setup.latest_checkpoint(self.checkpoints, ranks)
+        self.resume_step = setup.latest_checkpoint(self.checkpoints, ranks) if resumes else None
 
         self.precision = Precision(settings.precision, ranks.device)
         if settings.bitwise:
@@ -123,7 +131,7 @@ class Trainer:
                 self.introduce()
                 checkpoint.prepare(self.checkpoints)
                 facts = {"parameters": self.num_parameters, "processes": ranks.world}
-                opened = report(self.config, self.manifest, facts, ranks.device, state, self.total_steps, fresh)
+                opened = report(self.config, self.recorded, self.manifest, facts, ranks.device, state, self.total_steps, fresh)
                 self.progress = stack.enter_context(opened)
             profile_step = stack.enter_context(profiling.profile(self.folder / "profile")) if profile and ranks.first else None
             started = time.monotonic() - state.seconds

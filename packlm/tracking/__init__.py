@@ -13,10 +13,10 @@ is recorded.
 """
 
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError, RequestError, Stopped
@@ -31,7 +31,8 @@ from packlm.tracking.sender import Sender
 from packlm.tracking.spool import Spool
 
 __all__ = [
-    "LoggedModel", "Recorder", "RunRecord", "begin", "declare_model", "deliver", "folder_of", "is_unsent", "read_run", "stage", "sync",
+    "LoggedModel", "Recorder", "RunRecord", "begin", "declare_model", "deliver", "folder_of", "is_unsent", "move", "read_run", "stage",
+    "sync",
 ]  # fmt: skip
 
 log = logging.getLogger("packlm")
@@ -41,13 +42,14 @@ REMEDY = "`packlm sync` sends them, and so does the stage when it is run again (
 
 
 @contextmanager
-def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
+def stage(config: Config, name: str, fresh: bool = False, results: Path | None = None) -> Iterator[Recorder]:
     """Records a stage: its run is RUNNING within the block, then FINISHED, FAILED, or KILLED if a signal ended it.
 
     After the block all that it recorded is in MLflow or on the disk: then, not earlier, the stage may be marked as complete.
 
     Args:
         fresh: whether the stage starts over (`--rebuild`) and gets a new run: the old one has points at the same steps already.
+        results: the folder whose results the run's note is about; by default the run's.
     """
     if not _records(config):
         yield Recorder()
@@ -67,7 +69,7 @@ def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
         recorder, status = Recorder(sender, spool), "FINISHED"
         try:
             recorder.settings(config.model_dump(mode="json"))
-            _record_note(recorder, config)
+            _record_note(recorder, config, results)
             yield recorder
         except (Stopped, KeyboardInterrupt):
             status = "KILLED"
@@ -76,7 +78,7 @@ def stage(config: Config, name: str, fresh: bool = False) -> Iterator[Recorder]:
             status = "FINISHED" if isinstance(error, SystemExit) and not error.code else "FAILED"
             raise
         finally:
-            _record_note(recorder, config)
+            _record_note(recorder, config, results)
             recorder.end(status)
             if unsent := _close(sender, spool, config):
                 log.warning("tracking: %s; %s", unsent, REMEDY)
@@ -96,6 +98,17 @@ def begin(config: Config, name: str) -> None:
 def is_unsent(config: Config, name: str) -> bool:
     """Whether a stage has begun to record and MLflow is not known to have all of it: it was killed, or the store did not answer."""
     return _records(config) and Spool(config.run.dir, name).path.exists()
+
+
+def move(config: Config, name: str, old: Path, new: Path) -> None:
+    """Before the folder `old` with files of a stage is renamed to `new`: corrects what is recorded and MLflow does not have."""
+    if is_unsent(config, name):
+        spool = Spool(config.run.dir, name)
+        try:
+            with spool.locked():
+                spool.move(old, new)
+        except PacklmError as error:
+            log.warning("tracking: %s", error)
 
 
 def deliver(config: Config, name: str) -> None:
@@ -162,7 +175,7 @@ def _sync_stage(config: Config, spool: Spool) -> str:
     sender = Sender(_target(config, spool), config.tracking.timeout_seconds, patient=True)
     recorder = Recorder(sender, spool)
     recorder.follow_again()
-    if metrics.exists() and not spool.ended:
+    if metrics.exists() and not spool.ended and not any(record.do == "follow" for record in spool.records):
         recorder.follow_metrics(metrics)
     if killed:
         sender.ask("end", status="KILLED", time=spool.path.stat().st_mtime)
@@ -187,7 +200,6 @@ def _target(config: Config, spool: Spool) -> Target:
         title=run_note.run_name(config),
         stage=spool.stage,
         started=spool.started,
-        program=sys.argv[0],
         spool=spool.path.resolve(),
     )
 
@@ -205,9 +217,9 @@ def _close(sender: Sender, spool: Spool, config: Config) -> str:
     return f"{lines:,} lines of metrics and {others:,} other records were not sent to {store} ({sender.reason})"
 
 
-def _record_note(recorder: Recorder, config: Config) -> None:
+def _record_note(recorder: Recorder, config: Config, results: Path | None = None) -> None:
     try:
-        text = run_note.note(config)
+        text = run_note.note(config, results)
     except PacklmError as error:  # a damaged file: the stage that reads it will fail on it
         log.warning("tracking: the run gets no note: %s", error)
     else:

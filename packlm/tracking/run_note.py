@@ -3,6 +3,8 @@
 All of it comes from the configuration and from the files that the stages wrote, so a note can be written after any of them.
 """
 
+from pathlib import Path
+
 from packlm import dataset
 from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError
@@ -20,18 +22,22 @@ def run_name(config: Config) -> str:
 def architecture(config: Config) -> str:
     """`lstm 2x200`, `lstm 1150-1150-400`."""
     widths = config.model.widths
+    Args:
+        results: the folder of the results; by default the run's.
+
     return f"{config.model.cell} " + (f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "-".join(map(str, widths)))
 
 
-def note(config: Config) -> str:
+def note(config: Config, results: Path | None = None) -> str:
     """The note, as Markdown, results first: MLflow folds the rest away.
 
     Raises:
         PacklmError: a result file in the run's folder is damaged.
     """
-    lines = [f"- {report.line}" for report in run_files.reports(config.run.dir).values()]
-    lines += _training(config)
-    if comparison := run_files.comparison(config.run.dir):
+    folder = results or config.run.dir
+    lines = [f"- {report.line}" for report in run_files.reports(folder).values()]
+    lines += _training(folder)
+    if comparison := run_files.comparison(folder):
         lines.append(f"- {markdown(f'models:/{comparison.model}@champion')}: {one_line(comparison.reason)}")
     model = f"{architecture(config)}, {config.train.segments}"
     lines += [f"- {model}; folder {markdown(config.run.dir)}, dataset {markdown(config.dataset.dir)}", *_data(config)]
@@ -57,8 +63,8 @@ def _data(config: Config) -> list[str]:
     return [f"- tokens: {splits}; vocabulary {manifest.vocab_size:,}; content `{manifest.digests['content'][:16]}`"]
 
 
-def _training(config: Config) -> list[str]:
-    summary = run_files.training_summary(config.run.dir)
+def _training(folder: Path) -> list[str]:
+    summary = run_files.training_summary(folder)
     if not summary:
         return []
     best = summary.validation.best

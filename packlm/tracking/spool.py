@@ -101,6 +101,15 @@ class Spool:
             stream.write(content)
         return str((self.contents / name).resolve())
 
+    def move(self, old: Path, new: Path) -> None:
+        """Corrects the paths of all records to files below `old`, which will be renamed to `new`."""
+        for record in read(self.path):
+            path = Path(str(record.arguments.get("path", "")))
+            if path.is_relative_to(old.resolve()):
+                record.arguments["path"] = str(new.resolve() / path.relative_to(old.resolve()))
+            self.records.append(record)
+        files.write_text(self.path, "".join(record.line for record in self.records))
+
     def delete(self) -> None:
         self.path.unlink(missing_ok=True)
         shutil.rmtree(self.contents, ignore_errors=True)

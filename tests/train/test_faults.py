@@ -50,9 +50,9 @@ class Torchrun:
         ranks = [int(word) for word in children if f"RANK={number}" in Path(f"/proc/{word}/environ").read_text().split("\0")]
         return ranks[0]
 
-    def wait_for_step(self, step: int) -> None:
+    def wait_for_step(self, step: int, folder: str = "train") -> None:
         """Waits until a complete line of metrics has the step; the last line may be incomplete."""
-        until, path = time.monotonic() + 120, self.run / "train" / "metrics.jsonl"
+        until, path = time.monotonic() + 120, self.run / folder / "metrics.jsonl"
         while not path.exists() or not (lines := path.read_text().split("\n")[:-1]) or json.loads(lines[-1])["step"] < step:
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < until
@@ -82,9 +82,9 @@ def assert_same_end(run: Path, undisturbed: Path) -> None:
 
 @needs_proc
 def test_torchrun_replaces_a_killed_rank_and_the_training_resumes(random_data, undisturbed, tmp_path):
-    """With --rebuild, which must not apply again when torchrun restarts the ranks."""
+    """With --rebuild, which must not begin anew when torchrun restarts the ranks."""
     job = Torchrun(random_data.folder, tmp_path, "--rebuild", torchrun=("--max-restarts", "1"))
-    job.wait_for_step(50)
+    job.wait_for_step(50, "rebuild/train")
     os.kill(job.rank(1), signal.SIGKILL)
     status, errors = job.end()
     assert status == 0, errors

@@ -21,6 +21,7 @@ from tests.ranks import run_on_ranks
 from tests.reference import one_by_one, one_segment
 from train import checkpoint, record, setup, stage
 from train.gradient_reduction import GradientReduction
+from train.state import TrainState
 from train.trainer import Trainer
 
 KINDS = {
@@ -331,7 +332,9 @@ def test_a_training_of_other_settings_is_refused_with_the_differences(random_dat
     folder, manifest = random_data
     first, second = settings(folder, tmp_path, "rows"), settings(folder, tmp_path, "rows", lr=0.5)
     assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
-    record.begin(tmp_path, record.inputs_of(first, manifest), rebuild=False)
+    record.begin(record.Place(tmp_path, False), record.inputs_of(first, manifest))
+    assert not record.is_complete(tmp_path, record.inputs_of(second, manifest))  # it has made no step
+    checkpoint.save(tmp_path / "train" / "checkpoints", {}, TrainState(step=1))
     assert not record.is_complete(tmp_path, record.inputs_of(first, manifest))
     with pytest.raises(RequestError, match=r"train\.lr: 0\.001 -> 0\.5"):
         record.is_complete(tmp_path, record.inputs_of(second, manifest))

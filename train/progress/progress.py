@@ -92,17 +92,18 @@ class Progress:
 
 @contextmanager
 def report(
-    config: Config, manifest: dataset.Manifest, facts: dict[str, Any], device: torch.device, state: TrainState, total_steps: int,
-    fresh: bool,
+    config: Config, recorded: Config, manifest: dataset.Manifest, facts: dict[str, Any], device: torch.device, state: TrainState,
+    total_steps: int, fresh: bool,
 ) -> Iterator[Progress]:  # fmt: skip
     """Opens the reports of a training for the block.
 
     Args:
         facts: recorded as parameters besides the settings.
+        recorded: the configuration of the run in MLflow.
         fresh: starts a new run in MLflow, in place of that of a training that was thrown away.
     """
     with (
-        tracking.stage(config, "train", fresh) as recorder,
+        tracking.stage(recorded, "train", fresh, config.run.dir) as recorder,
         progress_bar(total=total_steps, initial=state.step, unit="step") as bar,
     ):
         recorder.params(record.inputs_of(config, manifest) | facts)
