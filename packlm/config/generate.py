@@ -35,10 +35,11 @@ class Generate(Section):
     """sample: independent samples; false: distinct samples, without replacement (stochastic beam search, Kool et al. 2019)."""
     beams: int = Field(5, ge=1, le=100_000)
     """beam: beam size."""
-    length_penalty: float = Field(0.0, ge=0, le=50)
-    """beam: ranks hypotheses by log P / tokens^length_penalty; 0: by log P, 1: by mean log P per token; larger values favour length."""
+    length_penalty: float = Field(1.0, ge=0, le=50)
+    """beam: ranks hypotheses by log P / tokens^length_penalty. 1: by mean log P per token; 0: by log P, which the shortest text often wins;
+    larger values favour length."""
     no_repeat_ngram: int = Field(0, ge=0, le=100)
-    """n-grams of this size occur at most once in a generation; 0: no limit."""
+    """n-grams of this size occur at most once in a generation; 0: no limit. 3 keeps beam search from repeating itself."""
     banned: Strings = Field((), max_length=10_000)
     """Words that must not occur in a generation as whole words, in any tokenization."""
     min_tokens: int = Field(0, ge=0, le=1_000_000)

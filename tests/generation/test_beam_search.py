@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 
 from packlm.generation.strategies.beam import length_normalized
@@ -9,15 +10,28 @@ from packlm.model.language_model import LanguageModel
 from tests.generation.enumeration import EOS, VOCABULARY, Sequence, as_pairs, chain, enumerate_all, run, tiny
 
 
+@pytest.mark.parametrize("rule", [{}, {"length_penalty": 0.0}], ids=["the default: mean log P", "log P"])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_a_beam_as_wide_as_the_space_ranks_every_sequence(cell: str) -> None:
+def test_a_beam_as_wide_as_the_space_ranks_every_sequence(cell: str, rule: dict[str, float]) -> None:
     model, prompts = tiny(cell), [(EOS,), (EOS, 2, 1), (EOS, 3)]
     width = VOCABULARY**4
-    for prompt, generations in zip(prompts, run(model, prompts, strategy="beam", beams=width, samples=width, max_tokens=4), strict=True):
-        expected = sorted(enumerate_all(model, prompt, 4).items(), key=lambda item: -item[1])
+    results = run(model, prompts, strategy="beam", beams=width, samples=width, max_tokens=4, **rule)
+    for prompt, generations in zip(prompts, results, strict=True):
+        sequences = enumerate_all(model, prompt, 4).items()
+        expected = sorted(sequences, key=lambda item: -item[1] / (1 if rule else len(item[0])))
         assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
         assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)
         assert [item.finished for item in generations] == [ids[-1] == EOS for ids, _ in expected]
+
+
+def test_unless_told_otherwise_a_short_text_does_not_win_for_being_short() -> None:
+    """log P falls with every token, so that the empty text is often the most likely one of all; its mean does not."""
+    prompts, lengths = [(EOS,), (EOS, 2, 1), (EOS, 3)], {}
+    for name, rule in (("default", {}), ("log P", {"length_penalty": 0.0})):
+        results = [run(tiny("lstm", seed=seed), prompts, strategy="beam", beams=5, max_tokens=12, **rule) for seed in range(4)]
+        lengths[name] = [len(best.ids) for result in results for best, *_ in result]
+    assert sum(length == 1 for length in lengths["log P"]) > 2 * sum(length == 1 for length in lengths["default"])
+    assert np.mean(lengths["default"]) > 2 * np.mean(lengths["log P"])
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5])

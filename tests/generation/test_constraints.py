@@ -133,5 +133,5 @@ def test_settings_without_effect_are_named() -> None:
     assert Generate().ignored == Generate(strategy="beam", samples=5).ignored == {}
     beam = Generate(strategy="beam", beams=2, samples=3, top_k=4, replacement=False)
     assert list(beam.ignored) == ["top_k", "replacement", "samples"]
-    assert list(Generate(length_penalty=1.0, min_tokens=3, stop_at_eos=False).ignored) == ["length_penalty", "min_tokens"]
+    assert list(Generate(length_penalty=0.5, min_tokens=3, stop_at_eos=False).ignored) == ["length_penalty", "min_tokens"]
     assert Generate(stop="a b").stop == ("a b",) and Generate(stop="").stop == ()
