@@ -12,9 +12,10 @@ Locations = Annotated[tuple[Location, ...], _one_or_several]
 
 
 class Corpus(Section):
-    format: Literal["auto", "text", "jsonl", "csv", "parquet", "builtin"] = "auto"
-    """File format. auto: from the file name (`.jsonl`, `.csv`, `.tsv`, `.parquet`, optionally with `.gz` or `.zst`; anything else is
-    text). builtin: a corpus that is generated locally; `corpus.train = "python"` is Python's own documentation."""
+    format: Literal["auto", "text", "jsonl", "json", "csv", "parquet", "builtin"] = "auto"
+    """File format. auto: from the file name (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet`, optionally with `.gz` or `.zst`;
+    anything else is text, and refused if it looks like JSON, HTML or a table). json: an array of records, or one or several records.
+    builtin: a corpus that is generated locally; `corpus.train = "python"` is Python's own documentation."""
     train: Locations = ()
     """Training documents: a file, a folder (searched recursively), a glob, `hub:NAME[:CONFIG[:SPLIT]]` for a Hugging Face
     dataset, `-` for standard input, or a list of these."""
@@ -29,9 +30,17 @@ class Corpus(Section):
     split_seed: int = Field(1, ge=0, lt=2**63)
     """Seed of the selection of held-out documents."""
     text_field: str = "text"
-    """Field or column with the document's text in JSONL, CSV, Parquet and Hugging Face datasets."""
+    """Field or column with the document's text in JSONL, JSON, CSV, Parquet and Hugging Face datasets; `data.text`: the field `text` of
+    the object in `data`."""
+    delimiter: str = "auto"
+    """CSV: the character between fields. auto: a tab in files called `.tsv` or `.tab`; in others what the first line has most of: comma,
+    semicolon, tab or bar."""
+    quoting: Literal["auto", "csv", "none"] = "auto"
+    """CSV: whether quotation marks enclose fields, within which delimiters and line ends are text (csv), or are text themselves (none).
+    auto: none where the delimiter is a tab, otherwise csv."""
     encoding: str = "utf-8"
-    """Encoding of text, JSONL and CSV files; a Python codec name (`latin-1`, `cp1252`, `utf-16`, ...)."""
+    """Encoding of text, JSONL, JSON and CSV files; a Python codec name (`latin-1`, `cp1252`, `utf-16`, ...). auto: for each file, UTF-8 if
+    it is valid, otherwise its likely encoding; the manifest counts the files of each."""
     document: Literal["file", "line", "paragraph", "pattern"] = "file"
     """Unit of a document in text files: a file, a line, a paragraph (separated by blank lines), or everything from one line that matches
     `document_pattern` to the next."""
@@ -75,9 +84,21 @@ class Corpus(Section):
     def _check_pattern(cls, pattern: str) -> str:
         return _regular_expression(pattern)
 
+    @field_validator("delimiter")
+    @classmethod
+    def _check_delimiter(cls, delimiter: str) -> str:
+        delimiter = delimiter.replace("\\t", "\t")
+        if delimiter != "auto" and (len(delimiter) != 1 or delimiter in '\r\n" ' or not delimiter.isascii()):
+            raise ValueError(
+                'not auto, or one ASCII character other than a space, a quotation mark and a line end (a tab may be written "\\t")'
+            )
+        return delimiter
+
     @field_validator("encoding")
     @classmethod
     def _check_encoding(cls, name: str) -> str:
+        if name == "auto":
+            return name
         try:
             "".encode(name)
         except LookupError:

@@ -8,6 +8,7 @@ The steps, in order, each on the result of the one before:
     4. lines that match                            drop_lines     drop
     5. nothing but whitespace                      on_empty       skip the document, stop
     6. a word spelled <eos>, at word level         on_bad_text    stop, replace by <unk>, skip the document
+    7. signs of a wrong encoding                                  count
 
 (Byte order marks are dropped earlier, when a file is opened.) Each step handles a block of documents at once; only the documents that need
 it are handled one by one. Shapes: D documents, B bytes.
@@ -21,6 +22,7 @@ import numpy as np
 
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
+from packlm.corpus.file_kinds import looks_like
 from packlm.corpus.raw_documents import RawDocuments
 from packlm.corpus.streams import not_encoded
 from packlm.corpus.transcoding import label
@@ -31,7 +33,15 @@ from packlm.text.whitespace import blank, has_control
 _IS_CONTROL = np.zeros(256, bool)
 _IS_CONTROL[[*range(0x09), *range(0x0E, 0x20), 0x7F]] = True
 _DECODE_BYTES = 1 << 17  # decoded at a time, which stays in the CPU cache
-_BINARY_SIGNATURES = (b"\x89PNG", b"%PDF", b"PK\x03\x04", b"\x1f\x8b")
+_GARBLED = re.compile(
+    rb"\xc3[\x82\x83\x90\x91](?:\xc2[\x80-\xbf]|"
+    + "|".join(bytes(range(0x80, 0xA0)).decode("cp1252", "ignore")).encode()
+    + rb")|\xc3\xa2(?:\xe2\x82\xac|\xc2\x80)"
+)
+"""Two characters that UTF-8 read in latin-1 or cp1252 is full of, and text is not: A with circumflex or tilde, Eth or N with tilde before
+one of the characters at bytes 80 to BF; a with circumflex before the euro sign, as which quotation marks and dashes begin."""
+C1 = "C1 control characters (U+0080-U+009F) kept"
+GARBLED = "pairs of characters that look like UTF-8 read in another encoding"
 
 
 def clean(raw: RawDocuments, rules: Corpus, spelled_eos: str, counts: Counter[str]) -> DocumentBlock:
@@ -53,7 +63,25 @@ def clean(raw: RawDocuments, rules: Corpus, spelled_eos: str, counts: Counter[st
     documents = _drop_empty(documents, raw, rules, counts)
     if spelled_eos:
         documents = _handle_spelled_eos(documents, raw, rules, spelled_eos, counts)
+    for reason, count in signs_of_wrong_encoding(documents.data, documents.ends).items():
+        counts[reason] += count
     return documents.named()
+
+
+def signs_of_wrong_encoding(data: np.ndarray, ends: np.ndarray) -> dict[str, int]:
+    """`C1` or `GARBLED` -> number in documents that end at `ends`. Text has none of them, unless it was decoded from a wrong encoding."""
+    signs: dict[str, int] = {}
+    if data.max(initial=0) < 0x80:
+        return signs
+    leads = np.flatnonzero(data[:-1] == 0xC2)
+    if count := int((data[leads + 1] < 0xA0).sum()):
+        signs[C1] = count
+    leads = np.flatnonzero(data[:-1] == 0xC3)
+    if np.isin(data[leads + 1], [0x82, 0x83, 0x90, 0x91, 0xA2]).any():
+        starts = np.array([match.start() for match in _GARBLED.finditer(data.data)], np.int64)
+        if count := int((ends[np.searchsorted(ends, starts, side="right")] > starts + 2).sum()):  # the pair is in one document
+            signs[GARBLED] = count
+    return signs
 
 
 def _check_encoding(raw: RawDocuments, rules: Corpus, counts: Counter[str]) -> RawDocuments:
@@ -67,8 +95,7 @@ def _check_encoding(raw: RawDocuments, rules: Corpus, counts: Counter[str]) -> R
             data.decode()
         except UnicodeDecodeError as error:
             if rules.on_bad_text == "error":
-                position, invalid = raw.position(index, error.start), data[error.start : error.end]
-                raise not_encoded(raw.source, position, invalid, _guess_content(data)) from None
+                raise not_encoded(raw.source, raw.position(index, error.start), data[error.start : error.end], data) from None
             if rules.on_bad_text == "skip":
                 keep[index] = False
             else:
@@ -102,7 +129,7 @@ def _handle_control(documents: RawDocuments, raw: RawDocuments, rules: Corpus, c
     if rules.on_control == "error":
         index, original = _original(documents, int(owners[0]), raw)
         byte = int(np.flatnonzero(_IS_CONTROL[np.frombuffer(original, np.uint8)])[0])
-        problem = f"control character U+{original[byte]:04X} at {raw.position(index, byte)}{_guess_content(original)}"
+        problem = f"control character U+{original[byte]:04X} at {raw.position(index, byte)}{looks_like(original)}"
         raise PacklmError(f"{raw.source.where}: {problem}; remove it, or use --corpus.on_control remove, skip or keep")
     if rules.on_control == "remove":
         counts["control characters removed"] += len(indices)
@@ -187,16 +214,3 @@ def _original(documents: RawDocuments, index: int, raw: RawDocuments) -> tuple[i
     """The index and the bytes that a document had before any step, whose offsets are those of the file."""
     raw_index = int(np.searchsorted(raw.numbers, documents.numbers[index]))
     return raw_index, raw.document(raw_index)
-
-
-def _guess_content(data: bytes) -> str:
-    """What a document with invalid bytes or control characters looks like, for messages; empty if unknown."""
-    head = data[: 1 << 12]
-    even, odd = head[::2].count(0), head[1::2].count(0)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return ", which looks like UTF-16 (--corpus.encoding utf-16)"
-    if max(even, odd) > 1 + len(head) // 8 and min(even, odd) <= max(even, odd) // 8:
-        return f", which looks like UTF-16 (--corpus.encoding utf-16-{'be' if even > odd else 'le'})"
-    if int(_IS_CONTROL[np.frombuffer(head, np.uint8)].sum()) > 4 + len(head) // 20 or head.startswith(_BINARY_SIGNATURES):
-        return ", which looks like a binary file (remove it from the corpus)"
-    return ""

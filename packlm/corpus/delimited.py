@@ -27,7 +27,7 @@ class Dialect:
     """Whether quotation marks enclose fields."""
 
 
-class Row(NamedTuple):
+class DelimitedRow(NamedTuple):
     """A row, or what is wrong with it."""
 
     line: int
@@ -59,7 +59,7 @@ def dialect(name: str, first_line: str, delimiter: str = "auto", quoting: Quotin
     return Dialect(delimiter, delimiter != "\t" if quoting == "auto" else quoting == "csv")
 
 
-def rows(lines: Iterable[str], dialect: Dialect, limit: int = sys.maxsize) -> Iterator[Row]:
+def rows(lines: Iterable[str], dialect: Dialect, limit: int = sys.maxsize) -> Iterator[DelimitedRow]:
     """The rows of lines, in order, as the module csv reads them; blank lines are no rows.
 
     Args:
@@ -80,14 +80,14 @@ def rows(lines: Iterable[str], dialect: Dialect, limit: int = sys.maxsize) -> It
         except csv.Error as error:
             if "field limit" in str(error):
                 raise FieldTooLong(line) from None
-            yield Row(line, [], f"not CSV ({error})")
+            yield DelimitedRow(line, [], f"not CSV ({error})")
             continue
         finally:
             csv.field_size_limit(previous)
         if fields is None:
             return
         if fields:
-            yield Row(line, fields)
+            yield DelimitedRow(line, fields)
 
 
 class QuoteCheck:
@@ -99,7 +99,7 @@ class QuoteCheck:
         self.first_line = 0
         """The line of the first suspect row; 0 if there is none."""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: DelimitedRow) -> None:
         """Looks at a row."""
         if self._dialect.quoted:
             suspects = sum("\n" in field and self._dialect.delimiter in field for field in row.fields)

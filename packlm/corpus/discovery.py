@@ -7,15 +7,20 @@ that folder on (`articles/a/1.txt`), a file given by itself is `1.txt`.
 import glob
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from packlm.base.errors import RequestError
 from packlm.config import Corpus
-from packlm.corpus import formats, remote
+from packlm.corpus import bad_files, formats, remote
+from packlm.corpus.bad_files import listed
 from packlm.corpus.sources import Source
 from packlm.corpus.transcoding import codec
+
+_NUMBER = re.compile(r":[1-9][0-9]*\Z")
+"""What the names of a source's documents end in if it has several."""
 
 
 def find(locations: Sequence[str], rules: Corpus, split: str, downloads: Path) -> list[Source]:
@@ -27,19 +32,29 @@ def find(locations: Sequence[str], rules: Corpus, split: str, downloads: Path) -
         downloads: folder for copies of standard input and hub datasets.
 
     Raises:
-        RequestError: nothing there; not a regular file; links in a loop; a dataset that cannot be loaded or lacks the column; standard
-            input more than once.
+        RequestError: nothing there; not a regular file; links in a loop; files that cannot be read in their format; a dataset that cannot
+            be loaded or lacks the column; standard input more than once.
+        PacklmError: a file that cannot be read.
     """
     if rules.format != "auto" and (provided := formats.FORMATS[rules.format].sources(locations)) is not None:
         return provided
     everywhere = [*rules.train, *rules.validation, *rules.test]
     if locations.count("-") > 1 or (tuple(locations) == getattr(rules, split, None) and "-" in locations and everywhere.count("-") > 1):
         raise RequestError("corpus: standard input (-) is named more than once, and can be read only once; save it to a file")
-    return [source for location in locations for source in _find(location, rules, split, downloads)]
+    found, problems = list[Source](), list[str]()
+    for location in locations:
+        for source, setting in _find(location, rules, split, downloads):
+            try:
+                found.append(formats.open_source(source, setting) if setting else source)
+            except RequestError as error:
+                problems.append(str(error))
+    if problems:
+        raise RequestError(listed(f"{len(problems):,} files cannot be read", problems))
+    return bad_files.with_encodings(found) if rules.encoding == "auto" else found
 
 
-def check_unique(splits: dict[str, list[Source]]) -> None:
-    """Raises `RequestError` if two sources share a name, or one file occurs twice, in a split or in two of them."""
+def check_unique(splits: dict[str, list[Source]], rules: Corpus) -> None:
+    """Raises `RequestError` if two documents would share a name, or one file occurs twice, in a split or in two of them."""
     by_name: dict[str, tuple[str, Source]] = {}
     by_path: dict[tuple[int, int] | str, tuple[str, Source]] = {}
     for split, sources in splits.items():
@@ -53,6 +68,13 @@ def check_unique(splits: dict[str, list[Source]]) -> None:
                     f"two documents would be called {source.name!r}: {first.where} in corpus.{first_split} and {source.where} in "
                     f"corpus.{split}; rename one, or give the folder above them"
                 )
+    for name, (split, source) in by_name.items():
+        first_split, first = by_name.get(_NUMBER.sub("", name), (split, source))
+        if first is not source and formats.is_numbered(first, rules) and not formats.is_numbered(source, rules):
+            raise RequestError(
+                f"two documents would be called {name!r}: one of {first.where} in corpus.{first_split}, whose documents are numbered, and "
+                f"{source.where} in corpus.{split}; rename one"
+            )
 
 
 def _identity(source: Source) -> tuple[int, int] | str:
@@ -69,22 +91,22 @@ def _same_path(first: Source, second: Source) -> bool:
     return os.path.realpath(str(first.path)) == os.path.realpath(str(second.path))
 
 
-def _find(location: str, rules: Corpus, split: str, downloads: Path) -> Iterator[Source]:
+def _find(location: str, rules: Corpus, split: str, downloads: Path) -> Iterator[tuple[Source, str]]:
+    """(source, the setting of its format; empty if it has its format)."""
     encoding = codec(rules.encoding)
     if location == "-":
         path = downloads / "stdin"
         remote.copy_standard_input(path)
-        yield Source("stdin", path, format=formats.detect(path, rules.format)[0], encoding=encoding, label="standard input")
+        yield Source("stdin", path, encoding=encoding, label="standard input"), rules.format
     elif location.startswith("hub:"):
         dataset = remote.parse_hub(location, split)
         key = repr(([dataset.address, dataset.config, dataset.split], rules.text_field))
         path = downloads / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl"
         remote.download_hub(location, dataset, rules.text_field, path)
-        yield Source(dataset.name, path, format="jsonl", label=location)
+        yield Source(dataset.name, path, format="jsonl", label=location), ""
     else:
         for name, path in list_files(location):
-            format_name, compression = formats.detect(path, rules.format)
-            yield Source(name, path, format=format_name, compression=compression, encoding=encoding)
+            yield Source(name, path, encoding=encoding), rules.format
 
 
 def list_files(location: str) -> list[tuple[str, Path]]:

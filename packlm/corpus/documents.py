@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
-from packlm.corpus import discovery, formats, streams
+from packlm.corpus import bad_files, discovery, formats, streams
 from packlm.corpus.cleaning import clean
 from packlm.corpus.raw_documents import RawDocuments
 from packlm.corpus.sources import Part, Source
+from packlm.corpus.transcoding import NotEncoded
 from packlm.text.document_block import DocumentBlock
 
 
@@ -82,8 +83,12 @@ def read_locations(locations: Sequence[str], rules: Corpus, spelled_eos: str, co
     """The documents at some locations (`discovery.find`), as `read_all`, without a dataset; of hub datasets the split `test` by default."""
     with tempfile.TemporaryDirectory() as downloads:
         sources = discovery.find(locations, rules, "test", Path(downloads))
-        discovery.check_unique({"text": sources})
-        yield from read_all((formats.whole(source, rules) for source in sources), rules, spelled_eos, counts)
+        discovery.check_unique({"text": sources}, rules)
+        counts.update(bad_files.encoding_counts(sources, rules))
+        try:
+            yield from read_all((formats.whole(source, rules) for source in sources), rules, spelled_eos, counts)
+        except NotEncoded as error:
+            raise bad_files.all_of(error, sources) from None
 
 
 def read_texts(texts: Iterable[str], rules: Corpus, spelled_eos: str, counts: Counter[str]) -> Iterator[DocumentBlock]:

@@ -23,9 +23,11 @@ class Format(ABC):
     """
 
     suffixes: tuple[str, ...] = ()
-    """Lower-case suffixes of the files read in this format under `corpus.format = "auto"`."""
+    """Lower-case suffixes of the files read in this format under `corpus.format = "auto"`, besides those that `file_kinds` knows."""
     compressible = True
     """Whether `.gz` and `.zst` files of this format can be read."""
+    encoded = True
+    """Whether its files are text, in `corpus.encoding`."""
 
     def sources(self, locations: Sequence[str]) -> list[Source] | None:
         """The sources that the format itself provides for `locations`; None if locations name files.
@@ -34,6 +36,10 @@ class Format(ABC):
             RequestError: locations that the format does not know.
         """
         return None
+
+    def is_numbered(self, rules: Corpus) -> bool:
+        """Whether names of documents end in their numbers (`RawDocuments.numbered`)."""
+        return True
 
     def cuts(self, source: Source, rules: Corpus, part_bytes: int) -> list[int]:
         """Bytes at which the parts after the first begin: where documents begin, at least `part_bytes` apart."""

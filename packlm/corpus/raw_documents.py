@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from packlm.corpus.sources import Source
 from packlm.text.document_block import DocumentBlock
 
+Unit = Literal["line", "row", "record"]
+
 
 @dataclass(frozen=True)
 class RawDocuments:
@@ -22,10 +24,10 @@ class RawDocuments:
     ends: np.ndarray
     """[D] int64: index in `data` after each document."""
     numbers: np.ndarray
-    """[D] int64, ascending: number of the line or row at which each begins, from 1."""
+    """[D] int64, ascending: number of the line, row or record at which each begins, from 1."""
     offsets: np.ndarray | None = None
     """[D] int64: byte of the source at which each begins; None if unknown."""
-    unit: Literal["line", "row"] = "line"
+    unit: Unit = "line"
     """What `numbers` count."""
     is_text: bool = False
     """Whether documents are runs of the source's lines, rather than fields of records."""

@@ -1,26 +1,37 @@
 """Streams of a part: its bytes, decompressed and as UTF-8, in blocks; and its lines."""
 
 import gzip
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedIOBase
 from itertools import chain
 
 import numpy as np
-import pyarrow as pa
 
 from packlm.base.errors import PacklmError
 from packlm.config import Corpus
+from packlm.corpus.encodings import likely
+from packlm.corpus.file_kinds import looks_like
 from packlm.corpus.sources import Part, Source
-from packlm.corpus.transcoding import label, to_utf8
+from packlm.corpus.transcoding import ENCODING_REMEDY, NotEncoded, label, to_utf8
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 BLOCK = 1 << 22
 """Bytes read at a time, and about the bytes of a block of documents."""
 
 _BOM = b"\xef\xbb\xbf"
-_DAMAGED = (EOFError, OSError, zlib.error, pa.ArrowException)
+_PIECE = 1 << 16  # bytes decompressed at a time
+_DAMAGED = (EOFError, OSError, zlib.error, zstd.ZstdError)
+_WINDOW_LOG = 31
+"""Binary logarithm of the largest window of zstd: up to 2 GiB of memory, and only for files that were compressed with one so large."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +52,10 @@ class Lines:
         return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
 
 
-def not_encoded(source: Source, position: str, data: bytes, note: str = "") -> PacklmError:
-    """The error of bytes that are not in the encoding of their source; `note`: what else is known about the file."""
-    return PacklmError(
-        f"{source.where}: not {label(source.encoding)} at {position} (byte {data.hex(' ')}){note}; {encoding_remedy(source.encoding)}"
-    )
-
-
-def encoding_remedy(encoding: str) -> str:
-    """What to do about bytes that are not in an encoding."""
-    return f"set another encoding than {label(encoding)} (--corpus.encoding), or use --corpus.on_bad_text replace or skip"
+def not_encoded(source: Source, position: str, data: bytes, text: bytes) -> NotEncoded:
+    """The error of bytes that are not in the encoding of their source; `text`: those around them, which tell what the file is."""
+    note = looks_like(text) or f", likely {label(likely(text))}"
+    return NotEncoded(f"{source.where}: not {label(source.encoding)} at {position} (byte {data.hex(' ')}){note}; {ENCODING_REMEDY}")
 
 
 def too_long(source: Source, position: str, rules: Corpus) -> PacklmError:
@@ -64,30 +69,29 @@ def too_long(source: Source, position: str, rules: Corpus) -> PacklmError:
 def utf8(part: Part, rules: Corpus, counts: Counter[str]) -> tuple[int | None, Iterator[bytes]]:
     """(byte at which the text begins, None unless the source is UTF-8; blocks of the text as UTF-8). A byte order mark is dropped, counted.
 
-    Bytes that are not in `rules.encoding` raise `PacklmError` under on_bad_text = "error", otherwise become bytes that are not UTF-8.
+    Bytes that are not in the source's encoding raise `NotEncoded` under on_bad_text = "error", otherwise become bytes that are not UTF-8.
     """
-    source, offset, blocks = part.source, part.start, _bytes(part)
+    source, offset, data = part.source, part.start, blocks(part)
     if source.encoding != "utf-8":
-        strict = rules.on_bad_text == "error"
-        blocks = to_utf8(blocks, source.encoding, strict, source.where, offset, part.number, encoding_remedy(source.encoding))
+        data = to_utf8(data, source.encoding, rules.on_bad_text == "error", source.where, offset, part.number)
     if part.start == 0:
         first = b""
-        while len(first) < len(_BOM) and (block := next(blocks, None)) is not None:
+        while len(first) < len(_BOM) and (block := next(data, None)) is not None:
             first += block
         if first.startswith(_BOM):
             counts["byte order marks dropped"] += 1
             first, offset = first[len(_BOM) :], len(_BOM)
-        blocks = chain([first], blocks)
-    return offset if source.encoding == "utf-8" else None, blocks
+        data = chain([first], data)
+    return offset if source.encoding == "utf-8" else None, data
 
 
 def lines(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Lines]:
     """The lines of a part; `PacklmError` if one is longer than a document may be."""
-    offset, blocks = utf8(part, rules, counts)
+    offset, utf8_blocks = utf8(part, rules, counts)
     number, limit = part.number, rules.max_document_bytes
     tail: list[bytes] = []  # the beginning of a line whose end has not been read
     tail_size = 0
-    for block in chain(blocks, [None]):
+    for block in chain(utf8_blocks, [None]):
         cut = 0 if block is None else block.rfind(b"\n") + 1
         if cut or block is None:
             data = b"".join([*tail, block[:cut]] if block is not None else tail)
@@ -108,8 +112,22 @@ def lines(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[Lines]:
                 raise too_long(part.source, f"line {number}", rules)
 
 
-def _bytes(part: Part) -> Iterator[bytes]:
-    """The bytes of a part, decompressed, in blocks of `BLOCK`; the last is shorter."""
+def head(source: Source, size: int) -> bytes:
+    """The first bytes of a source, decompressed; fewer than `size` if it is shorter, or damaged after them."""
+    data = b""
+    with source.open() as file, suppress(*_DAMAGED):
+        read = _reader(file, source)
+        while len(data) < size and (piece := read(size - len(data))):
+            data += piece
+    return data
+
+
+def blocks(part: Part) -> Iterator[bytes]:
+    """The bytes of a part, decompressed, in blocks of `BLOCK`; the last is shorter.
+
+    Raises:
+        PacklmError: the file cannot be read, is damaged, or has become shorter.
+    """
     source, position = part.source, part.start
     with source.open() as file:
         try:
@@ -121,7 +139,7 @@ def _bytes(part: Part) -> Iterator[bytes]:
             elif not part.stop:
                 raise EOFError("the file is empty")
             else:
-                read = _decompressor(file, source)
+                read = _reader(file, source)
                 while block := _read_block(read):
                     position += len(block)
                     yield block
@@ -129,26 +147,41 @@ def _bytes(part: Part) -> Iterator[bytes]:
         except _DAMAGED as error:
             if source.compression is None:
                 raise PacklmError(f"{source.where}: cannot be read after {position:,} bytes: {error}") from None
+            good = _good_bytes(source, position)
             raise PacklmError(
-                f"{source.where}: damaged or truncated: {error}; {position:,} bytes of text could be read; replace the file"
+                f"{source.where}: damaged or truncated: {error}; {good:,} bytes of text could be read before; replace the file"
             ) from None
     if position < part.stop:
         problem = f"ends after {position:,} bytes and had {part.stop:,} before"
         raise PacklmError(f"{source.where}: {problem}: changed while it was being read; run the same command again")
 
 
-def _decompressor(file: BufferedIOBase, source: Source) -> Callable[[int], bytes]:
+def _reader(file: BufferedIOBase, source: Source) -> Callable[[int], bytes]:
+    """A function that reads some decompressed bytes, at most as many as it is told and none at the end, and loses none to an error."""
     if source.compression == "gz":
-        return gzip.GzipFile(fileobj=file).read
-    read: Callable[[int], bytes] = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd").read
-    return read
+        return gzip.GzipFile(fileobj=file).read1
+    if source.compression == "zst":
+        return zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}).read1
+    return file.read
 
 
 def _read_block(read: Callable[[int], bytes]) -> bytes:
     """The next `BLOCK` bytes; fewer only at the end."""
     pieces: list[bytes] = []
     missing = BLOCK
-    while missing and (piece := read(missing)):
+    while missing and (piece := read(min(missing, _PIECE))):
         pieces.append(piece)
         missing -= len(piece)
     return b"".join(pieces)
+
+
+def _good_bytes(source: Source, count: int) -> int:
+    """How many bytes a damaged file can be decompressed to, of which `count` are known to be good. The last ones are read one by one."""
+    for size in (_PIECE, 1):
+        good = 0
+        with source.open() as file, suppress(*_DAMAGED):
+            read = _reader(file, source)
+            while piece := read(min(count - good, _PIECE) if good < count else size):
+                good += len(piece)
+        count = max(count, good)
+    return count

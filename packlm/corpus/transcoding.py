@@ -10,15 +10,21 @@ from collections.abc import Iterable, Iterator
 from packlm.base.errors import PacklmError
 
 BAD = b"\xff"
+ENCODING_REMEDY = "read each file in its own encoding with --corpus.encoding auto, or use --corpus.on_bad_text replace or skip"
 _MARK = "packlm.mark"
 # Stateless supersets of ASCII in which no sequence, valid or not, swallows a line feed. (The decoders of EUC-JP, EUC-KR and GB 18030
 # swallow one that cuts a sequence short.)
 _LINE_SAFE = re.compile(r"utf-8|ascii|iso8859-\d+|cp125\d|koi8-[rtu]|gbk|gb2312|big5|big5hkscs|shift_jis|cp932|cp949|cp950")
 
 
+class NotEncoded(PacklmError):
+    """Bytes that are not in the encoding of their file; another file may have some, too (`bad_files.listed`)."""
+
+
 def codec(name: str) -> str:
-    """The canonical name of an encoding in Python; utf-8-sig is utf-8, since byte order marks are dropped anyway."""
-    canonical = codecs.lookup(name).name
+    """The canonical name of an encoding in Python; utf-8-sig is utf-8, since byte order marks are dropped anyway; so is auto, until a file
+    is looked at."""
+    canonical = "utf-8" if name == "auto" else codecs.lookup(name).name
     return "utf-8" if canonical == "utf-8-sig" else canonical
 
 
@@ -37,13 +43,12 @@ def as_text(data: bytes, encoding: str) -> str:
     return data.decode(errors="replace") if encoding == "utf-8" else _marked(data.decode(encoding, _mark())).decode(errors="replace")
 
 
-def to_utf8(blocks: Iterable[bytes], encoding: str, strict: bool, where: str, offset: int, line: int, remedy: str) -> Iterator[bytes]:
+def to_utf8(blocks: Iterable[bytes], encoding: str, strict: bool, where: str, offset: int, line: int) -> Iterator[bytes]:
     """Transcodes blocks of bytes to UTF-8.
 
     Args:
-        strict: raise `PacklmError` for bytes that are not in the encoding, instead of marking them.
+        strict: raise `NotEncoded` for bytes that are not in the encoding, instead of marking them.
         where, offset, line: name of the file in messages; byte and line at which the text begins.
-        remedy: end of the message.
     """
     decoder = codecs.getincrementaldecoder(encoding)("strict" if strict else _mark())
     for block, last in _with_last(blocks):
@@ -57,9 +62,10 @@ def to_utf8(blocks: Iterable[bytes], encoding: str, strict: bool, where: str, of
             line += decoder.decode(block[: max(error.start - pending, 0)]).count("\n")
             position = f"byte offset {offset - pending + error.start}, line {line}"
             invalid = error.object[error.start : error.end].hex(" ")
-            raise PacklmError(f"{where}: not {label(encoding)} at {position} (byte {invalid}); {remedy}") from None
+            raise NotEncoded(f"{where}: not {label(encoding)} at {position} (byte {invalid}); {ENCODING_REMEDY}") from None
         except UnicodeError as error:
-            raise PacklmError(f"{where}: not {label(encoding)} after byte offset {offset}, line {line} ({error}); {remedy}") from None
+            problem = f"not {label(encoding)} after byte offset {offset}, line {line} ({error})"
+            raise NotEncoded(f"{where}: {problem}; {ENCODING_REMEDY}") from None
         offset += len(block)
         line += text.count("\n")
         yield _marked(text)

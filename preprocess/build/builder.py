@@ -11,6 +11,8 @@ from packlm import dataset
 from packlm.base import completion, files
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
+from packlm.corpus import bad_files
+from packlm.corpus.transcoding import NotEncoded
 from packlm.dataset import Manifest
 from packlm.text import tokenizer, tokenizers
 
@@ -92,13 +94,21 @@ class Builder:
         corpus = self.config.corpus
         spelled_eos = learn.spelled_eos(self.config.tokenizer, self.pretrained)
         tasks = extract.tasks(self.scan, corpus, spelled_eos, self.work / "extracted")
-        self._run(extract.run, tasks, "extracting text")
+        encoding_counts = bad_files.encoding_counts(self.scan.states, corpus)
+        for reason, count in encoding_counts.items():
+            log.info("%s: %d", reason, count)
+        try:
+            self._run(extract.run, tasks, "extracting text")
+        except NotEncoded as error:
+            raise bad_files.all_of(error, self.scan.states) from None
         if changed := self.scan.changed():
             raise PacklmError(f"{changed[0].path}: changed while it was being read ({len(changed)} files did); run the same command again")
         extracted, counts = extract.results(tasks)
         if corpus.duplicates == "skip":
             extracted, counts["duplicate documents skipped"] = duplicates.skip(extracted, [task.keys for task in tasks])
-        self.counts = +counts
+        self.counts = +counts + encoding_counts
+        for warning in extract.wrong_encodings(tasks):
+            log.warning("%s", warning)
         return extracted
 
     def plan(self, extracted: Sequence[ExtractedFile]) -> list[ShardPlan]:

@@ -4,7 +4,7 @@ All later steps read these files: nothing is cleaned or split into sentences twi
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,12 +14,12 @@ import numpy as np
 
 from packlm.base import completion, files
 from packlm.config import Corpus
-from packlm.corpus import documents
+from packlm.corpus import cleaning, documents
 from packlm.corpus.sources import Part
 from packlm.dataset import SPLITS
 from packlm.text.document_block import DocumentBlock
 
-from . import duplicates, scan
+from . import duplicates, extracted_file, scan
 from .extracted_file import ExtractedFile, ExtractedWriter
 from .task import Task
 
@@ -98,6 +98,32 @@ def results(done: Sequence[ExtractTask]) -> tuple[list[ExtractedFile], Counter[s
         )
         extracted.append(ExtractedFile(task.path, num_documents, num_bytes, num_documents.sum(axis=1)))
     return extracted, counts
+
+
+def wrong_encodings(done: Sequence[ExtractTask]) -> Iterator[str]:
+    """A warning for each sign of a wrong encoding that the documents of completed tasks have, with the first document that has it."""
+    for sign, remedy in (
+        (
+            cleaning.C1,
+            "text has none: in cp1252 the same bytes are quotation marks and dashes; --corpus.encoding auto chooses for each file",
+        ),
+        (cleaning.GARBLED, "read UTF-8 files with --corpus.encoding utf-8 or auto, or repair the text before"),
+    ):
+        counts = [task.details()["counts"].get(sign, 0) for task in done]
+        if total := sum(counts):
+            first = next(task for task, count in zip(done, counts, strict=True) if count)
+            yield f"{total:,} {sign}, the first in {_first_with(sign, first)}: {remedy}"
+
+
+def _first_with(sign: str, task: ExtractTask) -> str:
+    """The first document of a task that has a sign of a wrong encoding."""
+    for split in range(len(SPLITS)):
+        for texts, _ in extracted_file.read(task.path, 0, split):
+            for name, text in texts:
+                data = np.frombuffer(text.encode(), np.uint8)
+                if cleaning.signs_of_wrong_encoding(data, np.array([len(data)])).get(sign):
+                    return name
+    return "documents that are skipped later"
 
 
 def split_indices(texts: DocumentBlock, listed_split: str, corpus: Corpus) -> np.ndarray:

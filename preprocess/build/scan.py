@@ -65,5 +65,5 @@ def _listed_sources(config: Config, downloads: Path) -> list[tuple[str, Source]]
     if not corpus.train:
         raise RequestError("corpus.train is not set: give a file, folder, glob, hub:NAME, or - for standard input (--corpus.train PATH)")
     sources = {split: discovery.find(getattr(corpus, split), corpus, split, downloads) for split in SPLITS if getattr(corpus, split)}
-    discovery.check_unique(sources)
+    discovery.check_unique(sources, corpus)
     return [(split, source) for split, listed in sources.items() for source in listed]

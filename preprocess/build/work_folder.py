@@ -22,7 +22,7 @@ from packlm.base import files
 
 from .provenance import Provenance
 
-_LIBRARIES = ("tokenizers", "pyarrow", "sentencex", "matplotlib")
+_LIBRARIES = ("tokenizers", "pyarrow", "sentencex", "matplotlib", "charset-normalizer")
 """Libraries of which another version may make other bytes."""
 
 

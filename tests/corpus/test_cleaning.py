@@ -172,11 +172,10 @@ def test_byte_order_marks():
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1251", "utf-16", "utf-16-le", "utf-32", "gb18030", "shift_jis", "utf-7", "iso2022_jp"])
 def test_encodings(encoding, monkeypatch):
     monkeypatch.setattr(streams, "BLOCK", 3)
-    text = {"latin-1": "Bär\n\x85\nété", "cp1251": "Да.\nНет"}.get(encoding, "日本\n\nテスト。\nabc")
+    text = {"latin-1": "Bär\n\xb6\nété", "cp1251": "Да.\nНет"}.get(encoding, "日本\n\nテスト。\nabc")
     assert texts(text.encode(encoding), encoding=encoding) == ({"f": text}, {})
     lines = {f"f:{number}": line for number, line in enumerate(text.splitlines(keepends=True), 1) if line.strip()}
-    if "\x85" not in text:
-        assert texts(text.encode(encoding), encoding=encoding, document="line")[0] == lines
+    assert texts(text.encode(encoding), encoding=encoding, document="line")[0] == lines
 
 
 def test_bytes_that_are_not_in_the_encoding(monkeypatch):

@@ -93,7 +93,7 @@ def test_a_file_that_may_not_be_opened_is_named(articles, monkeypatch):
 
 def test_repeats_are_refused(articles, tmp_path):
     def check(**locations):
-        discovery.check_unique({split: find(*listed) for split, listed in locations.items()})
+        discovery.check_unique({split: find(*listed) for split, listed in locations.items()}, Corpus())
 
     check(train=[articles / "sub"], test=[articles / "a.txt"])
     with pytest.raises(RequestError, match=r"a\.txt: given twice, in corpus.train .* and in corpus.test"):
@@ -156,7 +156,7 @@ def test_standard_input(tmp_path, monkeypatch):
     give(b"")
     found = {split: find("-", downloads=tmp_path, split=split) for split in ("train", "test")}
     with pytest.raises(RequestError, match="standard input: given twice"):
-        discovery.check_unique(found)
+        discovery.check_unique(found, Corpus())
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_hub_dataset(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "_rows", None)  # a copy is not downloaded again
     assert find(f"hub:{hub}", downloads=downloads, encoding="utf-16") == [train]
     with pytest.raises(RequestError, match="given twice"):
-        discovery.check_unique({"train": [train], "test": [*find(f"hub:{hub}", downloads=downloads)]})
+        discovery.check_unique({"train": [train], "test": [*find(f"hub:{hub}", downloads=downloads)]}, Corpus())
 
 
 def test_hub_datasets_that_cannot_be_loaded(hub, tmp_path, monkeypatch):

@@ -189,9 +189,9 @@ def test_csv(rows, block, tab):
     source = Source("f.tsv" if tab else "f.csv", data=data, format="csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "BLOCK", block)
-        found, counts = read(source, on_control="keep")
+        found, counts = read(source, on_control="keep", quoting="csv")
     assert found == {f"{source.name}:{number}": value for number, (_, value) in enumerate(rows, 1) if value.strip()}
-    assert (found, counts) == read(source, on_control="keep")
+    assert (found, counts) == read(source, on_control="keep", quoting="csv")
 
 
 def test_bad_rows_of_csv_are_named(tmp_path):

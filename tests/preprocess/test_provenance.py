@@ -15,6 +15,7 @@ OTHERS = {
     "on_empty": "error", "duplicates": "skip", "text_field": "body", "words": "punctuation", "normal_form": "nfc", "eos": "</s>",
     "file": "tokenizer.json", "rows": "document", "executor": "ray", "slurm": {"partition": "main"}, "dir": "elsewhere",
     "train": ("x",), "validation": ("x",), "test": ("x",), "workers": 3, "vocab_size": 300, "min_count": 3,
+    "delimiter": ";", "quoting": "none",
 }  # fmt: skip
 TOGETHER = {"document_pattern": {"document": "pattern"}, "file": {"kind": "file"}}
 

@@ -1,16 +1,19 @@
 """Corpus formats, by the names of `corpus.format`: one file and one object for each.
 
 A new format is a file here, with a subclass of `Format` that it lists in its `FORMATS`, and its name in `packlm/config/corpus.py`.
+Which files are read in which format under `corpus.format = "auto"`: `packlm/corpus/file_kinds.py`.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Corpus
+from packlm.corpus import file_kinds, streams
 from packlm.corpus.format import Format
 from packlm.corpus.raw_documents import RawDocuments
 from packlm.corpus.sources import Compression, Part, Source
@@ -21,20 +24,33 @@ for _module in iter_modules(__path__):
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 
 
-def detect(path: Path, setting: str) -> tuple[str, Compression | None]:
-    """The format (by suffix where `corpus.format` is "auto"; text for unknown suffixes) and the compression of a file.
+def open_source(source: Source, setting: str) -> Source:
+    """A source that is a file, with its format and compression, by its name and its first bytes.
+
+    Args:
+        setting: `corpus.format`; unless it is "auto", the bytes count only where no format can read them.
 
     Raises:
-        RequestError: a compressed file of a format that cannot be read so.
+        RequestError: a file that cannot be read so, or that looks like something else than text and does not say what it is.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = _COMPRESSIONS.get(suffixes.pop()) if suffixes and suffixes[-1] in _COMPRESSIONS else None
-    name = setting
-    if setting == "auto":
-        name = next((name for name, format in FORMATS.items() if suffixes and suffixes[-1] in format.suffixes), "text")
-    if compression and not FORMATS[name].compressible:
-        raise RequestError(f"{path}: a compressed {name} file cannot be read; decompress it")
-    return name, compression
+    path = source.path or Path(source.name)
+    source = replace(source, compression=_COMPRESSIONS.get(path.suffix.lower()))
+    name = path.stem if source.compression else path.name
+    found = file_kinds.kind(name, streams.head(source, file_kinds.HEAD_BYTES))
+    by_suffix = next((key for key, format in FORMATS.items() if Path(name).suffix.lower() in format.suffixes), None)
+    format = setting if setting != "auto" else by_suffix or found.format
+    is_something_else = found.problem and not found.what and setting == "auto" and not by_suffix
+    if is_something_else or (found.what == "packed" and format != "parquet"):
+        raise RequestError(f"{source.where}: {found.refusal('--corpus.format')}")
+    source = replace(source, format=format or "text")
+    if source.compression and not FORMATS[source.format].compressible:
+        raise RequestError(f"{source.where}: a compressed {source.format} file cannot be read; decompress it")
+    return source
+
+
+def is_numbered(source: Source, rules: Corpus) -> bool:
+    """Whether the names of its documents end in their numbers."""
+    return FORMATS[source.format].is_numbered(rules)
 
 
 def scan(

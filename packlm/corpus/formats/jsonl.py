@@ -9,17 +9,13 @@ from packlm.config import Corpus
 from packlm.corpus.format import Format
 from packlm.corpus.line_cuts import line_cuts
 from packlm.corpus.raw_documents import RawDocuments
-from packlm.corpus.records import DocumentBuffer, decode_lines, skip_record
+from packlm.corpus.records import DocumentBuffer, decode_lines, field_of, skip_record, text_of
 from packlm.corpus.sources import Part, Source
 from packlm.corpus.streams import lines
-
-_TYPE_NAMES = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
 class Jsonl(Format):
     """JSON Lines."""
-
-    suffixes = (".jsonl",)
 
     def cuts(self, source: Source, rules: Corpus, part_bytes: int) -> list[int]:
         return line_cuts(source, "line", rules, part_bytes)
@@ -31,13 +27,13 @@ class Jsonl(Format):
         for block in lines(part, rules, counts):
             for number, line in enumerate(decode_lines(block, source, rules).split("\n"), block.number):
                 try:
-                    document = decode(line)[field].encode()
+                    document = field_of(decode(line), field).encode()
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     if not line or line.isspace():
                         continue
                     document, problem = _examine(line, field, decode)
                     if document is None:
-                        skip_record(source, f"line {number}", problem, rules, counts)
+                        skip_record(source, f"line {number}", problem, rules, counts, line)
                         continue
                 buffer.add(document, number)
             yield buffer.flush()
@@ -51,19 +47,8 @@ def _examine(line: str, field: str, decode: Callable[[str], Any]) -> tuple[bytes
         return None, "JSON nested too deeply"
     except ValueError as error:
         return None, f"not JSON ({error})"
-    if not isinstance(record, dict):
-        return None, f"{_TYPE_NAMES.get(type(record), 'a string')}, not an object"
-    if field not in record:
-        fields = ", ".join(map(repr, list(record)[:20])) or "none"
-        return None, f"no field {field!r} (there are: {fields}; name one with --corpus.text_field)"
-    text = record[field]
-    if not isinstance(text, str):
-        return None, f"{_TYPE_NAMES[type(text)]} in {field!r}, not a string"
-    try:
-        # Surrogates stand for invalid bytes (`decode_lines`) only if the line itself has some; otherwise it spells them (\ud800).
-        return text.encode(errors="strict" if _encodable(line) else "surrogateescape"), ""
-    except UnicodeEncodeError as error:
-        return None, f"half a surrogate pair in {field!r} (\\u{ord(text[error.start]):04x}), which is no character"
+    # Surrogates stand for invalid bytes (`decode_lines`) only if the line itself has some; otherwise it spells them (\ud800).
+    return text_of(record, field, "strict" if _encodable(line) else "surrogateescape")
 
 
 def _encodable(line: str) -> bool:

@@ -1,8 +1,9 @@
-"""Parquet: a document is the string of a row in the column `corpus.text_field`; parts are runs of row groups."""
+"""Parquet: a document is the string (or UTF-8 bytes) of a row in the column `corpus.text_field`; parts are runs of row groups."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +15,21 @@ from packlm.config import Corpus
 from packlm.corpus import streams
 from packlm.corpus.format import Format
 from packlm.corpus.raw_documents import RawDocuments
-from packlm.corpus.records import skip_record
+from packlm.corpus.records import NAME_FIELD, skip_record
 from packlm.corpus.sources import Part, Source
 
 _BATCH_ROWS = 1 << 10
+_TEXT_TYPES = (
+    pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary,
+    pa.types.is_binary_view,
+)  # fmt: skip
 
 
 class Parquet(Format):
     """Parquet files, whose pages are compressed by themselves."""
 
-    suffixes = (".parquet",)
     compressible = False
+    encoded = False
 
     def scan(self, source: Source, rules: Corpus, part_bytes: int, advance: Callable[[int], object]) -> tuple[list[Part], str]:
         parts = list(_row_groups(source, rules, part_bytes))
@@ -39,8 +44,8 @@ class Parquet(Format):
     def read(self, part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[RawDocuments]:
         source, number = part.source, part.number
         groups = list(range(part.start, part.stop))
-        with _open(source, rules.text_field) as file:
-            batches = file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[rules.text_field]) if groups else iter(())
+        with _open(source, rules.text_field) as (file, path):
+            batches = file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[".".join(path)]) if groups else iter(())
             pending: list[pa.Array] = []
             first, size = number, 0
             while True:
@@ -50,6 +55,8 @@ class Parquet(Format):
                     raise PacklmError(f"{source.where}: damaged after row {number - 1}: {error}; replace the file") from None
                 if batch is not None:
                     column = batch.column(0)
+                    for name in path[1:]:
+                        column = pc.struct_field(column, name)
                     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
                     pending.append(column.cast(pa.large_binary()))
                     number += len(column)
@@ -79,9 +86,10 @@ def _documents(column: pa.Array, first: int, source: Source, rules: Corpus, coun
 
 def _row_groups(source: Source, rules: Corpus, part_bytes: int) -> Iterator[Part]:
     """Runs of row groups with at least `part_bytes` of text each but the last; at least one part."""
-    with _open(source, rules.text_field) as file:
+    with _open(source, rules.text_field) as (file, path):
         metadata = file.metadata
-        column = metadata.schema.names.index(rules.text_field)
+        paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+        column = paths.index(".".join(path))
         start, first, size, number = 0, 1, 0, 1
         for group in range(metadata.num_row_groups):
             size += metadata.row_group(group).column(column).total_uncompressed_size
@@ -93,25 +101,39 @@ def _row_groups(source: Source, rules: Corpus, part_bytes: int) -> Iterator[Part
             yield Part(source, start, metadata.num_row_groups, first, size)
 
 
-def _open(source: Source, field: str) -> pq.ParquetFile:
-    """Opens a source; `PacklmError` if it is damaged, or has no column `field` of strings."""
+@contextmanager
+def _open(source: Source, field: str) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+    """Opens a source: the file, and the names of the columns that lead to `field`.
+
+    Raises:
+        PacklmError: it is damaged, or has no column `field` of strings or bytes.
+    """
     with source.open():
         pass  # reports missing permissions in our own words
     try:
         file = pq.ParquetFile(source.path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise PacklmError(f"{source.where}: damaged, or not a Parquet file: {error}") from None
-    schema = file.schema_arrow
-    if field not in schema.names:
-        file.close()
-        columns = ", ".join(map(repr, schema.names))
-        raise PacklmError(f"{source.where}: no column {field!r}; there are {columns}; name one with --corpus.text_field")
-    kind = schema.field(field).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        file.close()
-        raise PacklmError(f"{source.where}: column {field!r} holds {kind}, not strings; name another with --corpus.text_field")
-    return file
+    with file:
+        columns = _leaves(file.schema_arrow)
+        path = next((path for path in columns if ".".join(path) == field), None)
+        if path is None:
+            names = ", ".join(repr(".".join(path)) for path in columns)
+            raise PacklmError(f"{source.where}: no column {field!r}; there are {names}; {NAME_FIELD}")
+        kind = columns[path]
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not any(is_kind(kind) for is_kind in _TEXT_TYPES):
+            raise PacklmError(f"{source.where}: column {field!r} holds {kind}, not strings; name another with --corpus.text_field")
+        yield file, list(path)
+
+
+def _leaves(fields: Iterable[pa.Field], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], pa.DataType]:
+    """The columns, and the fields of those that are structures, by the names that lead there."""
+    columns: dict[tuple[str, ...], pa.DataType] = {}
+    for field in fields:
+        path = (*prefix, field.name)
+        columns |= _leaves(field.type, path) if pa.types.is_struct(field.type) else {path: field.type}
+    return columns
 
 
 FORMATS = {"parquet": Parquet()}

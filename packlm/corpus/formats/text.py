@@ -18,6 +18,9 @@ from packlm.text.whitespace import blank
 class Text(Format):
     """Plain text files."""
 
+    def is_numbered(self, rules: Corpus) -> bool:
+        return rules.document != "file"
+
     def cuts(self, source: Source, rules: Corpus, part_bytes: int) -> list[int]:
         return [] if rules.document == "file" else line_cuts(source, rules.document, rules, part_bytes)
 
