@@ -26,6 +26,8 @@ CORPUS: dict[str, dict[str, Any]] = {
     "test_fraction": {"test_fraction": 0.3},
     "split_seed": {"split_seed": 2},
     "text_field": {"text_field": "body"},
+    "delimiter": {"delimiter": ";"},
+    "quoting": {"quoting": "none"},
     "encoding": {"encoding": "cp1252"},
     "document": {"document": "line"},
     "document_pattern": {"document": "pattern", "document_pattern": "= .* ="},
@@ -47,6 +49,7 @@ FILES = {
     "lines.txt": b"The cat.\n\nThe cat.\n",
     "latin.txt": b"na\xefve cat",
     "control.txt": b"The\x00 cat",
+    "rows.csv": b'n,text\n1,"The cat, a dog."\n',
     "records.jsonl": b'{"text": "The cat.", "body": "A dog."}\n',
 }
 
