@@ -3,7 +3,7 @@
 # make test       set up .venv, run all tests
 # make help       list all targets
 
-CONFIG ?= configs/quickstart.toml
+CONFIG ?=
 NPROC ?= 2
 ARGS ?=
 PYTHON ?= python3
@@ -11,13 +11,13 @@ PORT ?= 5000
 PROFILE ?= cpu
 # Processes of `make test`: more than processors, since many tests wait for deadlines.
 WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
-MODEL ?= $(basename $(notdir $(CONFIG)))
+MODEL ?= $(or $(basename $(notdir $(CONFIG))),quickstart)
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 BIN := .venv/bin
 READY := .venv/.ready
 STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
-SETTINGS = --config $(CONFIG) $(ARGS)
+SETTINGS = $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
 STAGE = $(COMPOSE) run --rm -T --no-deps
 WAIT = for second in $$(seq 180); do \
 	  [ "$$(docker inspect --format '{{.State.Health.Status}}' $$($(COMPOSE) ps -q $(1)))" = healthy ] && exit; sleep 1; \
@@ -118,7 +118,7 @@ help:
 	@echo "make down              stop and remove the containers; keeps the data"
 	@echo "make clean-volumes     delete the containers' data, after confirmation"
 	@echo
-	@echo "CONFIG=$(CONFIG)   NPROC=$(NPROC) processes of make train   PYTHON=$(PYTHON)   PORT=$(PORT)"
+	@echo "CONFIG=$(or $(CONFIG),quickstart)   NPROC=$(NPROC) processes of make train   PYTHON=$(PYTHON)   PORT=$(PORT)"
 	@echo 'ARGS="--train.lr 0.5"   further arguments; make train ARGS=--rebuild starts over'
 
 $(READY): pyproject.toml constraints.txt

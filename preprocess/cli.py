@@ -60,13 +60,15 @@ def build(arguments: ConfigArguments, rebuild: bool) -> None:
 
     from packlm import tracking
 
-    from . import inspect_dataset, record
+    from . import advice, inspect_dataset, record
     from .build import stage
 
     built = stage.build(config, rebuild)
     if built.seconds is not None:
         log.info("%s", inspect_dataset.table(built.manifest))
         log.info("%s: made in %s", config.dataset.dir, inspect_dataset.rate(built.manifest, built.seconds))
+        for line in advice.advice(config, built.manifest):
+            log.warning("%s", line)
         record.record(config, built, fresh=rebuild)
     elif tracking.is_unsent(config, "preprocess"):
         record.record(config, built, fresh=False)

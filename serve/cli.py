@@ -79,7 +79,7 @@ def evaluate(
     Without --model, --data, --text, --out and --precision it is a stage: it measures the configured dataset with the model in `run.dir`,
     records the result in MLflow and registers the model, unless that is done already.
     """
-    config = arguments.load()
+    config = arguments.load(model_only=model is not None)
     if more and not text:
         raise RequestError(f"evaluate: unexpected argument {more[0]!r}; text files are given as --text FILE...")
     _refuse_both("--data", data, "--text", text)
@@ -112,7 +112,7 @@ def evaluate(
 @setting_options("score", "context", "rows", "format", "text_field")
 def score(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str, html: Path | None) -> None:
     """Write the surprisal and entropy of each word or token, or the log-probability of each sentence."""
-    config = arguments.load()
+    config = arguments.load(model_only=model is not None)
     output_paths.check({"--out": out, "--html": html}, [source])
     stream, address = _open(source), _model(model, config)
 
@@ -136,7 +136,7 @@ def score(arguments: ConfigArguments, model: str | None, precision: str, source:
 @setting_options("pairs", "good", "bad", "group", "format")
 def pairs(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str | None, summary: Path | None) -> None:
     """Compare minimal pairs: how often the acceptable sentence is the more probable one."""
-    config = arguments.load()
+    config = arguments.load(model_only=model is not None)
     output_paths.check({"--out": out, "--summary": summary}, [source])
     stream, address = _open(source), _model(model, config)
 
@@ -164,7 +164,7 @@ def pairs(arguments: ConfigArguments, model: str | None, precision: str, source:
 @setting_options("rescore", "lm_weight", "word_bonus", "old_lm_weight", "context", "context_from", "sign", "log_base")
 def rescore(arguments: ConfigArguments, model: str | None, **options: Any) -> None:
     """Re-rank n-best lists of a speech recognizer, with weights that are given or tuned for the fewest word errors."""
-    config = arguments.load()
+    config = arguments.load(model_only=model is not None)
     address = _model(model, config)
 
     from packlm import distributed
@@ -180,7 +180,7 @@ def rescore(arguments: ConfigArguments, model: str | None, **options: Any) -> No
 @click.option("--top", metavar="INTEGER", default="10", help="Number of tokens.")
 def next_tokens(arguments: ConfigArguments, model: str | None, precision: str, prompt: str, top: str) -> None:
     """Print the most likely next tokens and their probabilities."""
-    config = arguments.load()
+    config = arguments.load(model_only=model is not None)
     request = validated(NextRequest, prompt=prompt, top=top)
     address = _model(model, config)
 
@@ -211,7 +211,7 @@ def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> N
     and --precision it is a stage: it continues the configured prompts with the model in `run.dir` and records the result in MLflow,
     unless that is done already. A job that was interrupted resumes when it is run again.
     """
-    config = arguments.load()
+    config = arguments.load(model_only=model is not None)
     _refuse_both("--prompt", options["prompt"], "--prompts", options["prompts"])
     output_paths.check({"--out": options["out"]}, [options["prompts"]])
     address = _model(model, config)

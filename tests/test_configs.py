@@ -9,6 +9,8 @@ import pytest
 
 from packlm import config as configuration
 from packlm.base.errors import RequestError
+from packlm.config.reading import DEFAULT_CONFIG as RECIPE_OF_THE_TOUR
+from packlm.config.reading import HELD_OUT
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))
@@ -49,6 +51,56 @@ def test_file_then_environment_then_command_line(tmp_path: Path) -> None:
         configuration.load(file, environment=environment | {"PACKLM_TRACKING__URI": "sqlite:///ours.db"}).tracking.uri
         == "sqlite:///ours.db"
     )
+
+
+def test_the_recipe_of_the_tour_is_read_by_bare_commands_only(tmp_path: Path) -> None:
+    lr = ["--train.lr", "0.5"]
+    for arguments in ([], lr):
+        assert configuration.load(None, arguments, {}) == configuration.load(RECIPE_OF_THE_TOUR, arguments, {})
+    (tmp_path / "mine.toml").write_text('[run]\nname = "mine"\n')
+    plain = configuration.resolve({"run": {"name": "mine"}, "train": {"lr": 0.5}})
+    assert configuration.load(None, ["--run.name=mine", *lr], {}) == plain
+    assert configuration.load(None, lr, {"PACKLM_RUN__NAME": "mine"}) == plain
+    assert configuration.load(tmp_path / "mine.toml", lr, {}) == plain
+    corpus = configuration.load(None, ["--corpus.train=folder", "--dataset.dir=mine"], {})
+    assert corpus == configuration.resolve({"corpus": {"train": "folder", **HELD_OUT}, "dataset": {"dir": "mine"}})
+    model_only = configuration.load(None, lr, {"PACKLM_CORPUS__TRAIN": "folder"}, model_only=True)
+    assert model_only == configuration.resolve({"corpus": {"train": "folder", **HELD_OUT}, "train": {"lr": 0.5}})
+
+
+def test_a_corpus_without_a_name_for_its_run_is_refused(tmp_path: Path) -> None:
+    """It would meet the tour's dataset and training."""
+    (tmp_path / "mine.toml").write_text('[corpus]\ntrain = "folder"\n')
+    for path, arguments in ((None, ["--corpus.train", "folder"]), (tmp_path / "mine.toml", [])):
+        with pytest.raises(RequestError, match="a corpus of your own needs a name for its run: add --run"):
+            configuration.load(path, arguments, {})
+        assert configuration.load(path, [*arguments, "--run.name=mine"], {}).dataset.dir == Path("data/mine")
+        assert configuration.load(path, [*arguments, "--dataset.dir=mine"], {}).dataset.dir == Path("mine")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (0.05, 0.05)),
+        ({"validation_fraction": "0"}, (0, 0)),
+        ({"test_fraction": "0.2"}, (0, 0.2)),
+        ({"validation": "held-out"}, (0, 0)),
+    ],
+)
+def test_documents_are_held_out_of_a_corpus_unless_the_configuration_says_which(
+    settings: dict[str, str], expected: tuple[float, float]
+) -> None:
+    arguments = [f"--corpus.{key}={value}" for key, value in settings.items()]
+    corpus = configuration.load(None, ["--run.name=mine", "--corpus.train=folder", *arguments], {}).corpus
+    assert (corpus.validation_fraction, corpus.test_fraction) == expected
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_spells_the_size_of_its_vocabulary(path: Path) -> None:
+    """So that a change of defaults changes no published result."""
+    config = configuration.load(path, environment={})
+    assert {"kind", "vocab_size"} <= config.tokenizer.model_fields_set
+    assert config.tokenizer.kind != "word" or config.tokenizer.min_count == 1
 
 
 def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:

@@ -73,11 +73,11 @@ def test_the_command_runs_from_the_wheel(site: Path, hostile: Path) -> None:
     (hostile / "corpus").mkdir()
     for number in range(8):
         (hostile / "corpus" / f"{number}.txt").write_text(f"The cat number {number} sat. A dog saw it, and left.\n" * 9)
-    settings = ["--tracking.uri", "", "--model.hidden", "8"]
+    settings = ["--run.name", "mine", "--tracking.uri", "", "--model.hidden", "8"]
     corpus = ["--corpus.format", "text", "--corpus.train", "corpus", "--corpus.validation_fraction", "0.3", "--tokenizer.vocab_size", "280"]
     run(site, hostile, commands, "preprocess", *corpus, *settings, "--dataset.workers", "2")
-    assert run(site, hostile, commands, "preprocess", "verify", "data/quickstart") == "data/quickstart: every file matches its digest\n"
+    assert run(site, hostile, commands, "preprocess", "verify", "data/mine") == "data/mine: every file matches its digest\n"
     run(site, hostile, commands, "train", *settings, "--train.max_steps", "2", "--train.device", "cpu")
-    assert run(site, hostile, commands, "next", "--model", "runs/quickstart/model", "--prompt", "The").startswith("token\tprobability\n")
+    assert run(site, hostile, commands, "next", "--model", "runs/mine/model", "--prompt", "The").startswith("token\tprobability\n")
     (module,) = run(site, hostile, "packlm.stages.train", "--help").splitlines()[:1]
     assert module.startswith("Usage: python train ")

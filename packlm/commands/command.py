@@ -40,9 +40,13 @@ class ConfigArguments:
     settings: tuple[str, ...] = ()
     """Options and values in turn: `--section.key`, `value`."""
 
-    def load(self) -> Config:
-        """The configuration; a `RequestError` also if it is a saved one whose credentials must be given again."""
-        config = configuration.load(self.file, self.settings)
+    def load(self, model_only: bool = False) -> Config:
+        """The configuration; a `RequestError` also if it is a saved one whose credentials must be given again.
+
+        Args:
+            model_only: as in `packlm.config.load`.
+        """
+        config = configuration.load(self.file, self.settings, model_only=model_only)
         if was_removed(config.tracking.uri):
             raise RequestError(
                 f"tracking.uri: the credentials of {config.tracking.uri} are in no file: set MLFLOW_TRACKING_URI to the whole address, or "
@@ -213,8 +217,9 @@ def _option_hint(name: str, context: click.Context) -> str:
 
 def _config_option() -> click.Option:
     return click.Option(
-        ["--config"], metavar="FILE|RECIPE", default=configuration.DEFAULT_CONFIG.stem, expose_value=False,
-        help="Configuration: a TOML file, or a recipe that `packlm recipes` lists.", shell_complete=_complete_config,
+        ["--config"], metavar="FILE|RECIPE", expose_value=False, shell_complete=_complete_config,
+        help="Configuration: a TOML file, or a recipe that `packlm recipes` lists.  [default: quickstart, where neither run.name nor "
+        "corpus.train is set]",
     )  # fmt: skip
 
 

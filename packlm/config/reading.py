@@ -27,6 +27,8 @@ from packlm.config.settings import Config
 from packlm.config.suggestions import suggestion
 
 DEFAULT_CONFIG = recipes.folder() / "quickstart.toml"
+HELD_OUT = {"validation_fraction": 0.05, "test_fraction": 0.05}
+"""What is held out of a corpus unless the configuration says so itself; 0 says so, too."""
 MAX_FILE_BYTES = 1 << 24
 """Size of a configuration file: 100,000 paths of a corpus."""
 MAX_MESSAGES = 200
@@ -57,20 +59,38 @@ def resolve(values: Mapping[str, Any]) -> Config:
     return config.model_copy(update={"run": run, "dataset": dataset, "tracking": tracking})
 
 
-def load(path: Path | None = None, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Config:
+def load(
+    path: Path | None = None, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None, model_only: bool = False
+) -> Config:
     """Reads a configuration file, the environment and `--section.key value` arguments.
 
+    Without a file, a command that names neither a run nor a corpus is part of the tour, and reads the recipe `quickstart`; any other has
+    the defaults of the settings. Where a corpus is named and nothing of it is held out, `HELD_OUT` of its documents each are for validation
+    and for testing.
+
     Args:
-        path: the file, or the name of a recipe; the recipe `quickstart` unless given.
+        path: the file, or the name of a recipe.
         environment: `os.environ` unless given.
+        model_only: for a command that needs a model and no run: it never reads the recipe.
+
+    Raises:
+        RequestError: for wrong settings, and for a corpus without a name for its run, which would take the place of the tour's.
     """
-    values = _read_toml(DEFAULT_CONFIG if path is None else recipes.find(Path(path)))
-    for dotted, text in [*_from_environment(os.environ if environment is None else environment), *_from_arguments(arguments)]:
+    assignments = [*_from_environment(os.environ if environment is None else environment), *_from_arguments(arguments)]
+    is_tour = path is None and not model_only and not {"run.name", "corpus.train"} & {setting for setting, _ in assignments}
+    values = _read_toml(DEFAULT_CONFIG if path is None else recipes.find(Path(path))) if path is not None or is_tour else {}
+    for dotted, text in assignments:
         section, _, key = dotted.partition(".")
         settings = values.setdefault(section, {})
         if isinstance(settings, dict):
             settings[key] = _parse(text)
-    return resolve(values)
+    corpus = values.get("corpus")
+    if isinstance(corpus, dict) and corpus.get("train") and not {"validation", "test", *HELD_OUT} & corpus.keys():
+        corpus |= HELD_OUT
+    config = resolve(values)
+    if not model_only and config.corpus.train and "name" not in config.run.model_fields_set and "dir" not in values.get("dataset", {}):
+        raise RequestError("corpus.train: a corpus of your own needs a name for its run: add --run.name NAME")
+    return config
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str], list[str]]:

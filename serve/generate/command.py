@@ -43,7 +43,7 @@ def run(model: str | Path, options: GenerateOptions, config: Config, arguments: 
     engine = Engine.load(model, ranks.device, config.tracking, options.precision)
     if arguments is not None:
         recommended = [word for key, value in engine.generation_config.items() for word in (f"--generate.{key}", _as_argument(value))]
-        config = configuration.load(None, [*recommended, *arguments])
+        config = configuration.load(None, [*recommended, *arguments], model_only=True)
     for key, why in config.generate.ignored.items():
         if arguments is None or f"--generate.{key}" in arguments:  # not what the model folder recommends for another strategy
             log.warning("%s", why)

@@ -211,7 +211,7 @@ def test_refused_values_options_and_addresses(world: World, server: str) -> None
 
 def test_a_corpus_of_the_hub(world: World, server: str) -> None:
     token = world.secret("token of the hub")
-    settings = ["--corpus.format", "auto", "--corpus.train", "hub:me/private", "--tracking.uri", ""]
+    settings = ["--corpus.format", "auto", "--corpus.train", "hub:me/private", "--run.name", "mine", "--tracking.uri", ""]
     status, output = world.run("preprocess", *settings, HF_TOKEN=token, HF_ENDPOINT=f"http://{server}")
     assert status == 2 and "hub:me/private: cannot be loaded: " in output and "Traceback" not in output, output
     assert world.leaks() == []

@@ -1,0 +1,37 @@
+"""What a user should know of a dataset that was just made, each with its remedy: a held-out split without text, too many unknown words."""
+
+from packlm.config import Config
+from packlm.dataset import Manifest
+
+MAX_UNKNOWN = 0.05
+"""Share of unknown tokens in a held-out split above which perplexity says little about the text."""
+_HELD_OUT = ("validation", "test")
+
+
+def advice(config: Config, manifest: Manifest) -> list[str]:
+    """One line for each thing."""
+    return [line for split in _HELD_OUT for line in (_empty(config, manifest, split), _unknown(config, manifest, split)) if line]
+
+
+def _empty(config: Config, manifest: Manifest, split: str) -> str | None:
+    """A split that was asked for, and has no text."""
+    locations, fraction = getattr(config.corpus, split), getattr(config.corpus, f"{split}_fraction")
+    if split in manifest.splits or not (locations or fraction):
+        return None
+    if locations:
+        return f"the {split} split is empty: there is nothing but whitespace in what corpus.{split} names; name other files"
+    number = sum(content.documents for content in manifest.splits.values())
+    problem = f"corpus.{split}_fraction = {fraction:g} of {number:,} {'document' if number == 1 else 'documents'} selected none"
+    remedy = f"raise it, name files with --corpus.{split}, or make smaller documents with --corpus.document paragraph or line"
+    return f"the {split} split is empty: {problem}; {remedy}"
+
+
+def _unknown(config: Config, manifest: Manifest, split: str) -> str | None:
+    """A held-out split with a large share of `<unk>`."""
+    content = manifest.splits.get(split)
+    if content is None or content.unknown <= MAX_UNKNOWN * content.tokens:
+        return None
+    problem = f"{content.unknown / content.tokens:.1%} of the {split} tokens are unknown to a vocabulary of {manifest.vocab_size:,}"
+    if config.tokenizer.kind == "file":
+        return f"{problem}; use a tokenizer of this language, or train one with --tokenizer.kind bpe"
+    return f"{problem}; use --tokenizer.kind bpe, which knows all text, a larger --tokenizer.vocab_size, or --tokenizer.min_count 1"
