@@ -40,6 +40,12 @@ def encoding_counts(sources: Iterable[Source], rules: Corpus) -> Counter[str]:
     return Counter(f"files read as {label(source.encoding)}" for source in sources if _is_encoded(source))
 
 
+def chosen_encodings(sources: Iterable[Source], rules: Corpus) -> str:
+    """The files for which `corpus.encoding = "auto"` chose another encoding than UTF-8; empty if there are none."""
+    others = [f"{source.where}: read as {source.encoding}" for source in sources if rules.encoding == "auto" and source.encoding != "utf-8"]
+    return listed(f"{len(others):,} files are not UTF-8", others) if others else ""
+
+
 def all_of(error: NotEncoded, sources: Iterable[Source]) -> NotEncoded:
     """The error about one file, or one that lists all files among `sources` that are not in their encoding, if these are several."""
     problems = [problem for source in _with_progress(list(sources)) if _is_encoded(source) and (problem := _problem(source))]

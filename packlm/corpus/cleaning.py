@@ -34,7 +34,7 @@ _IS_CONTROL = np.zeros(256, bool)
 _IS_CONTROL[[*range(0x09), *range(0x0E, 0x20), 0x7F]] = True
 _DECODE_BYTES = 1 << 17  # decoded at a time, which stays in the CPU cache
 _GARBLED = re.compile(
-    rb"\xc3[\x82\x83\x90\x91](?:\xc2[\x80-\xbf]|"
+    rb"\xc3\x82\xc2[\xa0-\xbf]|\xc3[\x83\x90\x91](?:\xc2[\x80-\xbf]|"
     + "|".join(bytes(range(0x80, 0xA0)).decode("cp1252", "ignore")).encode()
     + rb")|\xc3\xa2(?:\xe2\x82\xac|\xc2\x80)"
 )

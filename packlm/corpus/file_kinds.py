@@ -62,7 +62,10 @@ def kind(name: str, head: bytes) -> Kind:
     suffix = PurePath(name).suffix.lower()
     by_name = "text" if suffix in _TEXT else _FORMATS.get(suffix)
     if by_name != "parquet" and (unreadable := _unreadable(head)):
-        return unreadable
+        if unreadable.what != "utf-16":
+            return unreadable
+        decoded = kind(name, head.decode(with_zeros(head), "replace").encode())
+        return decoded if decoded.problem else unreadable._replace(format=decoded.format)
     if by_name == "json":
         return Kind("jsonl" if _is_lines(head) else "json")
     if by_name not in (None, "text"):

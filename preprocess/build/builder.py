@@ -94,9 +94,8 @@ class Builder:
         corpus = self.config.corpus
         spelled_eos = learn.spelled_eos(self.config.tokenizer, self.pretrained)
         tasks = extract.tasks(self.scan, corpus, spelled_eos, self.work / "extracted")
-        encoding_counts = bad_files.encoding_counts(self.scan.states, corpus)
-        for reason, count in encoding_counts.items():
-            log.info("%s: %d", reason, count)
+        if chosen := bad_files.chosen_encodings(self.scan.states, corpus):
+            log.info("%s", chosen)
         try:
             self._run(extract.run, tasks, "extracting text")
         except NotEncoded as error:
@@ -106,7 +105,7 @@ class Builder:
         extracted, counts = extract.results(tasks)
         if corpus.duplicates == "skip":
             extracted, counts["duplicate documents skipped"] = duplicates.skip(extracted, [task.keys for task in tasks])
-        self.counts = +counts + encoding_counts
+        self.counts = +counts + bad_files.encoding_counts(self.scan.states, corpus)
         for warning in extract.wrong_encodings(tasks):
             log.warning("%s", warning)
         return extracted

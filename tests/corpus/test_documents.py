@@ -4,9 +4,11 @@ import csv
 import gzip
 import io
 import json
+import random
 import re
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -172,6 +174,44 @@ def test_bad_records_of_jsonl_are_named(tmp_path, line, told):
         assert found == ({"r.jsonl:1": "One.", "r.jsonl:4": "Two."}, {"records skipped that could not be read": 1})
 
 
+def test_fields_of_objects(tmp_path):
+    lines = [{"data": {"text": "a", "n": {"body": "b"}}, "data.n": "c"}, {"data": {"text": "d", "n": {"body": "e"}}, "data.n": "f"}]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    for field, expected in {"data.text": ["a", "d"], "data.n.body": ["b", "e"], "data.n": ["c", "f"]}.items():
+        for name, content in {"r.jsonl": data, "r.json": json.dumps(lines).encode()}.items():
+            assert list(written(tmp_path, name, content, text_field=field)[0].values()) == expected
+        pq.write_table(pa.Table.from_pylist(lines), tmp_path / "r.parquet")
+        found = read(Source("r", tmp_path / "r.parquet", format="parquet"), 1, text_field=field)
+        assert list(found[0].values()) == expected
+    refused(
+        tmp_path,
+        "r.jsonl",
+        data,
+        r"line 1: no field 'data\.body' \(there are: 'data\.text', 'data\.n\.body', 'data\.n';",
+        text_field="data.body",
+    )
+    refused(tmp_path, "r.jsonl", data, r"line 1: an object in 'data', not a string", text_field="data")
+    refused(tmp_path, "r.jsonl", b'{"data": "x"}', r"line 1: no field 'data\.text' \(there are: 'data';", text_field="data.text")
+    with pytest.raises(PacklmError, match=r"no column 'data\.body'; there are 'data\.text', 'data\.n\.body', 'data\.n'"):
+        read(Source("r", tmp_path / "r.parquet", format="parquet"), text_field="data.body")
+
+
+UNREADABLE = {
+    "gz": (gzip.compress(b"text\n" * 9), r"looks like gzip data; let its name end in \.gz"),
+    "utf-16": ("text\nb\n".encode("utf-16"), r"not UTF-8 .*looks like UTF-16 \(--corpus.encoding utf-16\)"),
+    "utf-16-le": ("text\nb\n".encode("utf-16-le"), r"looks like UTF-16 \(--corpus.encoding utf-16-le\)"),
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE)
+@pytest.mark.parametrize("name", ["f.txt", "f.jsonl", "f.csv", "f.tsv", "f.json", "f"])
+@pytest.mark.parametrize("format", ["auto", "named"])
+def test_bytes_that_are_no_text_are_told_by_every_reader(tmp_path, name, content, format):
+    data, message = UNREADABLE[content]
+    named = {".txt": "text", ".tsv": "csv", "": "text"}.get(Path(name).suffix, Path(name).suffix[1:])
+    refused(tmp_path, name, data, message, format="auto" if format == "auto" else named)
+
+
 def test_bad_bytes_in_jsonl(tmp_path):
     data = b'{"text": "a"}\n{"text": "b\xff"}\n'
     refused(tmp_path, "r.jsonl", data, r"r\.jsonl: not UTF-8 at byte offset 25, line 2 \(byte ff\)")
@@ -192,6 +232,21 @@ def test_csv(rows, block, tab):
         found, counts = read(source, on_control="keep", quoting="csv")
     assert found == {f"{source.name}:{number}": value for number, (_, value) in enumerate(rows, 1) if value.strip()}
     assert (found, counts) == read(source, on_control="keep", quoting="csv")
+
+
+def test_tsv_has_no_quotes_unless_they_are_asked_for(tmp_path, caplog):
+    """Five rows are five documents; with the quoting of CSV they were three."""
+    data = b'n\ttext\n1\t"Yes," he said.\n2\tAll "of" it\n3\t"No\n4\tand so on\n5\tthe end"\n'
+    found = ['"Yes," he said.', 'All "of" it', '"No', "and so on", 'the end"']
+    assert list(written(tmp_path, "q.tsv", data)[0].values()) == found
+    assert list(written(tmp_path, "q.csv", data)[0].values()) == found  # separated by tabs, whatever its name
+    assert list(written(tmp_path, "q.csv", data.replace(b"\t", b";"), quoting="none")[0].values()) == found
+    assert not caplog.records
+    quoted = b'n\ttext\n1\t"All of it"\n2\t"two\n3\tlines"\n'
+    assert len(written(tmp_path, "q.tsv", quoted)[0]) == 3 and "1 fields begin and end with a quotation mark" in caplog.text
+    assert list(written(tmp_path, "q.tsv", quoted, quoting="csv")[0].values()) == ["All of it", "two\n3\tlines"]
+    assert "as if several rows had become one" in caplog.text
+    assert list(written(tmp_path, "q.txt", b"n|text\n1|a,b\n", format="csv", delimiter="|")[0].values()) == ["a,b"]
 
 
 def test_bad_rows_of_csv_are_named(tmp_path):
@@ -227,6 +282,22 @@ def test_parquet(tmp_path_factory, values, group, part_bytes, large):
         found, counts = read(Source("f", path, format="parquet"), part_bytes, on_bad_text="skip", on_control="keep")
     assert found == {f"f:{number}": value for number, value in enumerate(values, 1) if value and value.strip()}
     assert counts.get("records skipped that could not be read", 0) == values.count(None)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(), "dictionary"]
+)
+def test_all_types_of_text_in_parquet(tmp_path, kind):
+    values = ["One.", None, "Zwölf, and so on: too long to be stored within a view.", "One."]
+    column = pa.array(values).dictionary_encode() if kind == "dictionary" else pa.array(values, kind)
+    pq.write_table(pa.table({"n": range(4), "text": column}), tmp_path / "text", row_group_size=3)
+    fields = ["text"]
+    if kind != "dictionary":  # pyarrow reads none in structures
+        pq.write_table(pa.table({"deep": pa.StructArray.from_arrays([column], ["text"])}), tmp_path / "deep.text")
+        fields.append("deep.text")
+    for field in fields:
+        found, counts = read(Source("f", tmp_path / field, format="parquet"), on_bad_text="skip", text_field=field)
+        assert found == {"f:1": values[0], "f:3": values[2], "f:4": values[3]} and counts == {"records skipped that could not be read": 1}
 
 
 def test_bad_rows_of_parquet_are_named(tmp_path):
@@ -291,6 +362,31 @@ def test_damaged_compressed_files(tmp_path, suffix):
         "plain": b"text that nobody compressed",
     }.items():
         refused(tmp_path, f"{name}.{suffix}", bad, rf"{name}\.{suffix}: damaged or truncated", document="line")
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_the_bytes_of_a_damaged_file_that_are_good_are_counted_exactly(tmp_path, monkeypatch, suffix):
+    """However large a block is; of a truncated file what its decoder gives, before other bytes all."""
+    text = random.Random(1).randbytes(90_000).hex().encode()
+    whole = PACKED[suffix](text)
+    for kept in (len(whole) // 3, len(whole) - 9):
+        data = whole[:kept]
+        good = zlib.decompressobj(31).decompress(data) if suffix == "gz" else streams.zstd.ZstdDecompressor().decompress(data)
+        for block in (1 << 22, 1000):
+            monkeypatch.setattr(streams, "BLOCK", block)
+            refused(tmp_path, f"d.{suffix}", data, rf" {len(good):,} bytes of text could be read before; replace", document="line")
+    refused(tmp_path, f"d.{suffix}", whole + b"more", rf" {len(text):,} bytes of text could be read before; replace", document="line")
+
+
+def test_zstd_with_a_large_window(tmp_path):
+    """`zstd --long=31` writes windows that a decoder refuses unless it is told to hold them."""
+    options = {streams.zstd.CompressionParameter.window_log: 31, streams.zstd.CompressionParameter.enable_long_distance_matching: 1}
+    compressor = streams.zstd.ZstdCompressor(options=options)
+    data = compressor.compress(b"One line.\n" * 1000) + compressor.flush()  # of unknown size: the frame states its window
+    with pytest.raises(streams.zstd.ZstdError, match="too much memory"):
+        streams.zstd.ZstdDecompressor().decompress(data)
+    found, _ = written(tmp_path, "l.txt.zst", data, document="line")
+    assert len(found) == 1000 and set(found.values()) == {"One line.\n"}
 
 
 def test_a_checksum_that_is_wrong(tmp_path):

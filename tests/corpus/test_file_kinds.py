@@ -67,8 +67,8 @@ def archive(kind):
         (gzip.compress(LINES), "packed", "gzip data; let its name end in .gz"), (lzma.compress(LINES), "packed", "xz data; decompress it"),
         (bz2.compress(LINES), "packed", "bzip2 data; decompress it"), (archive("zip"), "packed", "a zip archive"),
         (b"\x28\xb5\x2f\xfd\x24\x04", "packed", "zstd data; let its name end in .zst"), (archive("tar"), "packed", "a tar archive"),
-        (LINES.decode().encode("utf-16"), "utf-16", "UTF-16; --corpus.encoding utf-16"),
-        (LINES.decode().encode("utf-16-be"), "utf-16", "UTF-16; --corpus.encoding utf-16-be"),
+        ("Some text.\n".encode("utf-16"), "utf-16", "UTF-16; --corpus.encoding utf-16"),
+        ("Some text.\n".encode("utf-16-be"), "utf-16", "UTF-16; --corpus.encoding utf-16-be"),
         (b"\x89PNG\r\n\x1a\n\x00", "binary", "a binary file; remove it from the corpus"), (b"%PDF-1.7\n", "binary", "a binary file"),
         (b"PAR1\x15\x00", "binary", "a binary file"), (bytes(range(256)), "binary", "a binary file"),
     ],
@@ -78,6 +78,17 @@ def test_what_is_no_text_is_told_whatever_its_name(data, what, message, name):
     found = kind(name, data)
     assert found.what == what and f"looks like {message}" in found.refusal("--corpus.format")
     assert looks_like(data).startswith(f", which looks like {message.partition(';')[0]}")
+
+
+def test_json_in_utf16_is_json():
+    for name, data, format in [
+        ("a.json", LINES, "jsonl"),
+        ("a.json", PRETTY, "json"),
+        ("a.jsonl", LINES, "jsonl"),
+        ("a.csv", b"text", "csv"),
+    ]:
+        assert kind(name, data.decode().encode("utf-16"))[::3] == (format, "utf-16")
+    assert kind("a.txt", LINES.decode().encode("utf-16")).problem == "looks like JSON Lines"
 
 
 def test_text_looks_like_nothing():

@@ -51,10 +51,13 @@ class Parquet(Format):
             while True:
                 try:
                     batch = next(batches, None)
+                except pa.ArrowNotImplementedError as error:
+                    problem = f"column {rules.text_field!r} is stored in a way that pyarrow cannot read ({error})"
+                    raise PacklmError(f"{source.where}: {problem}; write it as plain strings") from None
                 except (OSError, pa.ArrowException) as error:
                     raise PacklmError(f"{source.where}: damaged after row {number - 1}: {error}; replace the file") from None
                 if batch is not None:
-                    column = batch.column(0)
+                    column = batch.column(path[0])
                     for name in path[1:]:
                         column = pc.struct_field(column, name)
                     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
