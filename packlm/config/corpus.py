@@ -1,6 +1,7 @@
 """Section `corpus`: which documents are used, and how they are read, split and cleaned."""
 
 import re
+from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -73,6 +74,13 @@ class Corpus(Section):
     else the first."""
     max_document_bytes: int = Field(1 << 28, ge=1, le=1 << 40)
     """Maximum size of a document in bytes; a larger one is an error, since processing takes a multiple of its size in memory."""
+
+    def split_of(self, name: str) -> str:
+        """The split of a document listed in `train`, by a hash of its name: other documents do not influence it."""
+        uniform = int.from_bytes(sha256(f"{self.split_seed}\n{name}".encode()).digest()[:8]) / 2**64
+        if uniform < self.validation_fraction:
+            return "validation"
+        return "test" if uniform >= 1 - self.test_fraction else "train"
 
     @field_validator("drop_lines")
     @classmethod

@@ -6,7 +6,6 @@ All later steps read these files: nothing is cleaned or split into sentences twi
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +129,7 @@ def split_indices(texts: DocumentBlock, listed_split: str, corpus: Corpus) -> np
     """[D] uint8: index into SPLITS for each document; `corpus.*_fraction` divide those that are listed in `corpus.train`."""
     if listed_split != "train" or not (corpus.validation_fraction or corpus.test_fraction):
         return np.full(len(texts), SPLITS.index(listed_split), np.uint8)
-    return np.array([SPLITS.index(_split_by_hash(name, corpus)) for name in texts.names.to_pylist()], np.uint8)
-
-
-def _split_by_hash(name: str, corpus: Corpus) -> str:
-    """The split of a document by a hash of its name: other documents do not influence it."""
-    uniform = int.from_bytes(sha256(f"{corpus.split_seed}\n{name}".encode()).digest()[:8]) / 2**64
-    if uniform < corpus.validation_fraction:
-        return "validation"
-    return "test" if uniform >= 1 - corpus.test_fraction else "train"
+    return np.array([SPLITS.index(corpus.split_of(name)) for name in texts.names.to_pylist()], np.uint8)
 
 
 def sums_by_split(splits: np.ndarray, values: np.ndarray | None = None) -> list[int]:
