@@ -5,7 +5,6 @@ object where they are certainly something else than the name says, or than text 
 """
 
 import re
-from pathlib import PurePath
 from typing import NamedTuple
 
 from packlm.base import json_text
@@ -59,7 +58,7 @@ def kind(name: str, head: bytes) -> Kind:
         name: its name, without the suffix of a compression.
         head: its first `HEAD_BYTES` bytes, decompressed.
     """
-    suffix = PurePath(name).suffix.lower()
+    suffix = suffix_of(name)
     by_name = "text" if suffix in _TEXT else _FORMATS.get(suffix)
     if by_name != "parquet" and (unreadable := _unreadable(head)):
         if unreadable.what != "utf-16":
@@ -77,6 +76,12 @@ def kind(name: str, head: bytes) -> Kind:
     if by_name is None and _is_table(head):
         return Kind("csv", "looks like columns separated by tabs")
     return Kind("text")
+
+
+def suffix_of(name: str) -> str:
+    """The last suffix of a file's name, in lower case; empty if it has none. (pathlib takes as long as opening the file.)"""
+    stem, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if stem and dot else ""
 
 
 def looks_like(data: bytes) -> str:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 
 from packlm.base.errors import PacklmError, RequestError
@@ -33,16 +32,17 @@ def open_source(source: Source, setting: str) -> Source:
     Raises:
         RequestError: a file that cannot be read so, or that looks like something else than text and does not say what it is.
     """
-    path = source.path or Path(source.name)
-    source = replace(source, compression=_COMPRESSIONS.get(path.suffix.lower()))
-    name = path.stem if source.compression else path.name
+    name = source.path.name if source.path else source.name
+    if compression := _COMPRESSIONS.get(file_kinds.suffix_of(name)):
+        source, name = replace(source, compression=compression), name.rpartition(".")[0]
     found = file_kinds.kind(name, streams.head(source, file_kinds.HEAD_BYTES))
-    by_suffix = next((key for key, format in FORMATS.items() if Path(name).suffix.lower() in format.suffixes), None)
+    suffix = file_kinds.suffix_of(name)
+    by_suffix = next((key for key, format in FORMATS.items() if suffix in format.suffixes), None)
     format = setting if setting != "auto" else by_suffix or found.format
     is_something_else = found.problem and not found.what and setting == "auto" and not by_suffix
     if is_something_else or (found.what == "packed" and format != "parquet"):
         raise RequestError(f"{source.where}: {found.refusal('--corpus.format')}")
-    source = replace(source, format=format or "text")
+    source = replace(source, format=format) if format and format != source.format else source
     if source.compression and not FORMATS[source.format].compressible:
         raise RequestError(f"{source.where}: a compressed {source.format} file cannot be read; decompress it")
     return source
