@@ -12,6 +12,7 @@ from packlm.base import files
 from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError, RequestError
 from packlm.base.log import progress
+from packlm.corpus.records import NAME_FIELD, field_names, field_of
 
 log = logging.getLogger("packlm")
 _BLOCK = 1 << 22
@@ -48,9 +49,9 @@ def parse_hub(location: str, split: str) -> HubDataset:
 
 
 def download_hub(location: str, dataset: HubDataset, field: str, path: Path) -> None:
-    """Streams a dataset to the file `path` as JSONL with the column `field` alone; a no-op if an earlier run has done so.
+    """Streams a dataset to the file `path` as JSONL with the column `field` (or a field in one, `data.text`) alone.
 
-    Values that are not strings are written as they are, for the JSONL reader to report.
+    A no-op if an earlier run has done so. Values that are not strings are written as they are, for the JSONL reader to report.
 
     Raises:
         RequestError: no such dataset, configuration or split; no column `field`.
@@ -63,8 +64,9 @@ def download_hub(location: str, dataset: HubDataset, field: str, path: Path) -> 
         first = next(rows, None)
     except Exception as error:  # datasets raises many types for what it does not find
         raise _cannot_load(location, error) from None
-    if first is not None and field not in first:
-        raise RequestError(f"{location}: no column {field!r}; there are {', '.join(map(repr, first))}; name one with --corpus.text_field")
+    if first is not None and not _selected(first, field):
+        names = ", ".join(map(repr, field_names(first)))
+        raise RequestError(f"{location}: no column {field!r}; there are {names}; {NAME_FIELD}")
     with files.atomic(path) as stream, progress(desc=dataset.name, unit=" documents") as bar:
         count, row = 0, first
         while row is not None:
@@ -89,9 +91,17 @@ def _rows(location: str, dataset: HubDataset) -> Iterator[dict[str, Any]]:
 
 
 def _write(stream: IO[bytes], row: dict[str, Any], field: str) -> None:
-    record = {field: row[field]} if field in row else {}
+    record = _selected(row, field)
     # ASCII, so that the file can be cut at line feeds and lone surrogates reach the reader, which reports them.
     stream.write(json.dumps(record, default=lambda value: {"type": type(value).__name__}).encode() + b"\n")
+
+
+def _selected(row: dict[str, Any], field: str) -> dict[str, Any]:
+    """A row with the column or field `field` alone; without it, empty."""
+    try:
+        return {field: field_of(row, field)}
+    except (KeyError, TypeError):
+        return {}
 
 
 def _cannot_load(location: str, error: Exception) -> PacklmError:

@@ -183,6 +183,10 @@ def test_a_hub_dataset(hub, tmp_path, monkeypatch):
     (body,) = find(f"hub:{hub}", downloads=downloads, text_field="body")
     (test,) = find(f"hub:{hub}", downloads=downloads, split="test")
     assert (train.name, train.format, train.encoding, test.name) == ("mine:train", "jsonl", "utf-8", "mine:test")
+    (folder := hub.parent / "nested").mkdir()
+    (folder / "train.jsonl").write_text('{"data": {"text": "In it."}}\n')
+    (nested,) = find(f"hub:{folder}", downloads=downloads, text_field="data.text")
+    assert read(nested) == [{"data.text": "In it."}]
     assert read(train) == [{"text": "One."}, {"text": "Zwölf\n😀"}, {"text": ""}]
     assert read(body) == [{"body": "1"}, {"body": "2"}, {"body": "3"}]
     assert read(test) == [{"text": "Zwölf\n😀"}]
