@@ -27,7 +27,8 @@ class Tokenizer(Section):
     normal_form: Literal["none", "nfc", "nfd", "nfkc", "nfkd"] = "none"
     """Unicode normalization applied by the tokenizer, in training and in use."""
     sample_bytes: int = Field(200_000_000, ge=1, le=1 << 40)
-    """bpe: size of the text sample that merges are learned from, in bytes; documents are selected by a hash of their names."""
+    """bpe: size of the text sample that merges are learned from, in bytes; documents are selected by a hash of their names, and of their
+    words those that fit in memory by a hash of the words, weighted by frequency."""
     file: Annotated[Location, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)] | None = None
     """With `kind = "file"`: a `tokenizer.json`, a SentencePiece `.model`, or `hub:NAME` for a tokenizer on the Hugging Face Hub."""
     eos: str = "<eos>"

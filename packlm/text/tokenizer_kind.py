@@ -66,8 +66,12 @@ class TokenizerKind:
         """The strings that `train` needs counted, in [P] pre-tokens that occur `counts` [P] times each, and their counts; may repeat."""
         raise NotImplementedError
 
+    def priorities(self, entries: pa.BinaryArray, counts: np.ndarray) -> np.ndarray:
+        """[P] float64: which entries `train` uses if there are too many, those of the highest priority; here the most frequent."""
+        return counts.astype(np.float64)
+
     def num_entries(self, settings: config.Tokenizer) -> int:
-        """How many of the most frequent entries `train` uses at most."""
+        """How many entries, of the highest priority, `train` uses at most."""
         assert settings.vocab_size is not None
         return settings.vocab_size
 
@@ -76,7 +80,7 @@ class TokenizerKind:
 
         Args:
             settings: with the defaults of the kind (`resolve`).
-            entries: the most frequent entries and their counts, most frequent first.
+            entries: the entries of the highest priority and their counts, highest first.
             total: sum of the counts of all entries, including those not in `entries`.
         """
         raise NotImplementedError

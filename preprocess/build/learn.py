@@ -84,5 +84,5 @@ def train_tokenizer(settings: Config, extracted: Sequence[ExtractedFile], folder
     if settings.tokenizer.vocab_size is None and kind.default_vocab_size(None) is None:
         log.info("tokenizer.vocab_size: %s, for %.1f MB of training text", f"{chosen.vocab_size:,}", size / 1e6)
     assert chosen.min_count is not None
-    counts = vocabulary.merge([task.path for task in tasks], kind.num_entries(chosen), chosen.min_count)
+    counts = vocabulary.merge([task.path for task in tasks], kind.num_entries(chosen), chosen.min_count, kind.priorities)
     return kind.train(chosen, counts.entries, counts.tokens).to_str(pretty=True)

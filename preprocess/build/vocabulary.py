@@ -6,7 +6,7 @@ the tables of all tasks can be merged from memory maps, a range of entries at a 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,11 @@ from packlm import config
 from packlm.base import files
 from packlm.base.errors import PacklmError
 from packlm.text import tokenizers
+from packlm.text.tokenizer_kind import TokenizerKind
 
+Priorities = Callable[[pa.BinaryArray, np.ndarray], np.ndarray]
+"""`TokenizerKind.priorities`."""
+MOST_FREQUENT: Priorities = TokenizerKind().priorities
 SCHEMA = pa.schema([("entry", pa.binary()), ("count", pa.int64())])
 _PENDING_ROWS = 1 << 19  # rows added before equal entries are merged
 _BLOCK_ROWS = 1 << 16  # distinct pre-tokens turned into entries at a time
@@ -32,7 +36,7 @@ class Vocabulary:
     """Merged counts. Words spelled like the special tokens are not among them."""
 
     entries: list[tuple[str, int]]
-    """The most frequent entries and their counts, descending; equal counts by code point."""
+    """The entries of the highest priority and their counts, descending by priority; equal ones by code point."""
     distinct: int
     """Number of distinct entries, including those not in `entries`."""
     tokens: int
@@ -92,16 +96,16 @@ def total(table: pa.Table) -> pa.Table:
     return table.group_by("entry", use_threads=False).aggregate([("count", "sum")]).rename_columns(SCHEMA.names)
 
 
-def most_frequent(table: pa.Table, limit: int) -> pa.Table:
-    """The `limit` rows with the largest counts, descending, equal counts by entry; entries must be distinct."""
-    order = [("count", "descending"), ("entry", "ascending")]
+def highest(table: pa.Table, limit: int) -> pa.Table:
+    """The `limit` rows of the highest `priority`, descending, equal ones by entry; entries must be distinct."""
+    order = [("priority", "descending"), ("entry", "ascending")]
     if limit >= table.num_rows:
         return table.sort_by(order)
     return table.take(pc.select_k_unstable(table, limit, order))
 
 
-def merge(paths: Sequence[Path], limit: int, min_count: int = 1) -> Vocabulary:
-    """Merges tables into the `limit` most frequent entries with counts of at least `min_count`, exactly.
+def merge(paths: Sequence[Path], limit: int, min_count: int = 1, priorities_of: Priorities = MOST_FREQUENT) -> Vocabulary:
+    """Merges tables into the `limit` entries of the highest priority with counts of at least `min_count`, exactly.
 
     Memory: some hundred megabytes, `limit` entries, and some kilobytes per table, whatever the size of the tables.
 
@@ -109,16 +113,18 @@ def merge(paths: Sequence[Path], limit: int, min_count: int = 1) -> Vocabulary:
         PacklmError: a table is missing or damaged.
     """
     tables = [_Table(path) for path in paths]
-    best, distinct, tokens = SCHEMA.empty_table(), 0, 0
+    best, distinct, tokens = SCHEMA.append(pa.field("priority", pa.float64())).empty_table(), 0, 0
     for rows in _ranges(tables):
         merged = total(rows)
         counts = merged.column("count").to_numpy()
         distinct += len(counts)
         tokens += int(counts.sum())
-        # Ranges ascend, so among equal counts the entries of earlier ranges come first.
-        is_full = best.num_rows == limit
-        least = max(min_count, best.column("count")[-1].as_py() + 1 if is_full else 1)
-        best = most_frequent(pa.concat_tables([best, merged.filter(pa.array(counts >= least))]), limit).combine_chunks()
+        merged = merged.filter(pa.array(counts >= min_count)).combine_chunks()
+        priorities = priorities_of(merged.column("entry").combine_chunks(), merged.column("count").to_numpy())
+        merged = merged.append_column("priority", pa.array(priorities, pa.float64()))
+        # Ranges ascend, so among equal priorities the entries of earlier ranges come first.
+        least = best.column("priority")[-1].as_py() if best.num_rows == limit else 0
+        best = highest(pa.concat_tables([best, merged.filter(pa.array(priorities > least))]), limit).combine_chunks()
     entries = best.column("entry").cast(pa.string()).to_pylist()
     return Vocabulary(list(zip(entries, best.column("count").to_pylist(), strict=True)), distinct, tokens)
 

@@ -16,7 +16,7 @@ from packlm import config
 from packlm.base.errors import PacklmError
 from packlm.text import tokenizers
 from preprocess.build import vocabulary
-from preprocess.build.vocabulary import Counts, merge, most_frequent
+from preprocess.build.vocabulary import Counts, highest, merge
 
 SETTINGS = [
     config.Tokenizer(kind=kind, words=words, lowercase=lowercase, normal_form=form)
@@ -151,7 +151,7 @@ def test_counts_add_up(blocks, pending, limit):
     table = made.table()
     assert list(zip(*table.to_pydict().values(), strict=True)) == sorted(expected.items())
     best = sorted(expected.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    assert list(zip(*most_frequent(table, limit).to_pydict().values(), strict=True)) == best
+    assert list(zip(*highest(table.rename_columns(["entry", "priority"]), limit).to_pydict().values(), strict=True)) == best
 
 
 def test_memory_depends_on_the_distinct_strings(monkeypatch):

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from packlm import config
 from packlm.base.errors import RequestError
-from packlm.text import tokenizer, tokenizers
+from packlm.text import pretokens, tokenizer, tokenizers
 from packlm.text.encoder import Encoder
 from packlm.text.tokenizers import bpe
 from packlm.text.tokenizers.word import Word
@@ -125,18 +125,79 @@ def test_bpe_learns_from_counts_what_it_learns_from_sentences(monkeypatch, feed)
     assert trained(sentences, vocab_size=330).to_str() == expected
 
 
-def test_bpe_learns_from_the_most_frequent_words(monkeypatch, caplog):
-    sentences = ["often often often seldom", "often often often"] + [f"rare{number}" for number in range(50)]
+def test_bpe_learns_from_a_sample_of_its_words(monkeypatch, caplog):
+    sentences = ["often often often seldom", "often often often"] * 60 + [f"rare{number}" for number in range(50)]
     with caplog.at_level(logging.INFO, "packlm"):
         trained(sentences)
         assert not caplog.records
-        monkeypatch.setattr(bpe, "MAX_PRE_TOKENS", 2)
+        monkeypatch.setattr(bpe, "MAX_PRE_TOKENS", 8)
         found = trained(sentences, vocab_size=1000)
-    assert "the 2 most frequent words, 10.5% of the text" in caplog.text  # 6 of 57 words
-    assert found.to_str() == trained_plainly(["often often often"] * 2, 1000) != trained_plainly(sentences, 1000)
-    monkeypatch.setattr(bpe, "MAX_PRE_TOKENS", 100)
-    monkeypatch.setattr(bpe, "_MAX_BYTES", len(" oftenoften"))
-    assert trained(sentences, vocab_size=1000).to_str() == found.to_str()
+    assert "bpe learns from a sample of 8 words, " in caplog.text
+    # Frequent words are in it as they are; five of the rare ones stand for the others.
+    learned = trained_plainly(["often often often seldom", "often often often"] * 60, 1000)
+    assert set(json.loads(learned)["model"]["vocab"]) <= set(found.get_vocab()) | {"Ġseldom"}
+    monkeypatch.setattr(bpe, "MAX_PRE_TOKENS", 1000)
+    monkeypatch.setattr(bpe, "_MAX_BYTES", len("often often seldom") + 5 * len("rare10"))
+    with caplog.at_level(logging.INFO, "packlm"):
+        assert trained(sentences, vocab_size=1000).to_str() == found.to_str()
+
+
+def made_up_text(seed, letters, space, lines, punctuation="，"):
+    """Lines of made-up words, distributed by Zipf's law, of letters of a script; `space` stands between words."""
+    maker = np.random.default_rng(seed)
+    words = ["".join(map(chr, maker.choice(letters, maker.integers(1, 4)))) for _ in range(3000)]
+    chosen = maker.zipf(1.3, (lines, 40)) % len(words)
+    marks = maker.random((lines, 40)) < 0.1
+    return [
+        "".join(words[word] + (punctuation if mark else space) for word, mark in zip(*row, strict=True))
+        for row in zip(chosen, marks, strict=True)
+    ]
+
+
+SCRIPTS = {
+    "chinese": (np.arange(0x4E00, 0x5000), ""),
+    "japanese": (np.array([*range(0x3041, 0x3097), *range(0x30A1, 0x30FB)]), ""),
+    "thai": (np.arange(0x0E01, 0x0E3A), ""),
+    "latin": (np.arange(ord("a"), ord("z") + 1), " "),
+}
+
+
+def counted_bpe(lines, folder, monkeypatch, size):
+    """The tokenizer that `preprocess` makes of sentences: counted by two tasks, whose counts are merged."""
+    settings, kind = config.Tokenizer(kind="bpe", vocab_size=size), tokenizers.KINDS["bpe"]
+    for number in range(2):
+        counter = vocabulary.EntryCounter(settings)
+        data = [line.encode() for line in lines[number::2]]
+        ends = np.cumsum([len(text) for text in data])
+        text = np.frombuffer(b"".join(data), np.uint8)
+        for values, counts in pretokens.counts(text, ends - [len(text) for text in data], ends, False):
+            counter.add(values, counts)
+        counter.write(folder / str(number))
+    paths = [folder / str(number) for number in range(2)]
+    merged = vocabulary.merge(paths, kind.num_entries(settings), priorities_of=kind.priorities)
+    return kind.train(settings, merged.entries, merged.tokens)
+
+
+def test_bpe_learns_scripts_without_spaces_as_well_as_others(tmp_path, monkeypatch):
+    """As well as the library's own trainer on random lines; where each line is a word of its own, the most frequent words are no sample."""
+    texts = {name: made_up_text(1, *script, 700) for name, script in SCRIPTS.items()}
+    lines = [line for of_script in zip(*(text[:600] for text in texts.values()), strict=True) for line in of_script]
+    random.Random(1).shuffle(lines)
+    sample_bytes = sum(len(line.encode()) for line in lines) // 4
+    monkeypatch.setattr(bpe, "_MAX_BYTES", sample_bytes // 2)  # of distinct words
+    ours = counted_bpe(lines, tmp_path, monkeypatch, 2000)
+    theirs = Tokenizer.from_str(trained_plainly(lines[: len(lines) // 4], 2000))
+    for name, text in texts.items():
+        num_characters = sum(map(len, text[600:]))
+        lengths = [num_characters / sum(len(model.encode(line).ids) for line in text[600:]) for model in (ours, theirs)]
+        assert lengths[0] > 0.9 * lengths[1], (name, lengths)
+
+
+def test_bpe_counted_by_tasks_is_what_the_library_learns_from_the_lines(tmp_path, monkeypatch):
+    """Where all words fit in the sample: also lines without spaces, which are counted in the pieces that the tokenizer splits them into."""
+    lines = [line for script in SCRIPTS.values() for line in made_up_text(2, *script, 40, "，\u3000\u3000 's ")]
+    lines += ["x" * 300 + "\u00a0" * 3 + "y" * 80 + "!?" * 40 + "1" * 70]
+    assert counted_bpe(lines, tmp_path, monkeypatch, 1000).to_str() == trained_plainly(lines, 1000)
 
 
 def test_a_sample_of_documents():
