@@ -18,9 +18,10 @@ _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".jsonlines": "jsonl", ".csv"
 _FORMATS |= dict.fromkeys(TAB_SUFFIXES, "csv")
 _TEXT = {"", ".txt", ".text", ".md", ".markdown", ".rst", ".tex"}
 _MARKUP = {".html", ".htm", ".xhtml", ".xml"}
+_NAME = "let its name end in .{}"
 _PACKED = {
-    b"\x1f\x8b": ("gzip data", "let its name end in .gz"),
-    b"\x28\xb5\x2f\xfd": ("zstd data", "let its name end in .zst"),
+    b"\x1f\x8b": ("gzip data", _NAME.format("gz")),
+    b"\x28\xb5\x2f\xfd": ("zstd data", _NAME.format("zst")),
     b"\xfd7zXZ\0": ("xz data", "decompress it"),
     b"BZh": ("bzip2 data", "decompress it"),
     b"PK\x03\x04": ("a zip archive (as .docx, .odt and .epub are)", "extract its text"),
@@ -39,7 +40,7 @@ class Kind(NamedTuple):
     problem: str = ""
     """What it looks like, if that is not what its name says: it is to be refused, unless its format is set. Empty if all is well."""
     remedy: str = ""
-    """What to do besides setting the format."""
+    """What to do without any setting (in UTF-16: the setting of the encoding)."""
     what: str = ""
     """`packed`, `utf-16` or `binary`, where the bytes are not text that can be read as it is."""
 
@@ -47,8 +48,8 @@ class Kind(NamedTuple):
         """The end of a message: what it looks like, and what to do; `setting`: the option that sets the format, `--corpus.format`."""
         if self.what:
             return f"{self.problem}; {self.remedy}"
-        as_format = f"read it so with {setting} {self.format}, or " if self.format not in ("", "text") else ""
-        return f"{self.problem}; {as_format}{self.remedy}{', or ' if self.remedy else ''}read it as text with {setting} text"
+        as_format = f"read it so with {setting} {self.format}, " if self.format else ""
+        return f"{self.problem}; {as_format}{self.remedy}, or read it as text with {setting} text"
 
 
 def kind(name: str, head: bytes) -> Kind:
@@ -72,9 +73,14 @@ def kind(name: str, head: bytes) -> Kind:
     if suffix in _MARKUP or _MARKUP_START.match(head):
         return Kind("", "looks like HTML or XML", "extract its text")
     if _JSON_OBJECT.match(head):
-        return Kind("jsonl", "looks like JSON Lines") if _is_lines(head) else Kind("json", "looks like JSON")
+        lines = _is_lines(head)
+        return (
+            Kind("jsonl", "looks like JSON Lines", _NAME.format("jsonl"))
+            if lines
+            else Kind("json", "looks like JSON", _NAME.format("json"))
+        )
     if by_name is None and _is_table(head):
-        return Kind("csv", "looks like columns separated by tabs")
+        return Kind("csv", "looks like columns separated by tabs", _NAME.format("tsv"))
     return Kind("text")
 
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from packlm.base.errors import PacklmError
 
 BAD = b"\xff"
-ENCODING_REMEDY = "read each file in its own encoding with --corpus.encoding auto, or use --corpus.on_bad_text replace or skip"
+ENCODING_REMEDY = (
+    "convert to UTF-8, read each file in its own encoding with --corpus.encoding auto, or use --corpus.on_bad_text replace or skip"
+)
 _MARK = "packlm.mark"
 # Stateless supersets of ASCII in which no sequence, valid or not, swallows a line feed. (The decoders of EUC-JP, EUC-KR and GB 18030
 # swallow one that cuts a sequence short.)

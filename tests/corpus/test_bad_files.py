@@ -78,7 +78,7 @@ def test_of_many_bad_files_the_rest_is_counted_and_one_is_told_in_a_line(tmp_pat
             with pytest.raises(NotEncoded) as caught:
                 read(tmp_path)
             if number == 1:
-                assert "\n" not in str(caught.value) and "likely cp1252; read each file" in str(caught.value)
+                assert "\n" not in str(caught.value) and "likely cp1252; convert to UTF-8, read each file" in str(caught.value)
     lines = str(caught.value).splitlines()
     assert len(lines) == 1 + bad_files.MAX_LISTED + 2 and lines[-2] == "  and 13 more" and lines[0].startswith("23 files")
 

@@ -39,12 +39,12 @@ def test_what_is_read(name, head, format):
 @pytest.mark.parametrize(
     ("name", "head", "message"),
     [
-        ("a.txt", LINES, "looks like JSON Lines; read it so with --corpus.format jsonl, or read it as text with --corpus.format text"),
-        ("a", ARRAY, "looks like JSON; read it so with --corpus.format json, or"),
+        ("a.txt", LINES, "looks like JSON Lines; read it so with --corpus.format jsonl, let its name end in .jsonl, or read it as text"),
+        ("a", ARRAY, "looks like JSON; read it so with --corpus.format json, let its name end in .json, or"),
         ("c4.00001", PRETTY, "looks like JSON;"),
         ("a.html", b"Any.", "looks like HTML or XML; extract its text, or read it as text with --corpus.format text"),
         ("a", b"\n<!DOCTYPE html>\n<html>", "looks like HTML"), ("a.txt", b'<?xml version="1.0"?>', "looks like HTML or XML"),
-        ("a.tok", TABLE, "looks like columns separated by tabs; read it so with --corpus.format csv, or"),
+        ("a.tok", TABLE, "looks like columns separated by tabs; read it so with --corpus.format csv, let its name end in .tsv, or"),
     ],
 )  # fmt: skip
 def test_what_is_refused_unless_its_format_is_set(name, head, message):
