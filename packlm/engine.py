@@ -24,7 +24,7 @@ from packlm.generation.prompt_batch import Detokenizer, check_finite
 from packlm.generation.stepper import Stepper
 from packlm.model import folder as model_folder
 from packlm.model import quantized
-from packlm.model.folder import ModelInfo
+from packlm.model.info import ModelInfo
 from packlm.model.language_model import LanguageModel
 from packlm.model.precision import allow_rounding
 from packlm.scoring import sentences as scoring

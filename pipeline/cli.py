@@ -57,8 +57,12 @@ def sync(arguments: ConfigArguments) -> None:
     config = arguments.load()
 
     from packlm import tracking
+    from packlm import tracking
+    from packlm.model import initial
+
 
     tracking.sync(config)
+    config = initial.resolve(config, tracking.folder_of)  # now: the stages get every setting as if it had been set
 
 
 def main() -> None:

@@ -28,8 +28,10 @@ def cli(arguments: ConfigArguments, rebuild: bool, dry_run: bool, profile: bool)
     """
     config = arguments.load()
 
-    from packlm import dataset
+    from packlm import dataset, tracking
+    from packlm.model import initial
 
+    config = initial.resolve(config, tracking.folder_of)
     manifest = dataset.read_manifest(config.dataset.dir)
 
     from . import stage

@@ -32,7 +32,8 @@ def export(config: Config, manifest: dataset.Manifest, tokenizer: Mapping[str, s
     info = {
         "name": config.run.name, "model": config.model.model_dump(mode="json"), "vocab_size": manifest.vocab_size,
         "text": manifest.settings["corpus"], "segments": config.train.segments, "reset": config.train.reset,
-        "lossless": manifest.lossless, "dataset": manifest.digests, "numbers": summary | {"data": data},
+        "lossless": manifest.lossless, "dataset": manifest.digests,
+        "numbers": summary | {"optimizer": config.train.optimizer, "lr": config.train.lr, "data": data},
     }  # fmt: skip
     folder = config.run.dir / "model"
     model_folder.save(folder, weights, info, config.generate, tokenizer)
@@ -47,7 +48,7 @@ def best_weights(folder: Path, state: TrainState) -> tuple[int, dict[str, Tensor
     Raises:
         PacklmError: every checkpoint is damaged.
     """
-    for step in [state.best_step or state.step, *reversed(checkpoint.steps(folder))]:
+    for step in [state.step if state.best_step is None else state.best_step, *reversed(checkpoint.steps(folder))]:
         if damage := checkpoint.find_damage(folder, step):
             log.warning("%s; exporting the weights of another checkpoint", damage)
             continue

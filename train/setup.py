@@ -13,6 +13,7 @@ from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.evaluation.evaluate import Validation, resolve_context
 from packlm.model import folder as model_folder
+from packlm.model import info, initial
 from packlm.model.language_model import LanguageModel
 
 from . import checkpoint
@@ -21,9 +22,6 @@ from .batches.row_plan import RowPlan
 from .batches.sentence_plan import SentencePlan
 
 log = logging.getLogger("packlm")
-
-SHAPE = ("cell", "layers", "hidden", "embedding", "tied")
-"""Settings of `model` that decide the shapes of the weights; the others, such as dropout, may differ from those of `train.init`."""
 
 
 def open_plan(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> Plan:
@@ -52,7 +50,7 @@ def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | 
     if "validation" not in manifest.splits:
         log.warning("no validation split: training keeps the last weights, without knowing whether they are the best")
         return None
-    trained = model_folder.trained_context(config.train.segments, config.train.reset)
+    trained = info.trained_context(config.train.segments, config.train.reset)
     context = resolve_context(config.evaluate.context, trained)
     views = Sentences.open(config.dataset.dir, manifest, "validation"), Stream.open(config.dataset.dir, manifest, "validation")
     return Validation(*views, context, config.evaluate.streams, config.evaluate.batch_tokens)
@@ -75,16 +73,14 @@ def load_initial_weights(model: LanguageModel, config: Config, manifest: dataset
     if ranks.first:
         address = config.train.init
         folder = tracking.folder_of(address, config.tracking)
-        source, info = model_folder.load(folder)
-        if info.tokenizer != manifest.digests["tokenizer"]:
+        source, about = model_folder.load(folder)
+        if about.tokenizer != manifest.digests["tokenizer"]:
             raise RequestError(
-                f"train.init: {address} has another tokenizer ({info.tokenizer[:16]}) than {config.dataset.dir} "
-                f"({manifest.digests['tokenizer'][:16]}); make the dataset with the model's: --tokenizer.kind file "
-                f"--tokenizer.file {folder}/tokenizer.json"
+                f"train.init: {address} has another tokenizer ({about.tokenizer[:16]}) than {config.dataset.dir} "
+                f"({manifest.digests['tokenizer'][:16]}); make the dataset with the model's: `packlm preprocess` with this "
+                f"--train.init and no setting of the tokenizer, or --tokenizer.kind file --tokenizer.file {folder}/tokenizer.json"
             )
-        expected, actual = (settings.model_dump(include=set(SHAPE)) for settings in (model.settings, source.settings))
-        if differing := [f"model.{key} = {actual[key]!r}, here {expected[key]!r}" for key in SHAPE if actual[key] != expected[key]]:
-            raise RequestError(f"train.init: {address} has another shape: {'; '.join(differing)}")
+        initial.check_shape(address, source.settings, model.settings)
         model_folder.restore_weights(model, model_folder.weights_of(source), folder)
     ranks.barrier()  # a download may take longer than the timeout of a collective
     ranks.broadcast(model)

@@ -20,12 +20,13 @@ from packlm.batches.segments import Segments
 from packlm.config import Config
 from packlm.distributed import Ranks, stop_signals
 from packlm.model import folder as model_folder
+from packlm.model import info as model_info
 from packlm.model.finite import MAX_LOSS, NotFinite, first_not_finite
 from packlm.model.language_model import build
 from packlm.model.precision import Precision
 from packlm.model.recurrence import layout_name
 
-from . import checkpoint, setup
+from . import checkpoint, outcome, setup
 from .export import export
 from .gradient_reduction import GradientReduction
 from .optim import optimizers
@@ -33,6 +34,7 @@ from .optim.averaging import Average
 from .optim.schedule import Schedule
 from .progress import profiling
 from .progress.progress import Progress, report
+from .progress.remaining import RemainingTime
 from .progress.samples import Sampler
 from .state import AverageState, ScheduleState, TrainState, ValidationResult
 from .step import BatchPart, StepSums, Update, dummy_segment
@@ -87,7 +89,7 @@ class Trainer:
         self.optimizers = optimizers.build(settings, self.model)
         self.schedule = Schedule(settings, self.total_steps)
         self.average = Average(settings, self.model)
-        single_sentences = model_folder.trained_context(settings.segments, settings.reset) == "sentences"
+        single_sentences = model_info.trained_context(settings.segments, settings.reset) == "sentences"
         num_samples = settings.samples if ranks.first else 0
         self.sampler = Sampler(self.tokenizer, num_samples, config.run.seed, single_sentences) if num_samples else None
 
@@ -105,6 +107,11 @@ class Trainer:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
+    def keeps_initial(self) -> bool:
+        """Whether the weights of `train.init` are validated and kept: they are exported if no later ones are better."""
+        return bool(self.config.train.init) and self.validation is not None
+
+    @property
     def ended(self) -> bool:
         """Whether no update is left, or validation has not improved for `train.patience`."""
         return self.state.step >= self.total_steps or self.schedule.exhausted
@@ -117,7 +124,7 @@ class Trainer:
             profile: writes a trace of some steps to the folder `profile`.
 
         Raises:
-            PacklmError: a loss, a gradient or a weight is not finite.
+            PacklmError: a loss, a gradient or a weight is not finite, or the training diverged.
             Stopped: a signal stopped the training after a checkpoint.
         """
         settings, ranks = self.config.train, self.ranks
@@ -131,11 +138,14 @@ class Trainer:
                 self.introduce()
                 checkpoint.prepare(self.checkpoints)
                 facts = {"parameters": self.num_parameters, "processes": ranks.world}
-                opened = report(self.config, self.recorded, self.manifest, facts, ranks.device, state, self.total_steps, fresh)
+                remaining = RemainingTime(self.total_steps, settings.validate_every or self.plan.steps(0))
+                opened = report(self.config, self.recorded, self.manifest, facts, ranks.device, state, remaining, fresh)
                 self.progress = stack.enter_context(opened)
             profile_step = stack.enter_context(profiling.profile(self.folder / "profile")) if profile and ranks.first else None
             started = time.monotonic() - state.seconds
             if self.validation_is_due() and not state.validated:
+                if self.keeps_initial and self.resume_step is None:
+                    self.save()
                 self.validate()
             while not self.ended:
                 update = self.update(self.stopping())
@@ -152,9 +162,10 @@ class Trainer:
                     raise Stopped(f"stopped by {signal} after step {state.step:,}; resume by running the same command again")
                 if due:
                     self.validate()
+            outcome.check(state.validation, self.manifest.vocab_size, settings.lr, self.remedy)
             if self.progress:
                 if state.step < self.total_steps:
-                    self.progress.log("stopped early: no improvement in %d validations (train.patience)", settings.patience)
+                    self.progress.stopped_early()
                 export(self.config, self.manifest, self.tokenizer_files, state)
                 self.progress.ended()
 
@@ -196,6 +207,8 @@ class Trainer:
             f"{self.num_parameters:,}", config.train.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
             ranks.device.type,
         )  # fmt: skip
+        if config.train.init and not self.state.step:
+            log.info("starting from the weights of %s, with train.lr = %g", config.train.init, config.train.lr)
 
     def update(self, stop: bool) -> Update:
         """Takes one optimizer step on one global batch; a `stop` of any rank is reported to all."""
@@ -288,7 +301,7 @@ class Trainer:
 
     def validate(self) -> None:
         """Measures the validation split with the weights that would be exported, records it in the checkpoint, and samples texts."""
-        state = self.state
+        state, started = self.state, time.monotonic()
         with self.average.in_use(), self.precision.without_rounding():
             if self.validation is not None:
                 try:
@@ -303,20 +316,28 @@ class Trainer:
             if self.progress and self.sampler:
                 self.progress.sampled(self.sampler.sample(self.model))
         state.validated = True
-        if self.ranks.first and state.step:
+        if self.ranks.first and (state.step or self.keeps_initial):
             checkpoint.replace_state(self.checkpoints, self.snapshot())
             checkpoint.prune(self.checkpoints, state.step, self.config.train.keep, state.best_step)
         if self.progress:
-            self.progress.meter.restart_clock()
+            self.progress.validation_took(time.monotonic() - started)
 
     def record_validation(self, result: ValidationResult) -> None:
         """Adjusts schedule, averaging and best step to a validation."""
         state, best = self.state, False
         if state.step == 0:
             state.validation.before = result
+            if self.keeps_initial:
+                self.schedule.validated(result.loss)
+                state.validation.best = result
         else:
-            best = self.schedule.validated(result.loss)
+            diverged = outcome.is_diverged(result.loss, state.validation, self.manifest.vocab_size)
+            best = self.schedule.validated(result.loss) and not diverged
             state.validation.last = result
+            if diverged:
+                log.warning(
+                    "step %s: the validation is worse than a uniform guess over the vocabulary: the training diverges", f"{state.step:,}"
+                )
             if best:
                 state.validation.best = result
             if self.average.validated(result.loss) and self.progress:

@@ -27,7 +27,7 @@ from packlm.evaluation.evaluate import ModelScorer, Result, Scorer, evaluate, fi
 from packlm.evaluation.neural_cache import CachedScorer
 from packlm.evaluation.reports import TextCounts, report
 from packlm.model.finite import named
-from packlm.model.folder import ModelInfo
+from packlm.model.info import ModelInfo
 from packlm.model.language_model import LanguageModel
 from packlm.model.quantized import QuantizedModel
 from packlm.text.document_block import DocumentBlock

@@ -12,7 +12,7 @@ import pytest
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Corpus, Tokenizer
 from packlm.corpus import documents
-from packlm.model.folder import DATASET_ONLY, ModelInfo
+from packlm.model.info import DATASET_ONLY, ModelInfo
 from packlm.text import tokenizer, tokenizers
 from packlm.text.document_encoding import encode_documents
 from packlm.text.encoder import Encoder

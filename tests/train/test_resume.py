@@ -305,7 +305,7 @@ def test_a_pickle_is_refused_unopened(folder, tmp_path):
 def test_another_format_another_shape_and_no_model_are_refused(folder, tmp_path):
     path, _ = folder
     with pytest.raises(RequestError, match="`packlm train`"):
-        model_folder.load(tmp_path)
+        model_folder.load(tmp_path / "nowhere")
     values = files.read_json(path / "config.json")
     del values["digest"]
     sealed_json.write(path / "config.json", values | {"vocab_size": 10})

@@ -15,6 +15,7 @@ from tests import random_dataset
 from tests.ranks import run_on_ranks
 from train import dry_run
 from train.progress.progress import Progress
+from train.progress.remaining import RemainingTime
 from train.state import TrainState
 from train.trainer import Trainer
 
@@ -117,7 +118,7 @@ def test_samples_of_all_validations_are_in_one_file_and_use_the_same_random_numb
 
 def test_a_resumed_training_replaces_later_samples(tmp_path):
     for step, text in ((0, "a"), (6, "b"), (12, "c"), (6, "d")):
-        Progress(settings("", tmp_path), torch.device("cpu"), TrainState(step=step), 99, Recorder(), None).sampled([text])
+        Progress(settings("", tmp_path), torch.device("cpu"), TrainState(step=step), RemainingTime(99, 9), Recorder(), None).sampled([text])
     lines = [json.loads(line) for line in (tmp_path / "train" / "samples.jsonl").read_text().splitlines()]
     assert [(line["step"], line["text"]) for line in lines] == [(0, "a"), (6, "d")]
     page = (tmp_path / "train" / "samples.html").read_text()

@@ -18,25 +18,29 @@ from ..state import TrainState, ValidationResult
 from ..step import Update
 from .metrics import Meter, MetricsWriter, memory_mb
 from .samples import add_samples
+from .remaining import RemainingTime
 
 log = logging.getLogger("packlm")
 
 LOG_SECONDS = 60
 """Without a terminal to show a progress bar on, a line is logged this often."""
 
+BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+"""tqdm's without its remaining time, which knows of no validation."""
 
 class Progress:
     """Reports the updates, validations and samples of a training. Opened by `report`."""
 
     def __init__(
-        self, config: Config, device: torch.device, state: TrainState, total_steps: int, recorder: tracking.Recorder, bar: Any
+        self, config: Config, device: torch.device, state: TrainState, remaining: RemainingTime, recorder: tracking.Recorder, bar: Any
     ):  # fmt: skip
-        self.settings, self.device, self.state, self.total_steps = config.train, device, state, total_steps
+        self.settings, self.device, self.state, self.remaining = config.train, device, state, remaining
         self.folder, self.recorder, self.bar = config.run.dir / "train", recorder, bar
         self.meter = Meter(state.metric_sums)
         self.metrics = MetricsWriter(self.folder / "metrics.jsonl", state.step, state.validated)
-        self._first_step = state.step
-        self._started = self._logged = time.monotonic()
+        self._latest: tuple[float, float] | None = None
+        """Learning rate and epochs of the latest update, if it is in no line of metrics yet."""
+        self._updated = self._logged = time.monotonic()
 
     def log(self, message: str, *arguments: object) -> None:
         """Logs a message that begins with epoch and step."""
@@ -45,31 +49,51 @@ class Progress:
 
     def updated(self, update: Update, epochs: float) -> None:
         """After each update, with the passes over the training split so far: writes a line of metrics every `train.log_every` steps."""
-        state = self.state
+        state, now = self.state, time.monotonic()
         self.meter.add(update)
         self.bar.update()
-        if state.step % self.settings.log_every and state.step != self.total_steps:
+        self.remaining.updated(now - self._updated)
+        self._updated = now
+        if state.step % self.settings.log_every and state.step != self.remaining.total_steps:
+            self._latest = update.lr, epochs
             return
-        values = self.meter.read() | {"train/lr": update.lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
-        values |= {"train/skipped_steps": state.skipped} if self.settings.precision == "fp16" else {}
-        self.metrics.write(state.step, state.tokens, values)
+        values = self.write_metrics(update.lr, epochs)
         text = (
             f"loss {values['train/loss']:.3f}, perplexity {values['train/perplexity']:,.1f}, lr {update.lr:.3g}, "
-            f"{values['train/tokens_per_second']:,.0f} tokens/s, {values['train/memory_mb']:,.0f} MB"
+            f"{values['train/tokens_per_second']:,.0f} tokens/s, {values['train/memory_mb']:,.0f} MB, "
+            f"{duration(self.remaining.seconds(state.step))} left"
         )
         self.bar.set_postfix_str(text)
-        now = time.monotonic()
         if self.bar.disable and now > self._logged + LOG_SECONDS:
-            remaining = (now - self._started) / (state.step - self._first_step) * (self.total_steps - state.step)
-            self.log("%s, %s left", text, duration(remaining))
+            self.log("%s", text)
             self._logged = now
 
     def validated(self, result: ValidationResult, best: bool) -> None:
+    def write_metrics(self, lr: float, epochs: float) -> dict[str, float]:
+        """Writes a line of metrics over the updates since the last one; returns its values."""
+        values = self.meter.read() | {"train/lr": lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
+        values |= {"train/skipped_steps": self.state.skipped} if self.settings.precision == "fp16" else {}
+        self.metrics.write(self.state.step, self.state.tokens, values)
+        self._latest = None
+        return values
+
+    def stopped_early(self) -> None:
+        """After the last validation of a training that ends before its last step: writes the line of metrics that is not due otherwise."""
+        self.log("stopped early: no improvement in %d validations (train.patience)", self.settings.patience)
+        if self._latest:
+            self.write_metrics(*self._latest)
+
+    def validation_took(self, seconds: float) -> None:
+        """After each validation and its samples: excludes its time from the speed."""
+        self.remaining.validated(seconds)
+        self.meter.restart_clock()
+        self._updated = time.monotonic()
+
         """After each validation."""
         self.metrics.write(
             self.state.step, self.state.tokens, {"validation/loss": result.loss, "validation/perplexity": result.perplexity}
         )  # fmt: skip
-        self.log("validation perplexity %.2f%s", result.perplexity, " (best)" if best else "")
+        self.log("validation perplexity %s%s", perplexity_text(result.perplexity), " (best)" if best else "")
 
     def sampled(self, texts: list[str]) -> None:
         """After each validation: writes the sampled texts to `samples.jsonl`, `samples.html` and MLflow."""
@@ -93,28 +117,33 @@ class Progress:
 @contextmanager
 def report(
     config: Config, recorded: Config, manifest: dataset.Manifest, facts: dict[str, Any], device: torch.device, state: TrainState,
-    total_steps: int, fresh: bool,
+    remaining: RemainingTime, fresh: bool,
 ) -> Iterator[Progress]:  # fmt: skip
     """Opens the reports of a training for the block.
 
     Args:
-        facts: recorded as parameters besides the settings.
         recorded: the configuration of the run in MLflow.
         fresh: starts a new run in MLflow, in place of that of a training that was thrown away.
+        facts: recorded as parameters besides the settings.
     """
     with (
         tracking.stage(recorded, "train", fresh, config.run.dir) as recorder,
-        progress_bar(total=total_steps, initial=state.step, unit="step") as bar,
+        progress_bar(total=remaining.total_steps, initial=state.step, unit="step", bar_format=BAR_FORMAT) as bar,
     ):
         recorder.params(record.inputs_of(config, manifest) | facts)
         recorder.summary({"parameters": facts["parameters"]})
         recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "training")
-        progress = Progress(config, device, state, total_steps, recorder, bar)
+        progress = Progress(config, device, state, remaining, recorder, bar)
         recorder.follow_metrics(progress.metrics.path)
         yield progress
 
 
 def duration(seconds: float) -> str:
+def perplexity_text(perplexity: float) -> str:
+    """`93.21`, or `1.3e+120` for one that no model should have."""
+    return f"{perplexity:.2f}" if perplexity < 1e7 else f"{perplexity:.3g}"
+
+
     """`2 h 05 min`, `7 min`, `40 s`."""
     minutes = round(seconds / 60)
     if minutes >= 60:
