@@ -1,10 +1,15 @@
-"""The commands over all stages: `python -m pipeline run|config|compare|sync`."""
+"""The commands over all stages: `python -m pipeline new|run|config|compare|sync`."""
+
+import os
+from pathlib import Path
 
 import click
 
 from packlm import config as configuration
+from packlm.base import output_paths
+from packlm.base.errors import RequestError, did_you_mean
 from packlm.commands import ConfigArguments, Group, run
-from packlm.config import Config
+from packlm.config import Config, recipes
 
 SECTIONS = tuple(Config.model_fields)
 
@@ -12,6 +17,34 @@ SECTIONS = tuple(Config.model_fields)
 @click.group(cls=Group)
 def cli() -> None:
     """Run all stages, and compare their results."""
+
+
+@cli.command(example="packlm new articles\npacklm new book.txt --out book.toml")
+@click.argument("folder", metavar="FOLDER|FILE")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="The recipe to write.  [default: NAME.toml, for the folder NAME]"
+)
+@click.option("--rebuild", is_flag=True, help="Replace an earlier recipe.")
+def new(folder: str, out: Path | None, rebuild: bool) -> None:
+    """Look at a folder of text, and write a commented recipe for it.
+
+    The recipe has what fits the files (format, encoding, documents, sentences, language), the size of the corpus (vocabulary, width,
+    dropout, length of the training), and prompts from held-out documents. Nothing in the folder is changed.
+    """
+    path = Path(folder)
+    if not os.path.lexists(path):
+        beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        raise RequestError(f"{folder}: no such file or folder; {did_you_mean(path.name, beside, 'correct the path')}")
+    if path.is_dir() and not any(names for _, _, names in os.walk(path)):
+        raise RequestError(f"{folder}: the folder is empty; put text files into it")
+    out = out or Path(f"{recipes.name_of(path)}.toml")
+    output_paths.check({"--out": out}, [folder])
+    if out.exists() and not rebuild:
+        raise RequestError(f"{out}: there is a recipe already; replace it with --rebuild, or give another file with --out")
+
+    from .new import command
+
+    print(command.run(folder, out))
 
 
 @cli.command("run", sections=SECTIONS, example="packlm run --config ptb-fast --corpus.train FILE --run.name mine --train.processes 2")
@@ -24,8 +57,12 @@ def run_stages(arguments: ConfigArguments, rebuild: bool) -> None:
     """
     config = arguments.load()
 
+    from packlm import tracking
+    from packlm.model import initial
+
     from . import stages
 
+    config = initial.resolve(config, tracking.folder_of)  # now: the stages get every setting as if it had been set
     stages.run_all(config, rebuild=rebuild)
     print(stages.summary(config))
 
@@ -57,12 +94,8 @@ def sync(arguments: ConfigArguments) -> None:
     config = arguments.load()
 
     from packlm import tracking
-    from packlm import tracking
-    from packlm.model import initial
-
 
     tracking.sync(config)
-    config = initial.resolve(config, tracking.folder_of)  # now: the stages get every setting as if it had been set
 
 
 def main() -> None:

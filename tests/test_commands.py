@@ -46,7 +46,7 @@ def test_every_verb_is_listed_and_has_help_with_an_example(command: Packlm) -> N
     ("words", "message"),
     [
         ("evalaute", "unknown command 'evalaute'; did you mean evaluate?"),
-        ("--train.lr 1", "a command is missing; there are run, config, "),
+        ("--train.lr 1", "a command is missing; there are new, run, config, "),
         ("--verison", "unknown option '--verison'; did you mean --version?"),
         ("train --rebiuld", "unknown option '--rebiuld'; did you mean --rebuild?"),
         ("train --train.lrr 1", "train.lrr: there is no such setting; did you mean train.lr?"),

@@ -16,7 +16,7 @@ from packlm.commands.command import Group, run
 from packlm.config import recipes
 
 VERBS = {
-    "All stages": {"run": "pipeline", "config": "pipeline", "compare": "pipeline", "sync": "pipeline"},
+    "All stages": {"new": "pipeline", "run": "pipeline", "config": "pipeline", "compare": "pipeline", "sync": "pipeline"},
     "One stage": {"preprocess": "preprocess", "train": "train"},
     "A trained model": {
         "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "next": "serve", "generate": "serve",

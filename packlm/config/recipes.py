@@ -1,6 +1,7 @@
 """Recipes: the configuration files that come with packlm, found by name."""
 
 import os
+import re
 from pathlib import Path
 
 import packlm
@@ -41,3 +42,8 @@ def find(config: Path) -> Path:
         hint = did_you_mean(str(config), names(), "`packlm recipes` lists the recipes")
         raise RequestError(f"--config {str(config)[:300]}: neither a file nor a recipe; {hint}")
     return folder() / f"{config}.toml"
+
+
+def name_of(corpus: Path) -> str:
+    """The name of a run for a folder or file: its own, without the characters that a name cannot have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", corpus.resolve().stem).strip("._-")[:100] or "corpus"

@@ -1,0 +1,90 @@
+"""Which files of a folder are the corpus, and which are odd: notes about it, of another kind, unreadable, or nearly empty."""
+
+import glob
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from packlm.base.errors import PacklmError, RequestError
+from packlm.corpus import bad_files, discovery, formats
+from packlm.corpus.sources import Source
+
+_NOTES = re.compile(
+    r"(readme|licen[cs]e|copying|copyright|changelog|changes|news|notice|authors|credits|contributing|citation|install|makefile|index|"
+    r"requirements|manifest|metadata)\b.*",
+    re.IGNORECASE,
+)
+_MIN_BYTES = 20
+_MIN_SHARE = 0.05
+"""An ending that fewer of the bytes and of the files have is odd."""
+_MAX_LISTED = 100
+"""Files that a recipe lists by name, where no folder and no ending says which they are."""
+
+
+@dataclass(frozen=True)
+class CorpusFiles:
+    """The files of a folder."""
+
+    sources: list[Source]
+    """Those of the corpus, with their formats and likely encodings."""
+    odd: dict[str, str]
+    """Path -> what is odd about it."""
+    locations: list[str]
+    """`corpus.train` for the sources."""
+    still_read: list[str]
+    """The odd files that `locations` include, since no pattern leaves them out."""
+    endings: Counter[str]
+    """Of all files; of `a.txt.gz`, `.txt.gz`."""
+
+
+def look(folder: str) -> CorpusFiles:
+    """The files of a folder, or a single file.
+
+    Raises:
+        RequestError: there is no such folder; it holds no file of text.
+    """
+    paths = discovery.list_files(folder)
+    candidates, odd = list[Source](), dict[str, str]()
+    for name, path in paths:
+        try:
+            source = formats.open_source(Source(name, path), "auto")
+        except PacklmError as error:
+            odd[str(path)] = str(error).removeprefix(f"{path}: ").partition(";")[0]
+            continue
+        if source.state()[0] < _MIN_BYTES:
+            odd[str(path)] = "nearly empty"
+        elif len(paths) > 1 and _NOTES.fullmatch(path.name):
+            odd[str(path)] = "a note about the corpus, by its name"
+        else:
+            candidates.append(source)
+    sizes, counts = Counter[str](), Counter[str]()
+    for source in candidates:
+        sizes[_ending(source.name)] += source.state()[0]
+        counts[_ending(source.name)] += 1
+    rare = {name for name in sizes if max(sizes[name] / sizes.total(), counts[name] / counts.total()) < _MIN_SHARE}
+    main = sizes.most_common(1)[0][0] if sizes else ""
+    odd |= {str(source.path): f"most files end in {main or 'no ending'}" for source in candidates if _ending(source.name) in rare}
+    sources = [source for source in candidates if str(source.path) not in odd]
+    if not sources:
+        found = "; ".join(f"{path}: {reason}" for path, reason in list(odd.items())[:3])
+        raise RequestError(f"{folder}: no file of text in it ({found}); give a folder of text, JSONL, CSV or Parquet files")
+    locations = _locations(folder, sources, odd)
+    read = {str(path) for location in locations for _, path in discovery.list_files(location)}
+    endings = Counter(_ending(name) for name, _ in paths)
+    return CorpusFiles(bad_files.with_encodings(sources), odd, locations, [path for path in odd if path in read], endings)
+
+
+def _locations(folder: str, sources: list[Source], odd: dict[str, str]) -> list[str]:
+    """The folder if nothing in it is odd; else patterns of the endings; else, if these include odd files, some files by name."""
+    if not odd:
+        return [folder]
+    endings = sorted({_ending(source.name) for source in sources})
+    if all(endings) and not any(_ending(path) in endings for path in odd):
+        return [str(Path(glob.escape(folder)) / "**" / f"*{ending}") for ending in endings]
+    return [str(source.path) for source in sources] if len(sources) <= _MAX_LISTED else [folder]
+
+
+def _ending(name: str) -> str:
+    suffixes = PurePath(name).suffixes
+    return "".join(suffixes[-2:] if suffixes and suffixes[-1] in (".gz", ".zst") else suffixes[-1:])

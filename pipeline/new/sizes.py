@@ -1,0 +1,68 @@
+"""Settings of model and training by the size of the corpus, as measured (`benchmarks/2026-11-28-recipes-by-size.md`)."""
+
+import math
+from bisect import bisect
+from dataclasses import dataclass
+from pathlib import Path
+
+_BYTES_PER_TOKEN = ((500, 2.4), (1_000, 2.8), (2_000, 3.2), (4_000, 3.6), (8_000, 3.95), (16_000, 4.2))
+"""(vocabulary, bytes): of byte-level BPE on English prose."""
+_TABLE = (
+    # training tokens, units of a layer, dropout, epochs
+    (50_000, 200, 0.5, 20),
+    (150_000, 256, 0.5, 16),
+    (400_000, 320, 0.45, 12),
+    (1_000_000, 400, 0.4, 9),
+    (2_500_000, 512, 0.3, 7),
+    (5_000_000, 640, 0.2, 5),
+    (20_000_000, 800, 0.1, 3),
+    (100_000_000, 1_000, 0.0, 1),
+)
+_SECONDS_PER_PRODUCT, _SECONDS_PER_TOKEN = 2.5e-11, 3e-5
+"""Time of a training token on two cores with instructions for bfloat16: for each multiplication, and besides."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What depends on the size of the corpus."""
+
+    train_tokens: int
+    """About the tokens of the training split."""
+    vocab_size: int
+    hidden: int
+    dropout: float
+    epochs: int
+    precision: str
+    minutes: float
+    """About the minutes that training takes on two cores."""
+
+
+def by_size(train_bytes: int, vocab_size: int) -> Size:
+    """The settings for a training split of so many bytes of text and this vocabulary: `_TABLE`, and between its rows a line over the
+    logarithm of the tokens."""
+    tokens = max(1, round(train_bytes / _interpolated(vocab_size, _BYTES_PER_TOKEN)))
+    hidden = 8 * round(_interpolated(tokens, [(size, width) for size, width, _, _ in _TABLE]) / 8)
+    dropout = round(_interpolated(tokens, [(size, rate) for size, _, rate, _ in _TABLE]), 2)
+    epochs = round(_interpolated(tokens, [(size, passes) for size, _, _, passes in _TABLE]))
+    products = 2 * 8 * hidden**2 + hidden * vocab_size
+    minutes = epochs * tokens * (3 * products * _SECONDS_PER_PRODUCT + _SECONDS_PER_TOKEN) / 60
+    fast = _has_bfloat16()
+    return Size(tokens, vocab_size, hidden, dropout, epochs, "bf16" if fast else "float32", minutes if fast else 2 * minutes)
+
+
+def _interpolated(x: float, points: "list[tuple[int, float]] | tuple[tuple[int, float], ...]") -> float:
+    """The value at x: linear in log x between points, constant outside."""
+    index = bisect([point for point, _ in points], x)
+    if index in (0, len(points)):
+        return float(points[min(index, len(points) - 1)][1])
+    (low, below), (high, above) = points[index - 1], points[index]
+    return below + (above - below) * math.log(x / low) / math.log(high / low)
+
+
+def _has_bfloat16() -> bool:
+    """Whether this machine's processor multiplies bfloat16, or nobody knows: then training takes half the time, with the same result."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Path("/dev/nvidia0").exists()
+    return "avx512_bf16" in flags or "amx_bf16" in flags or Path("/dev/nvidia0").exists()
