@@ -1,15 +1,15 @@
-"""Measures one batching method: correctness of gradients, training speed, peak memory and validation perplexity."""
+"""Measures a batching method: correctness of gradients; speed and peak memory of a training that goes in turns; validation perplexity."""
 
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from batching_data import Data
-from batching_methods import Group, Method, PlainModel, copy_weights, make_ours, named_parameters, summed_loss
+from batching_methods import Group, Method, PlainModel, copy_weights, named_parameters, summed_loss
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from packlm.base.errors import PacklmError
@@ -23,38 +23,22 @@ from train.optim import optimizers
 
 TOLERANCE = 1e-9
 """Largest relative difference in float64 that counts as rounding."""
-MARKS = (0.125, 0.25, 0.5, 1.0)
-"""Fractions of the training after which validation perplexity is measured."""
 EVALUATION_TOKENS = 4096
 """Validation tokens per batch; does not affect the result."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """Validation perplexity at a point of the training."""
+class Turn:
+    """The numbers of a part of a method's training."""
 
     tokens: int
+    """Targets, padding excluded."""
+    positions: int
+    """Embedded ids, padding included."""
+    updates: int
     seconds: float
-    """Training time, validation excluded."""
-    perplexity: float
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The result of a method."""
-
-    key: str
-    label: str
-    tokens_per_second: float
-    """Targets per second, padding excluded; median over the steps."""
-    fill: float
-    """Targets divided by embedded positions, over all steps."""
     memory_bytes: int
-    """Peak of training above what the process held before its first step."""
-    steps: int
-    whole: bool
-    """Whether all tokens were seen before the time limit."""
-    points: list[Point]
+    """Peak of the training so far, above what the process held before its first step."""
 
 
 class PositionCounter:
@@ -132,66 +116,58 @@ def check(methods: list[Method], config: Config, vocab_size: int, data: Data, de
     return differences
 
 
-def measure(method: Method, config: Config, vocab_size: int, data: Data, ranks: Ranks, tokens: int, seconds: float) -> Measurement:
-    """Trains from the recipe's initial weights with its optimizer, at a constant learning rate and without dropout.
+class Training:
+    """Trains with a method from the recipe's initial weights, with its optimizer, at a constant learning rate and without dropout."""
 
-    Args:
-        tokens: stops after the step in which this many targets have been seen.
-        seconds: stops after this training time.
+    def __init__(self, method: Method, config: Config, vocab_size: int, data: Data, ranks: Ranks):
+        self.method, self.settings, self.device = method, config.train, ranks.device
+        self.ours = first_model(config, vocab_size, ranks.device, Precision(config.train.precision, ranks.device).weights_dtype)
+        self.model = method.make(self.ours)
+        self.optimizers = optimizers.build(config.train, self.model)
+        self.positions = PositionCounter(self.model)
+        self.groups = data.groups(method)
+        self.seen, self.spent = 0, 0.0
 
-    Raises:
-        PacklmError: the loss is not finite.
-    """
-    settings = config.train
-    model = first_model(config, vocab_size, ranks.device, Precision(settings.precision, ranks.device).weights_dtype)
-    trained = method.make(model)
-    method_optimizers = optimizers.build(settings, trained)
-    positions = PositionCounter(trained)
-    # Allocated beforehand, so that snapshots of the weights do not count in the method's time or memory.
-    snapshots = [make_ours(model, model.layout) for _ in MARKS]
-    groups = data.groups(method)
+        first = next(data.groups(method))
+        method.gradients(self.model, Group(first.inputs[:1], first.targets[:1]))  # warm-up: libraries initialize in the first pass
+        self.model.zero_grad()
+        _synchronize(self.device)
+        self.memory = PeakMemory(self.device)
 
-    first = next(data.groups(method))
-    method.gradients(trained, Group(first.inputs[:1], first.targets[:1]))  # warm-up: libraries initialize in the first pass
-    trained.zero_grad()
-    _synchronize(ranks.device)
-    positions.count = 0
-    memory = PeakMemory(ranks.device)
+    def turn(self, tokens: int, seconds: float) -> Turn:
+        """Trains on until `tokens` targets have been seen in all turns, or until `seconds` of training.
 
-    seen, spent = 0, 0.0
-    speeds: list[float] = []
-    marks: list[tuple[int, float] | None] = []
-    while len(marks) < len(MARKS):
-        began = time.perf_counter()
-        group = next(groups)
-        trained.zero_grad()
-        loss = method.gradients(trained, group)
-        nn.utils.clip_grad_norm_(trained.parameters(), settings.clip or math.inf)
-        for optimizer in method_optimizers:
-            optimizer.step()
-        _synchronize(ranks.device)
-        step_seconds = time.perf_counter() - began
-        if not math.isfinite(float(loss)):
-            raise PacklmError(f"{method.label}: the loss is {float(loss)} after {seen:,} tokens; lower train.lr or train.clip")
-        seen, spent = seen + group.tokens, spent + step_seconds
-        speeds.append(group.tokens / step_seconds)
-        done = max(seen / tokens, spent / seconds)
-        passed = sum(done >= mark for mark in MARKS)
-        if passed > len(marks):
-            copy_weights(trained, snapshots[passed - 1])
-            marks += [None] * (passed - 1 - len(marks)) + [(seen, spent)]
-    peak = memory.peak()
+        Raises:
+            PacklmError: the loss is not finite.
+        """
+        seen, spent, updates, self.positions.count = self.seen, self.spent, 0, 0
+        while self.seen < tokens and self.spent < seconds:
+            began = time.perf_counter()
+            group = next(self.groups)
+            self.model.zero_grad()
+            loss = self.method.gradients(self.model, group)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            _synchronize(self.device)
+            self.spent += time.perf_counter() - began
+            self.seen += group.tokens
+            updates += 1
+            if not math.isfinite(float(loss)):
+                raise PacklmError(
+                    f"{self.method.label}: the loss is {float(loss)} after {self.seen:,} tokens; lower train.lr or train.clip"
+                )
+        return Turn(self.seen - seen, self.positions.count, updates, self.spent - spent, self.memory.peak())
 
-    points = []
-    for mark, weights in zip(marks, snapshots, strict=True):
-        if mark:
-            points.append(Point(*mark, _perplexity(weights, data, ranks)))
-    fill = seen / positions.count
-    return Measurement(method.key, method.label, median(speeds), fill, peak, len(speeds), seen >= tokens, points)
+    def save(self, path: Path) -> None:
+        """Saves the weights, by the names of our model."""
+        copy_weights(self.model, self.ours)
+        save_model(self.ours, str(path))
 
 
-def _perplexity(model: LanguageModel, data: Data, ranks: Ranks) -> float:
-    """Perplexity of the validation sentences, each from a zero state."""
+def perplexity(model: LanguageModel, weights: Path, data: Data, ranks: Ranks) -> float:
+    """Perplexity of the validation sentences, each from a zero state, with the weights of a file (`Training.save`)."""
+    load_model(model, weights)
     no_stream = Stream.from_arrays(data.validation.targets(0), np.zeros(1), data.validation.eos)  # not used in the context `sentences`
     return evaluate(ModelScorer(model), data.validation, no_stream, "sentences", 1, EVALUATION_TOKENS, ranks).perplexity
 

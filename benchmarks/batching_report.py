@@ -1,6 +1,7 @@
 """The comparison of batching methods as a table, a Markdown report and a figure."""
 
-from itertools import cycle
+import math
+from statistics import median
 from typing import Any
 
 from batching_methods import BASELINE
@@ -8,18 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-COLUMNS = ("method", "tokens/s", "of fixed", "fill", "memory", "perplexity", "tokens seen", "off by")
-COLOURS = {
-    "one-by-one": "#7f7f7f",
-    "equal-lengths": "#bcbd22",
-    "padded": "#d62728",
-    "padded-masked": "#ff7f0e",
-    "cell-by-step": "#8c564b",
-    "packed-as-usual": "#9467bd",
-    BASELINE: "#222222",
-}
-"""Colours of the plain methods and the baseline; our layouts are blue and green."""
-OURS = ("#08519c", "#3182bd", "#2ca25f", "#66c2a4")
+COLUMNS = ("method", "tokens/s", "of fixed", "fill", "memory", "updates", "tokens seen", "perplexity", "off by")
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+"""Colours that stay apart for colour-blind readers, too (Okabe and Ito, 2008, without its yellow and orange, which are pale on white)."""
+MARKERS = "os^DvXP*<>hp"
+STYLES = ("-", "--", ":")
+"""A method has its own marker; colours begin again, with the next line style, after the last one."""
 
 
 def table(methods: list[dict[str, Any]]) -> str:
@@ -32,17 +27,38 @@ def table(methods: list[dict[str, Any]]) -> str:
 
 def cells(row: dict[str, Any], methods: list[dict[str, Any]]) -> tuple[str, ...]:
     """A row of the table."""
-    fixed, last = _baseline(methods), row["points"][-1]
     return (
         row["label"],
-        f"{row['tokens_per_second']:,.0f}",
-        f"{row['tokens_per_second'] / fixed['tokens_per_second']:.2f}",
-        f"{row['fill']:.1%}",
-        f"{row['memory_bytes'] / 1e6:,.0f} MB",
-        f"{last['perplexity']:,.2f}",
-        f"{last['tokens']:,}{'' if row['whole'] else '*'}",
+        f"{speed(row):,.0f}",
+        f"{relative_speed(row, methods):.2f}",
+        f"{total(row, 'tokens') / total(row, 'positions'):.1%}",
+        f"{max(turn['memory_bytes'] for turn in row['turns']) / 1e6:,.0f} MB",
+        f"{total(row, 'updates'):,}",
+        f"{total(row, 'tokens'):,}",
+        f"{row['points'][-1]['perplexity']:,.2f}" if len(row["turns"]) in (1, 2, 4, 8) else f"({row['points'][-1]['perplexity']:,.2f})",
         f"{row['difference']:.0e}" if row["difference"] < 1e-6 else f"{row['difference']:,.0%}",
     )
+
+
+def total(row: dict[str, Any], name: str) -> int:
+    """The sum of a number over the turns of a method."""
+    return sum(turn[name] for turn in row["turns"])
+
+
+def speeds(row: dict[str, Any]) -> list[float]:
+    """Tokens per second in each round; NaN in a round in which it had reached its limit before."""
+    return [turn["tokens"] / turn["seconds"] if turn["tokens"] else math.nan for turn in row["turns"]]
+
+
+def speed(row: dict[str, Any]) -> float:
+    """Tokens per second: the median over the rounds."""
+    return median(value for value in speeds(row) if not math.isnan(value))
+
+
+def relative_speed(row: dict[str, Any], methods: list[dict[str, Any]]) -> float:
+    """The speed relative to that of fixed rows in the same round: the median over the rounds. Load that lasts changes both alike."""
+    ratios = [value / fixed for value, fixed in zip(speeds(row), speeds(_baseline(methods)), strict=True)]
+    return median(ratio for ratio in ratios if not math.isnan(ratio))
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -58,11 +74,13 @@ def markdown(results: dict[str, Any]) -> str:
 
 {rows}
 
-- tokens/s: targets per second, median over the steps; *of fixed*: relative to fixed rows of {about["row_length"]} tokens.
+- Methods take turns: {len(methods[0]["turns"])} of {about["rounds"]} rounds. tokens/s: targets per second, the median over the rounds;
+  *of fixed*: relative to fixed rows of {about["row_length"]} tokens in the same round, the median over the rounds.
 - fill: targets divided by the positions that run through the model, padding included.
 - memory: peak of training above what the process held before its first step: activations, gradients, optimizer state.
-- perplexity: of {about["validation_tokens"]:,} tokens of validation sentences, each from a zero state, after *tokens seen*; a star: stopped
-  after {about["seconds"]:g} seconds, before {about["tokens"]:,} tokens.
+- updates, tokens seen: until {about["tokens"]:,} tokens, or {about["seconds"]:g} seconds of training if that was earlier.
+- perplexity: of {about["validation_tokens"]:,} tokens of validation sentences, each from a zero state, after *tokens seen*; in
+  parentheses: measured some rounds earlier.
 - off by: the largest relative difference of loss and gradients from our model running the sentences one by one, in float64.
 
 ![The table as bars, and perplexity against seconds](compare-batching.png)
@@ -81,30 +99,30 @@ def figure(results: dict[str, Any]) -> Figure:
 
 
 def _draw_bars(axes: Axes, methods: list[dict[str, Any]]) -> None:
-    speeds = [row["tokens_per_second"] for row in methods]
+    values = [speed(row) for row in methods]
     positions = range(len(methods))
-    axes.barh(positions, speeds, color=_colours(methods), height=0.7)
+    axes.barh(positions, values, color=[_look(number)["color"] for number in positions], height=0.7)
     axes.set_yticks(positions, [row["label"] for row in methods])
     axes.invert_yaxis()
-    axes.set_xlim(0, max(speeds) * 1.9)
-    axes.axvline(_baseline(methods)["tokens_per_second"], color=COLOURS[BASELINE], linewidth=0.8, linestyle=":", zorder=0)
-    for position, row in zip(positions, methods, strict=True):
+    axes.set_xlim(0, max(values) * 1.9)
+    axes.axvline(speed(_baseline(methods)), color="#222222", linewidth=0.8, linestyle=":", zorder=0)
+    for position, row, value in zip(positions, methods, values, strict=True):
         last = row["points"][-1]
-        early = "" if row["whole"] else f" (after {_short(last['tokens'])} tokens)"
-        text = f"{row['tokens_per_second']:,.0f}   fill {row['fill']:.1%}   perplexity {last['perplexity']:,.0f}{early}"
+        fill = total(row, "tokens") / total(row, "positions")
+        text = f"{value:,.0f}   fill {fill:.1%}   perplexity {last['perplexity']:,.0f} after {_short(last['tokens'])} tokens"
         axes.annotate(
-            text, (row["tokens_per_second"], position), (4, 0), textcoords="offset points", va="center", fontsize=9,
+            text, (value, position), (4, 0), textcoords="offset points", va="center", fontsize=9,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-    axes.set_xlabel("targets per second (median over the steps)")
+    axes.set_xlabel("targets per second (median over the rounds)")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_curves(axes: Axes, methods: list[dict[str, Any]]) -> None:
-    for row, colour in zip(methods, _colours(methods), strict=True):
+    for number, row in enumerate(methods):
         seconds, perplexities = ([point[key] for point in row["points"]] for key in ("seconds", "perplexity"))
-        style = "--" if row["key"] == BASELINE else "-"
-        axes.plot(seconds, perplexities, style, color=colour, marker="o", markersize=3, linewidth=1.2)
+        axes.plot(seconds, perplexities, **_look(number), markersize=5, linewidth=1.2, label=row["label"])
+    axes.legend(fontsize=7, frameon=False)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
@@ -122,9 +140,13 @@ def _baseline(methods: list[dict[str, Any]]) -> dict[str, Any]:
     return next(row for row in methods if row["key"] == BASELINE)
 
 
-def _colours(methods: list[dict[str, Any]]) -> list[str]:
-    ours = cycle(OURS)
-    return [COLOURS.get(row["key"]) or next(ours) for row in methods]
+def _look(number: int) -> dict[str, Any]:
+    """Colour, marker and line style of a method."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
+    }
 
 
 def _short(number: int) -> str:

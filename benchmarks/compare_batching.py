@@ -17,9 +17,12 @@ All start from the recipe's initial weights and use its optimizer, learning rate
 dropout, on sentences, whatever `train.segments` the recipe has. Methods 1, 3, 4, 5, 5b and ours get the same batches in the same order, so
 the exact ones take the same steps up to rounding, which a high learning rate amplifies (1.5% of the perplexity after 86 steps of SGD on
 Penn Treebank). First, loss and gradients of each method are compared in float64 with those of our model running the sentences one by one.
-Then each method trains in its own process, one after the other, until it has seen `--tokens` targets or trained for `--seconds`.
-Perplexity is measured on the first `--validation-tokens` of the validation sentences (0: all), each from a zero state. Memory is measured
-on Linux. Prints the table, and writes it to `runs/NAME/compare-batching/compare-batching.{json,md,png}`.
+Then the methods train until they have seen `--tokens` targets or trained for `--seconds`, each in its own process, and take turns: eight
+rounds, in each of which every method trains an eighth, in reverse order every other round. A speed is a median over the rounds, and the
+comparison with fixed rows a median of the ratios within a round: programs that run beside this one for a while change neither much.
+Perplexity is measured after rounds 1, 2, 4 and 8 on the first `--validation-tokens` of the validation sentences (0: all), each from a zero
+state. Memory is measured on Linux. Prints the table, and writes it to `runs/NAME/compare-batching/compare-batching.{json,md,png}` after
+each round, so that a comparison that is stopped leaves the rounds before.
 """
 
 import sys
@@ -30,14 +33,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 import json
 import logging
+import math
 import platform
 import subprocess
+import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from batching_data import Data
-from batching_measure import check, measure
+from batching_measure import Training, check, first_model, perplexity
 from batching_methods import METHODS, Method, plain_modules
 from batching_report import figure, markdown, table
 
@@ -45,8 +51,13 @@ from packlm import config as configuration
 from packlm import dataset, distributed
 from packlm.base import errors, files
 from packlm.base import log as logs
+from packlm.model.precision import Precision
 
 log = logging.getLogger("packlm")
+
+ROUNDS = 8
+MEASURED_ROUNDS = (1, 2, 4, 8)
+"""Rounds after which validation perplexity is measured."""
 
 
 def main() -> None:
@@ -72,30 +83,69 @@ def main() -> None:
     with distributed.start(config.train.device) as ranks:
         data = Data.open(config, manifest, given.validation_tokens)
         if given.method:
-            result = measure(METHODS[given.method], config, manifest.vocab_size, data, ranks, given.tokens, given.seconds)
-            print(json.dumps(asdict(result)))
+            take_turns(Training(METHODS[given.method], config, manifest.vocab_size, data, ranks))
             return
         log.info("%s: %s sentences, %s tokens per step", config.dataset.dir, f"{len(data.sentences):,}", f"{data.budget:,}")
         differences = check([*METHODS.values()], config, manifest.vocab_size, data, ranks.device)
-    methods = []
-    for number, method in enumerate(METHODS.values(), 1):
-        row = alone(method, sys.argv[1:])
-        methods.append(row | {"difference": differences[method.key]})
-        last = row["points"][-1]
-        numbers = f"{row['tokens_per_second']:,.0f} tokens/s, perplexity {last['perplexity']:.1f}, {last['seconds']:.0f} s"
-        log.info("%d of %d: %s: %s", number, len(METHODS), method.label, numbers)
-    results = {"about": about(config, manifest, data, ranks.device, given), "command": [*sys.argv], "methods": methods}
-    print(table(methods))
-    write(given.out or config.run.dir / "compare-batching", results)
+        folder = given.out or config.run.dir / "compare-batching"
+        results = {"about": about(config, manifest, data, ranks.device, given), "command": [*sys.argv], "methods": []}
+        model = first_model(config, manifest.vocab_size, ranks.device, Precision(config.train.precision, ranks.device).weights_dtype)
+        rows = {key: {"key": key, "label": method.label, "difference": differences[key]} for key, method in METHODS.items()}
+        with ExitStack() as stack:
+            weights = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "weights"
+            workers = {method.key: stack.enter_context(Worker(method, sys.argv[1:])) for method in METHODS.values()}
+            for number in range(1, ROUNDS + 1):
+                for key in list(METHODS)[:: 1 if number % 2 else -1]:
+                    measured = number in MEASURED_ROUNDS
+                    share = number / ROUNDS
+                    turn = workers[key].turn(math.ceil(given.tokens * share), given.seconds * share, weights if measured else None)
+                    rows[key].setdefault("turns", []).append(turn)
+                    if measured:
+                        tokens, seconds = (sum(turn[name] for turn in rows[key]["turns"]) for name in ("tokens", "seconds"))
+                        point = {"tokens": tokens, "seconds": seconds, "perplexity": perplexity(model, weights, data, ranks)}
+                        rows[key].setdefault("points", []).append(point)
+                results["methods"] = [*rows.values()]
+                write(folder, results)
+                log.info("round %d of %d: %s", number, ROUNDS, folder / "compare-batching.md")
+    print(table(results["methods"]))
 
 
-def alone(method: Method, arguments: list[str]) -> dict[str, Any]:
-    """Measures a method in its own process, so that its peak memory is its own."""
-    done = subprocess.run([sys.executable, __file__, *arguments, "--method", method.key], stdout=subprocess.PIPE)
-    if done.returncode:
-        raise errors.PacklmError(f"{method.label}: its process exited with status {done.returncode}; no report was written")
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
+class Worker:
+    """A method's training in its own process, so that its peak memory is its own; it trains only during its turns."""
+
+    def __init__(self, method: Method, arguments: list[str]):
+        self.label = method.label
+        command = [sys.executable, __file__, *arguments, "--method", method.key]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def turn(self, tokens: int, seconds: float, weights: Path | None) -> dict[str, Any]:
+        """Trains on until `tokens` and `seconds` of all turns (`Training.turn`), and saves the weights."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps({"tokens": tokens, "seconds": seconds, "weights": weights and str(weights)}) + "\n")
+            self._process.stdin.flush()
+            turn: dict[str, Any] = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError):
+            status = self._process.wait()
+            raise errors.PacklmError(f"{self.label}: its process ended with status {status}; the report has the rounds before") from None
+        return turn
+
+
+def take_turns(training: Training) -> None:
+    """The process of a `Worker`: answers each request on standard input with the numbers of a turn."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        turn = training.turn(request["tokens"], request["seconds"])
+        if request["weights"]:
+            training.save(Path(request["weights"]))
+        print(json.dumps(asdict(turn)), flush=True)
 
 
 def about(
@@ -113,6 +163,7 @@ def about(
         "machine": f"{where}, torch {torch.__version__}",
         "tokens": given.tokens,
         "seconds": given.seconds,
+        "rounds": ROUNDS,
         "validation_tokens": data.validation.tokens,
         "row_length": manifest.length,
     }
@@ -125,7 +176,6 @@ def write(folder: Path, results: dict[str, Any]) -> None:
     files.write_text(path.with_suffix(".md"), markdown(results))
     with files.atomic(path.with_suffix(".png")) as stream:
         figure(results).savefig(stream, dpi=150)
-    log.info("%s", path.with_suffix(".{json,md,png}"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The compared batching methods have the loss and gradients they claim, and the program reports a row for each."""
 
-import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -24,8 +24,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import batching_data
 import batching_measure
+import batching_report
 import compare_batching
-from batching_methods import METHODS, Group, Method, plain_modules
+from batching_methods import BASELINE, METHODS, Group, Method, plain_modules
 
 torch.set_num_threads(1)
 
@@ -148,38 +149,93 @@ def options(folder: Path, out: Path) -> list[str]:
     return [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
 
 
+class InProcess:
+    """A `Worker` in this process, which takes less time; notes the turns of all methods, and can fail."""
+
+    turns: ClassVar[list[str]] = []
+    fails_after = 10**9
+
+    def __init__(self, method: Method, arguments: list[str]):
+        settings = config.load(None, arguments[:10])
+        ranks, manifest = Ranks(0, 1, CPU), dataset.read_manifest(settings.dataset.dir)
+        data = batching_data.Data.open(settings, manifest, 60)
+        self.training = batching_measure.Training(method, settings, manifest.vocab_size, data, ranks)
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def turn(self, tokens: int, seconds: float, weights: Path | None) -> dict[str, Any]:
+        if len(self.turns) >= self.fails_after:
+            raise KeyboardInterrupt
+        self.turns.append(self.training.method.key)
+        turn = self.training.turn(tokens, seconds)
+        if weights:
+            self.training.save(weights)
+        return asdict(turn)
+
+
+def compare(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int = 10**9) -> None:
+    """Runs the program, the first method in its own process and the others in this one."""
+    worker = compare_batching.Worker
+    monkeypatch.setattr(InProcess, "turns", [])
+    monkeypatch.setattr(InProcess, "fails_after", fails_after)
+    alone = {"one-by-one"} if fails_after > 10**6 else set()
+    monkeypatch.setattr(
+        compare_batching, "Worker", lambda method, arguments: (worker if method.key in alone else InProcess)(method, arguments)
+    )
+    monkeypatch.setattr(sys, "argv", ["compare_batching.py", *options(folder, out)])
+    compare_batching.main()
+
+
 def test_the_program_reports_a_row_for_each_method(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first method runs in its own process, as in the program; the others run in this one, which takes less time."""
-    alone = compare_batching.alone
-
-    def sometimes_alone(method: Method, arguments: list[str]) -> dict[str, object]:
-        if method.key == "one-by-one":
-            return alone(method, arguments)
-        settings = config.load(None, options(folder, tmp_path)[:10])
-        ranks = Ranks(0, 1, CPU)
-        data = batching_data.Data.open(settings, dataset.read_manifest(folder), 60)
-        measurement = batching_measure.measure(method, settings, 17, data, ranks, 300, 60)
-        return json.loads(json.dumps(asdict(measurement)))
-
-    monkeypatch.setattr(compare_batching, "alone", sometimes_alone)
-    monkeypatch.setattr(sys, "argv", ["compare_batching.py", *options(folder, tmp_path)])
-    compare_batching.main()
+    compare(folder, tmp_path, monkeypatch)
     lines = capsys.readouterr().out.splitlines()
     labels = [method.label for method in METHODS.values()]
     assert [line[: len(label)] for line, label in zip(lines[1:], labels, strict=True)] == labels
+    assert {"updates", "tokens seen"} <= set(re.split("  +", lines[0]))
     assert {f"ours-{layout}" for layout in get_args(Layout)} <= METHODS.keys()
     rows = {row["key"]: row for row in files.read_json(tmp_path / "compare-batching.json")["methods"]}
     assert rows.keys() == METHODS.keys()
-    assert all(row["whole"] and row["points"][-1]["tokens"] >= 300 and row["tokens_per_second"] > 0 for row in rows.values())
+    assert all(len(row["turns"]) == 8 and row["points"][-1]["tokens"] >= 300 and batching_report.speed(row) > 0 for row in rows.values())
+    others = [key for key in METHODS if key != "one-by-one"]
+    assert InProcess.turns == (others + others[::-1]) * 4, "the methods take turns"
     # The same steps on the same sentences, in float64: the exact methods are one training.
     same = [row["points"][-1]["perplexity"] for key, row in rows.items() if METHODS[key].batches == "close" and METHODS[key].exact]
     assert same == pytest.approx([same[0]] * len(same), rel=1e-9) and len(same) >= 6
+    assert len({batching_report.total(row, "updates") for key, row in rows.items() if METHODS[key].batches == "close"}) == 1
     assert rows["padded"]["points"][-1]["perplexity"] != pytest.approx(same[0], rel=1e-6)
-    assert rows["padded"]["fill"] == rows["padded-masked"]["fill"] < rows["ours-packed"]["fill"] == rows["fixed-rows"]["fill"] == 1
+    fill = {key: batching_report.total(row, "tokens") / batching_report.total(row, "positions") for key, row in rows.items()}
+    assert fill["padded"] == fill["padded-masked"] < fill["ours-packed"] == fill["fixed-rows"] == 1
     assert (tmp_path / "compare-batching.png").read_bytes()[:4] == b"\x89PNG"
     assert all(f"| {label} |" in (tmp_path / "compare-batching.md").read_text() for label in labels)
+
+
+def test_a_comparison_that_is_stopped_leaves_its_rounds(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        compare(folder, tmp_path, monkeypatch, fails_after=2 * len(METHODS) + 3)
+    rows = files.read_json(tmp_path / "compare-batching.json")["methods"]
+    assert [len(row["turns"]) for row in rows] == [2] * len(METHODS) and all(row["points"] for row in rows)
+    assert "2 of 8 rounds" in (tmp_path / "compare-batching.md").read_text()
+
+
+def test_a_change_of_load_changes_no_ratio_of_speeds(tmp_path: Path) -> None:
+    """Methods of 1, 2 and 4 tokens a second, halved from the fourth round on, and once more in one turn of one of them."""
+    methods = []
+    for key, tokens in (("one-by-one", 1), ("padded", 2), (BASELINE, 4)):
+        slow = [2.0 ** (number >= 3) * (8 if (key, number) == ("padded", 5) else 1) for number in range(8)]
+        turns = [{"tokens": tokens, "positions": tokens, "updates": 1, "seconds": seconds, "memory_bytes": 0} for seconds in slow]
+        methods.append({"key": key, "label": key, "turns": turns, "points": [], "difference": 0.0})
+    assert [batching_report.relative_speed(row, methods) for row in methods] == [0.25, 0.5, 1.0]
+
+
+def test_curves_are_told_apart_without_colours_and_by_neighbours_with_them() -> None:
+    looks = [batching_report._look(number) for number in range(len(METHODS))]
+    assert len({look["marker"] for look in looks}) == len({(look["color"], look["linestyle"]) for look in looks}) == len(looks)
 
 
 def test_a_recipe_without_a_dataset_is_told_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
