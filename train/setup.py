@@ -46,8 +46,20 @@ def open_plan(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> Plan:
 
 
 def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | None:
-    """The validation split, measured with the context of the training unless `evaluate.context` says otherwise; None if there is none."""
+    """The validation split, measured with the context of the training unless `evaluate.context` says otherwise; None if there is none.
+
+    Raises:
+        RequestError: there is none, and a setting needs one.
+    """
     if "validation" not in manifest.splits:
+        train = config.train
+        needs = {"train.patience": train.patience > 0, "train.schedule": train.schedule == "plateau"}
+        needs["train.optimizer"] = train.optimizer == "nt-asgd"
+        if names := [f"{name} = {getattr(train, name.split('.')[1])}" for name, needed in needs.items() if needed]:
+            raise RequestError(
+                f"{', '.join(names)}: follows the validation loss, and {config.dataset.dir} has no validation split; make one with "
+                "`packlm preprocess --rebuild` and --corpus.validation_fraction 0.05 or --corpus.validation FILE, or change the setting"
+            )
         log.warning("no validation split: training keeps the last weights, without knowing whether they are the best")
         return None
     trained = info.trained_context(config.train.segments, config.train.reset)

@@ -38,6 +38,7 @@ from .progress.remaining import RemainingTime
 from .progress.samples import Sampler
 from .state import AverageState, ScheduleState, TrainState, ValidationResult
 from .step import BatchPart, StepSums, Update, dummy_segment
+from .without_effect import without_effect
 
 log = logging.getLogger("packlm")
 
@@ -207,6 +208,10 @@ class Trainer:
             f"{self.num_parameters:,}", config.train.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
             ranks.device.type,
         )  # fmt: skip
+        if ignored := without_effect(config):
+            log.warning("without effect: %s", "; ".join(ignored))
+        if config.train.schedule == "wsd":
+            log.info("the learning rate decays after step %s of %s", f"{self.schedule.last_stable_step:,}", f"{self.total_steps:,}")
         if config.train.init and not self.state.step:
             log.info("starting from the weights of %s, with train.lr = %g", config.train.init, config.train.lr)
 

@@ -34,7 +34,9 @@ class Train(Section):
     """Bitwise reproducibility over numbers of processes: each batch runs in this many fixed parts, whose gradients are added in order; any
     number of processes that divides it gives the same bits. Slower; one CPU thread per process. 0: equal up to rounding."""
     init: Location = ""
-    """Model folder or registry address (`models:/NAME@champion`) to take initial weights from. Default: random initialization."""
+    """Model folder or registry address (`models:/NAME@champion`) to take initial weights from (fine-tuning); its shape (`model.*`),
+    `segments`, `reset` and tokenizer are those of the training, and `lr` is a tenth of its learning rate, where they are not set.
+    Default: random initialization."""
     optimizer: Literal["sgd", "nt-asgd", "adamw", "rmsprop", "muon"] = "adamw"
     """SGD; non-monotonically triggered averaged SGD (Merity et al. 2017); AdamW; RMSprop; or Muon (Jordan et al. 2024) for the weight
     matrices of the layers with AdamW for all other parameters."""
@@ -60,7 +62,7 @@ class Train(Section):
     """Memory limit of the logits, in MiB: the softmax runs over chunks of rows."""
     schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd", "plateau", "zaremba"] = "cosine"
     """Learning-rate schedule after the warm-up. linear, cosine: decay to `lr_floor`. inverse_sqrt: 1 / sqrt(step). wsd: constant, then
-    linear decay to `lr_floor` in the last `decay_share` of the steps. plateau: times `lr_factor` after every validation without
+    linear decay to `lr_floor` in the last `decay_share` of all steps. plateau: times `lr_factor` after every validation without
     improvement. zaremba: times `lr_factor` after every epoch from `flat_epochs` on (Zaremba et al. 2014)."""
     warmup_steps: int = Field(0, ge=0, le=10**12)
     """Steps of linear warm-up from 0."""
@@ -71,9 +73,9 @@ class Train(Section):
     flat_epochs: int = Field(4, ge=0, le=1_000_000)
     """zaremba: epochs with constant learning rate before the decay."""
     decay_share: float = Field(0.2, gt=0, le=1)
-    """wsd: fraction of all steps in the decay phase."""
+    """wsd: share of the decay phase in all steps, those of the warm-up included."""
     patience: int = Field(0, ge=0, le=1_000_000)
-    """Early stopping: number of validations without improvement before training stops; 0: never."""
+    """Early stopping: number of validations without improvement before training stops; 0: never. Needs a validation split."""
     epochs: int = Field(1, ge=1, le=1_000_000)
     """Number of passes over the training split."""
     max_steps: int | None = Field(None, ge=1, le=10**12)

@@ -11,7 +11,7 @@ class Schedule:
 
     constant: `lr`. linear and cosine: down to `lr * lr_floor` at the last step, along a line or half a cosine (Loshchilov and Hutter
     2017, without restarts). inverse_sqrt: `lr * sqrt(warmup / step)` (Vaswani et al. 2017). wsd: `lr`, and a line down to `lr * lr_floor`
-    in the last `decay_share` of the steps (warm-up, stable, decay; Hu et al. 2024). plateau: times `lr_factor` for each validation without
+    in the last `decay_share` of all steps (warm-up, stable, decay; Hu et al. 2024). plateau: times `lr_factor` for each validation without
     improvement. zaremba: times `lr_factor` for each epoch from the `flat_epochs`-th on (Zaremba et al. 2014).
 
     With `window_drawn`, the learning rate of a step is proportional to the length of its window (Merity et al. 2017, section 5).
@@ -49,13 +49,18 @@ class Schedule:
             case "inverse_sqrt":
                 return math.sqrt(max(1, settings.warmup_steps) / max(1, step))
             case "wsd":
-                return self._above_floor(min(1.0, (1 - progress) / settings.decay_share))
+                return self._above_floor(min(1.0, (self.total_steps - step) / (settings.decay_share * self.total_steps)))
             case "plateau":
                 return settings.lr_factor**self.reductions
             case "zaremba":
                 return settings.lr_factor ** max(0, epoch + 1 - settings.flat_epochs)
             case _:
                 return 1.0
+
+    @property
+    def last_stable_step(self) -> int:
+        """wsd: the last update with the whole learning rate."""
+        return math.floor(self.total_steps * (1 - self.settings.decay_share) + 1e-9) + 1
 
     def _above_floor(self, fraction: float) -> float:
         return self.settings.lr_floor + (1 - self.settings.lr_floor) * fraction
