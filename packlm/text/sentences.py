@@ -22,6 +22,9 @@ _PART_BYTES = 1 << 16  # given to sentencex at a time, where blank lines allow
 
 # A blank line between two non-whitespace characters, recognized by the bytes next to it (some others are missed).
 _BLANK_LINE = re.compile(rb"(?<=[!-~\x8b-\x9e\xa1-\xa7\xaa-\xae\xb0-\xbf])\n\n(?=[!-~\xc3-\xdf\xe4-\xf4])")
+# Blank lines that sentencex takes for text: of whitespace, of other line ends than LF and CR LF; and the paragraph separator.
+_LINE_END, _BLANK = r"(?:\r\n|[\n\x85\u2028]|\r(?!\n))", r"[^\S\n\r\x85\u2028\u2029]*"
+_PARAGRAPH_END = re.compile(rf"(?!\r?\n\r?\n){_LINE_END}{_BLANK}{_LINE_END}\s*|\u2029\s*")
 _WIDE_SPACES = dict.fromkeys(
     map(ord, "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"), " "
 )
@@ -133,7 +136,14 @@ def _byte_offsets(characters: np.ndarray, data: np.ndarray) -> np.ndarray:
 
 
 def _boundaries(text: str, language: str) -> list[int]:
-    """Indices of the characters at which sentences start, ascending from 0."""
+    """Indices of the characters at which sentences start, ascending from 0; a blank line, of whatever whitespace, ends one."""
+    ends = [match.end() for match in _PARAGRAPH_END.finditer(text)]
+    bounds = pairwise([0, *(end for end in ends if end < len(text)), len(text)])
+    return [start + boundary for start, end in bounds for boundary in _paragraph_boundaries(text[start:end], language)]
+
+
+def _paragraph_boundaries(text: str, language: str) -> list[int]:
+    """Indices of the characters at which sentences start, by sentencex as it is, ascending from 0."""
     try:
         return _unguarded_boundaries(text, language)
     except BaseException as error:

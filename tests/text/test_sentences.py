@@ -1,7 +1,7 @@
 """Cutting into sentences loses nothing, and is what Python's own string methods would do, character by character."""
 
 import sys
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 
 import numpy as np
 import pytest
@@ -26,12 +26,42 @@ def starts_of(text, rule):
     if rule == "line":
         return [0, *(index + 1 for index, character in enumerate(text) if character == "\n")]
     if rule == "sentencex":
+        paragraphs = [0, *paragraph_starts(text), len(text)]
+        return [start + index for start, end in pairwise(paragraphs) for index in starts_in_paragraph(text[start:end])]
+    return [0]
+
+
+def paragraph_starts(text):
+    """Indices after whitespace with a blank line of any kind, or a paragraph separator."""
+    starts, index = [], 0
+    for is_space, run in groupby(text, str.isspace):
+        run = "".join(run)
+        index += len(run)
+        line_ends = sum(run.replace("\r\n", "\n").count(end) for end in "\n\r\x85\u2028")
+        if is_space and (line_ends > 1 or "\u2029" in run) and index < len(text):
+            starts.append(index)
+    return starts
+
+
+def starts_in_paragraph(text):
+    """Indices at which sentencex starts a sentence."""
+    if text:
         try:
             return sorted({0, *(boundary["start_index"] for boundary in get_sentence_boundaries("en", text))})
         except BaseException:  # it panics on some white space
             plain = "".join(" " if character.isspace() and len(character.encode()) > 1 else character for character in text)
             return sorted({0, *(boundary["start_index"] for boundary in get_sentence_boundaries("en", plain))})
     return [0]
+
+
+@pytest.mark.parametrize("break_", ["\n\n", "\n \n", "\r\n\t\r\n", "\r\r", "\u2029", "\u2028\u2028", "\x85\x85", "\n\u3000\n \n", " \r \n"])
+def test_a_blank_line_of_any_kind_ends_a_paragraph(break_):
+    text = f"A HEADING{break_}The text begins.{break_}It goes on, he said.{break_}"
+    lead, found = split(text, "sentencex")
+    assert [sentence for sentence, _ in found] == ["A HEADING", "The text begins.", "It goes on, he said."]
+    assert lead + "".join(sentence + gap for sentence, gap in found) == text
+    for end in ("\r\n", "\n", "\r", "\u2028"):  # a line end within a sentence ends nothing
+        assert len(split(f"A line{end}and the next line.", "sentencex")[1]) == 1
 
 
 def reference(documents, rule):
@@ -142,7 +172,7 @@ def test_a_document_given_to_sentencex_in_parts_is_cut_as_if_in_one(text):
     finally:
         sentences._PART_BYTES = whole
     assert parts.tolist() == piece_starts(texts, "sentencex").tolist()
-    assert parts.tolist() == [len(text[:start].encode()) for start in starts_of(text, "sentencex") if start < len(text)]
+    assert [tuple(map(int, sentence)) for sentence in zip(*spans(texts, parts), strict=True)] == reference([text], "sentencex")
 
 
 def test_control_characters_are_told_from_every_other_byte():
