@@ -1,20 +1,21 @@
 """The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|next|generate`, also under torchrun."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from packlm.base import output_paths, regular_files
-from packlm.base.errors import PacklmError, RequestError
+from packlm.base import output_paths
+from packlm.base.errors import RequestError
 from packlm.commands import Command, ConfigArguments, Group, SettingOption, run
 from packlm.config import Config
 from packlm.config.generate import DECODING_SETTINGS
 from packlm.config.requests import NextRequest, validated
 from packlm.config.settings import PRECISIONS
 from packlm.model import address as model_address
+
+from . import inputs
 
 FILE = click.Path(path_type=Path)
 
@@ -56,6 +57,17 @@ def setting_options(section: str, *keys: str) -> Callable[[Callable[..., None]],
         for key in reversed(keys):
             function = click.option(f"--{key.replace('_', '-')}", cls=SettingOption, setting=f"{section}.{key}")(function)
         return function
+
+    return decorate
+
+
+def input_option(content: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds `--input FILE...`, whose files are looked at before torch is imported: `source` and `more`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        help = f"{content}, from some files or folders; - is standard input.  [default: -]"
+        function = click.argument("more", nargs=-1, metavar="")(function)
+        return click.option("--input", "source", multiple=True, metavar="FILE...", help=help)(function)
 
     return decorate
 
@@ -106,46 +118,54 @@ def evaluate(
     sections=("run", "score", "evaluate", "tracking"),
     example="packlm score --model runs/quickstart/model --input items.tsv --out words.tsv --html map.html",
 )
-@click.option("--input", "source", default="-", metavar="FILE", help="Sentences; - is standard input.")
+@input_option("Sentences")
 @click.option("--out", default="-", metavar="FILE", help="Scores: JSONL if the name ends in .jsonl, else TSV; - is standard output.")
 @click.option("--html", type=FILE, metavar="FILE", help="Heat map of the first sentences.")
 @setting_options("score", "context", "rows", "format", "text_field")
-def score(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str, html: Path | None) -> None:
+def score(
+    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: str,
+    html: Path | None,
+) -> None:  # fmt: skip
     """Write the surprisal and entropy of each word or token, or the log-probability of each sentence."""
     config = arguments.load(model_only=model is not None)
-    output_paths.check({"--out": out, "--html": html}, [source])
-    stream, address = _open(source), _model(model, config)
+    names = inputs.names([*(source or "-"), *more])
+    output_paths.check({"--out": out, "--html": html}, names)
+    address = _model(model, config)
 
     from packlm import distributed
 
     from .score import command
 
-    with stream, distributed.start(config.train.device) as ranks:
-        command.run(address, stream, source, out, html, config, ranks, precision)
+    with distributed.start(config.train.device) as ranks:
+        command.run(address, names, out, html, config, ranks, precision)
 
 
 @cli.command(
     sections=("run", "pairs", "evaluate", "tracking"),
     example="packlm pairs --model runs/quickstart/model --input pairs.tsv --group kind --summary accuracy.json",
 )
-@click.option("--input", "source", default="-", metavar="FILE", help="Pairs as TSV or JSONL; - is standard input.")
+@input_option("Pairs as TSV, CSV or JSONL")
 @click.option(
     "--out", metavar="FILE", help="The pairs with their scores: JSONL if the name ends in .jsonl, else TSV; - is standard output."
 )
 @click.option("--summary", type=FILE, metavar="FILE", help="The accuracies, as JSON.")
 @setting_options("pairs", "good", "bad", "group", "format")
-def pairs(arguments: ConfigArguments, model: str | None, precision: str, source: str, out: str | None, summary: Path | None) -> None:
+def pairs(
+    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: str | None,
+    summary: Path | None,
+) -> None:  # fmt: skip
     """Compare minimal pairs: how often the acceptable sentence is the more probable one."""
     config = arguments.load(model_only=model is not None)
-    output_paths.check({"--out": out, "--summary": summary}, [source])
-    stream, address = _open(source), _model(model, config)
+    names = inputs.names([*(source or "-"), *more])
+    output_paths.check({"--out": out, "--summary": summary}, names)
+    address = _model(model, config)
 
     from packlm import distributed
 
     from .pairs import command
 
-    with stream, distributed.start(config.train.device) as ranks:
-        command.run(address, stream, source, out, summary, config, ranks, precision)
+    with distributed.start(config.train.device) as ranks:
+        command.run(address, names, out, summary, config, ranks, precision)
 
 
 @cli.command(
@@ -234,14 +254,6 @@ def _model(model: str | None, config: Config) -> str | Path:
     address = model or config.run.dir / "model"
     model_address.check(address)
     return address
-
-
-def _open(name: str) -> IO[bytes]:
-    """A regular file, or standard input (`-`); opened before torch is imported, so that a wrong name is refused at once."""
-    try:
-        return sys.stdin.buffer if name == "-" else regular_files.open_binary(Path(name))
-    except PacklmError as error:
-        raise RequestError(str(error)) from None
 
 
 def _refuse_both(option: str, value: object, other: str, other_value: object) -> None:

@@ -12,23 +12,24 @@ Weight = Annotated[float, Field(ge=-1e6, le=1e6)] | Literal["tune"]
 class Score(Section):
     context: Literal["auto", "sentence", "document"] = "auto"
     """Context of a prediction: its sentence so far, or its document so far; auto: as in training."""
-    rows: Literal["word", "token", "sentence"] = "word"
-    """Unit of a row in the TSV output."""
-    format: Literal["auto", "text", "tsv", "jsonl"] = "auto"
-    """Input format; auto: from the file name (`.tsv`, `.jsonl`, anything else is text)."""
+    rows: Literal["auto", "word", "token", "region", "sentence"] = "auto"
+    """Unit of a row in the TSV output; auto: region for SyntaxGym suites, else word."""
+    format: Literal["auto", "text", "tsv", "csv", "jsonl", "json"] = "auto"
+    """Input format; auto: from the file name (`.tsv`, `.csv`, `.jsonl`, `.json`; anything else is text, and refused if it looks like JSON
+    or a table). json: an array of records, or a SyntaxGym suite."""
     text_field: str = "text"
     """Column or field with the sentence."""
 
 
 class Pairs(Section):
-    format: Literal["auto", "tsv", "jsonl"] = "auto"
-    """Input format; auto: JSONL if the file name ends in `.jsonl`, else TSV."""
+    format: Literal["auto", "tsv", "csv", "jsonl", "json"] = "auto"
+    """Input format; auto: from the file name (`.jsonl`, `.json`, `.csv`) or the first bytes, else a table (TSV or CSV)."""
     good: str = ""
     """Column or field with the acceptable sentence. Default: `good`, in JSONL `sentence_good`."""
     bad: str = ""
     """Column or field with the unacceptable sentence. Default: `bad`, in JSONL `sentence_bad`."""
     group: str = ""
-    """Column or field to report accuracy by; empty: no groups."""
+    """Column or field to report accuracy by, or `file`; empty: by file if there are several."""
 
 
 class Rescore(Section):

@@ -1,12 +1,13 @@
 """Continues many prompts: a file of prompts in (`prompts`), JSONL or Parquet out, one record for every line, in order.
 
-    {"line": 1, "id": ..., "prompt": ..., "generations": [{"text", "log_prob", "tokens", "finished"}, ...]}
+    {"line": 1, "id": ..., "settings": {...}, "prompt": ..., "generations": [{"text", "log_prob", "tokens", "finished"}, ...]}
     {"line": 2, "error": ...}    a line that is not a prompt does not stop the others
 
-`unknown` counts the unknown tokens of a prompt that has any. Equal requests are generated once. The others are sorted by length and cut
-into batches of about `generate.batch_tokens`, which the ranks share under torchrun. The records of a batch are in a journal before the
-next one begins, so a killed job resumes after its last batch, and ends with the same bytes on any number of ranks: each rank computes
-with one thread, because the last bits of a matrix product may depend on the number of threads.
+`settings` are those that the prompt's line has of its own; `unknown` counts the unknown tokens of a prompt that has any. Equal requests are
+generated once. The others are sorted by length and cut into batches of about `generate.batch_tokens`, which the ranks share under torchrun.
+The records of a batch are in a journal before the next one begins, so a killed job resumes after its last batch, and ends with the same
+bytes on any number of ranks: each rank computes with one thread, because the last bits of a matrix product may depend on the number of
+threads.
 """
 
 import heapq
@@ -39,7 +40,7 @@ from .summary import Summary
 
 log = logging.getLogger("packlm")
 
-FORMAT = 1
+FORMAT = 2
 """Format of the journal's records: a job that another version began starts over."""
 
 NAMED_LINES = 8
@@ -79,21 +80,20 @@ def run(engine: Engine, requests: Sequence[Request], settings: Generate, seed: i
             log.info("%s: resuming, %d of %d prompts are done", out, len(done), len(requests))
         batches, errors = _plan(engine, requests, settings, seed)
         remaining = [batch for batch in batches if any(requests[index].line not in done for task in batch for index in task.indices)]
-        start, tokens = time.monotonic(), 0
+        tokens, seconds = 0, 0.0
         with job_journal.writer(ranks.rank) as stream:
-            for records, batch_tokens in _generate(engine, requests, remaining[ranks.rank :: ranks.world]):
+            for records, batch_tokens, batch_seconds in _generate(engine, requests, remaining[ranks.rank :: ranks.world]):
                 journal.append(stream, records)
-                tokens += batch_tokens
-        seconds = time.monotonic() - start
+                tokens, seconds = tokens + batch_tokens, seconds + batch_seconds
         ranks.barrier()
-        total_tokens = int(ranks.sum(np.array([float(tokens)]))[0])
+        speed = float(ranks.sum(np.array([tokens / seconds if tokens else 0.0]))[0])
         values = None
         if ranks.first:
             _warn_of_errors(requests, errors)
             summary = Summary()
             write_records(out, _add_to(summary, heapq.merge(job_journal.records(), errors)))
             job_journal.remove()
-            values = summary.values() | {"tokens_per_second": total_tokens / seconds if total_tokens else None}
+            values = summary.values() | {"tokens_per_second": speed or None}
         ranks.barrier()
     return values
 
@@ -104,7 +104,7 @@ def write(engine: Engine, requests: Sequence[Request], settings: Generate, seed:
         raise RequestError("several processes cannot share standard output: give --out FILE")
     batches, errors = _plan(engine, requests, settings, seed)
     _warn_of_errors(requests, errors)
-    records = [record for batch, _ in _generate(engine, requests, batches) for record in batch]
+    records = [record for batch, *_ in _generate(engine, requests, batches) for record in batch]
     stream.writelines(f"{record}\n" for _, record in sorted([*records, *errors]))
 
 
@@ -176,23 +176,34 @@ def _resolve(engine: Engine, settings: Generate, seed: int, overrides: dict[str,
         return " ".join(str(error).split())
 
 
-def _generate(engine: Engine, requests: Sequence[Request], batches: list[list[_PromptGroup]]) -> Iterator[tuple[list[LineRecord], int]]:
-    """(the records of its requests, number of generated tokens) of each batch."""
+def _generate(
+    engine: Engine, requests: Sequence[Request], batches: list[list[_PromptGroup]]
+) -> Iterator[tuple[list[LineRecord], int, float]]:  # fmt: skip
+    """(the records of its requests, number of generated tokens, seconds in the model) of each batch.
+
+    What equal requests repeat is not generated, and what is done once for all batches takes no time of theirs.
+    """
     total = sum(len(task.indices) for batch in batches for task in batch)
     with _one_thread(), logs.progress(total=total, unit="prompt") as bar:
+        if batches:
+            engine.stepper.invariant_widths()
         for batch in batches:
-            records, tokens = [], 0
+            records, tokens, start = [], 0, time.monotonic()
             with _naming_lines([requests[index].line for task in batch for index in task.indices]):
                 batch_continuations = engine.continue_batch([task.prompt for task in batch], batch[0].settings, batch[0].seed)
+            seconds = time.monotonic() - start
             for task, continuations in zip(batch, batch_continuations, strict=True):
                 generations = [asdict(item) | {"log_prob": round(item.log_prob, 6)} for item in continuations]
                 tokens += sum(item.tokens for item in continuations)
                 unknown = int((task.prompt[0] == engine.encoder.unk).sum()) if engine.encoder.unk is not None else 0
                 for index in task.indices:
-                    values = {"prompt": requests[index].prompt} | ({"unknown": unknown} if unknown else {}) | {"generations": generations}
+                    own = {"settings": requests[index].settings} if requests[index].settings else {}
+                    values = (
+                        own | {"prompt": requests[index].prompt} | ({"unknown": unknown} if unknown else {}) | {"generations": generations}
+                    )
                     records.append((requests[index].line, _record(requests[index], values)))
             bar.update(len(records))
-            yield records, tokens
+            yield records, tokens, seconds
 
 
 def _inputs(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int) -> dict[str, Any]:

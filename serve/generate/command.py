@@ -13,6 +13,7 @@ from packlm.config import Config
 from packlm.distributed import Ranks
 from packlm.engine import Engine
 
+from .. import inputs
 from . import batch_job, stage
 from .prompts import Request, open_requests, read_requests
 
@@ -62,7 +63,8 @@ def _requests(options: GenerateOptions, config: Config) -> list[Request]:
     if options.prompt is not None:
         return [Request(1, options.prompt)]
     if options.prompts == "-":
-        return read_requests(sys.stdin.buffer, "-")
+        with inputs.open_file("-") as stream:
+            return read_requests(stream, "-")
     if options.prompts:
         return open_requests(Path(options.prompts))
     return [Request(1)] if options.model else stage.configured_requests(config)

@@ -1,8 +1,9 @@
-"""Reads the prompts of a batch job from text or JSONL; a line that is not a prompt becomes a request with an error.
+"""Reads the prompts of a batch job (`serve.records`); a line that is not a prompt becomes a request with an error.
 
 text     one prompt a line
 jsonl    {"prompt": ..., "id": ..., "seed": ..., SETTING: ...}, all but the prompt optional; SETTING is one of `generate.*`, for this
-         prompt alone
+         prompt alone; json: an array of such objects
+csv, tsv the same as columns; an empty cell is a setting that is not given
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from packlm.base import regular_files
 from packlm.base.errors import PacklmError, RequestError, did_you_mean
 from packlm.config.generate import DECODING_SETTINGS
 
-from .. import lines
+from ..records import LINE, Record, RecordFile
 
 MAX_PROMPT = 1_000_000
 """Most characters of a prompt."""
@@ -34,14 +35,16 @@ class Request:
 
 
 def read_requests(stream: IO[bytes], name: str) -> list[Request]:
-    """Reads a file of prompts: JSONL if its name ends in `.jsonl` or its first line begins with a brace, else text."""
-    requests: list[Request] = []
-    is_jsonl = name.endswith(".jsonl")
-    for number, line in enumerate(lines.read(stream), 1):
-        if number == 1 and not name.endswith(".txt"):
-            is_jsonl |= line.lstrip().startswith(b"{")
-        requests.append(_request(number, line, is_jsonl))
-    return requests
+    """Reads a file of prompts, which is what its name and first bytes say.
+
+    Raises:
+        RequestError: it is none that is read, or a table without the column `prompt`.
+    """
+    records = RecordFile(stream, name)
+    if records.format in ("csv", "tsv") and "prompt" not in records.columns:
+        found = ", ".join(records.columns) or "none"
+        raise RequestError(f"{name}: no column 'prompt'; found {found}; a file of one prompt a line is called .txt")
+    return [_request(record, records.format) for record in records]
 
 
 def open_requests(path: Path) -> list[Request]:
@@ -53,16 +56,13 @@ def open_requests(path: Path) -> list[Request]:
         raise RequestError(f"the prompts: {error}") from None
 
 
-def _request(number: int, line: bytes, is_jsonl: bool) -> Request:
-    if (offset := line.find(b"\0")) >= 0:
-        return Request(number, error=f"not text: byte {offset + 1} is NUL")
-    text, error = lines.decode(line)
-    if error or not is_jsonl:
-        return _bounded(Request(number, text.strip(), error=error))
-    value, error = lines.json_value(text)
-    if error:
-        return Request(number, error=error)
-    if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
+def _request(record: Record, format: str) -> Request:
+    number, value = record.number, record.fields
+    if record.error or format == "text":
+        return _bounded(Request(number, value.get(LINE, "").strip(), error=record.error))
+    if format in ("csv", "tsv"):
+        value = {name: cell for name, cell in value.items() if cell or name == "prompt"}
+    if not isinstance(value.get("prompt"), str):
         return Request(number, error='not an object with a string "prompt"')
     settings = {key: setting for key, setting in value.items() if key not in ("prompt", "id")}
     if unknown := sorted(set(settings) - {"seed", *DECODING_SETTINGS}):

@@ -17,6 +17,7 @@ SCHEMA = pa.schema(
     [
         ("line", pa.int64()),
         ("id", pa.string()),  # as JSON if it is not a string: the ids of one file may have any types
+        ("settings", pa.string()),  # as JSON
         ("prompt", pa.string()),
         ("unknown", pa.int64()),
         ("error", pa.string()),
@@ -44,5 +45,6 @@ def write_records(path: Path, records: Iterable[str]) -> None:
 
 def _row(record: str) -> dict[str, Any]:
     row: dict[str, Any] = json_text.loads(record)
-    id = row.get("id")
+    id, settings = row.get("id"), row.get("settings")
+    row |= {"settings": settings and json_text.dumps(settings)}
     return row | {"id": id if id is None or isinstance(id, str) else json_text.dumps(id)}

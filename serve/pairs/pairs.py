@@ -1,26 +1,29 @@
 """Minimal pairs: how often the acceptable sentence of two is the more probable one (BLiMP: Warstadt et al. 2020).
 
-    in     tsv      a header line, then a pair a line in the columns `good` and `bad`; no quoting
-           jsonl    objects with `sentence_good` and `sentence_bad`, as BLiMP has them
-    out    tsv      a row for each pair (`COLUMNS`), then the other columns of the input
+    in     csv, tsv a header, then a pair a row in the columns `good` and `bad`
+           jsonl    objects with `sentence_good` and `sentence_bad`, as BLiMP has them; json: an array of them
+    out    tsv      a row for each pair (`COLUMNS`), then the other columns or fields of the input
            jsonl    an object for each pair, with the other fields of the input; for a line with an error, the error
 
 Each sentence is scored by itself, `<eos>` included; log P is in nats. A tie counts as wrong; sentences with the same token ids (all
 unknown words have the same one) always tie.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import Any
 
 from packlm.base import json_text
 from packlm.base.errors import RequestError
 from packlm.scoring.sentences import Sentence, SentenceScore
 
+from ..records import RecordFile
 from ..score import files as score_files
-from ..score.files import escape, output_name
-from ..score.sentence_files import Reader, Row
+from ..score.files import cell, output_names, passed_through
+from ..score.sentence_files import ITEM, Reader, Row
 
+FILE = "file"
+"""The name of the file of a pair, where there are several."""
 COLUMNS = (
     "item", "pair", "good", "bad", "good_log_prob", "bad_log_prob", "difference", "difference_per_token", "correct", "tie",
     "good_unknown_words", "bad_unknown_words",
@@ -56,67 +59,70 @@ class Pair:
         return self.good.tokens == self.bad.tokens
 
 
-class PairReader:
-    """The pairs of a stream; the header of a TSV is read at once."""
+@dataclass(frozen=True)
+class PairRow(Row):
+    """A pair, or an error; `text` is the acceptable sentence."""
 
-    def __init__(self, lines: IO[bytes], name: str, format: str, good: str, bad: str, group: str):
+    bad: str = ""
+    """The unacceptable sentence."""
+
+    def group(self, by: str) -> str:
+        """The value that the pair is grouped by: that of a column or field, its item or its file."""
+        value = self.extra[by] if by in self.extra else {ITEM: self.item, FILE: self.file}[by]
+        return value if isinstance(value, str) else json_text.dumps(value)
+
+
+class PairReader(Reader):
+    """The pairs of a file."""
+
+    def __init__(self, records: RecordFile, good: str, bad: str, group: str):
         """
         Args:
-            name: name of the file, for messages and its suffix.
-            format: `pairs.format`.
-            good, bad: the columns or fields of the sentences; by default `good` and `bad`, in JSONL `sentence_good` and `sentence_bad`.
-            group: the column or field by which pairs are grouped; empty for none.
+            good, bad: the columns or fields of the sentences; by default `good` and `bad`, in JSON `sentence_good` and `sentence_bad`.
+            group: the column or field by which pairs are grouped, `item` or `file`; empty for none.
 
         Raises:
-            RequestError: a binary file, or a TSV without one of the columns.
+            RequestError: a table without one of the columns, or a suite.
         """
-        if format == "auto":
-            format = "jsonl" if name.endswith(".jsonl") else "tsv"
-        prefix = "sentence_" if format == "jsonl" else ""
+        prefix = "" if records.format in ("csv", "tsv") else "sentence_"
         self.good, self.bad, self.group = good or f"{prefix}good", bad or f"{prefix}bad", group
-        self._reader = Reader(lines, name, format, self.good, False, "pairs.good")
-        self.extra_columns = [column for column in self._reader.extra_columns if column != self.bad]
-        """Columns of a TSV that are passed through."""
-        for column, setting in ((self.bad, "pairs.bad"), (group, "pairs.group")):
-            if format == "tsv" and column and column != "item" and column not in self._reader.extra_columns:
-                columns = ", ".join([self.good, *self._reader.extra_columns])
-                raise RequestError(f"{name}: no column {column!r}; found {columns}; {setting} names it")
+        super().__init__(records, self.good, "pairs.good")
+        if self.is_suite:
+            raise RequestError(f"{records.name}: a SyntaxGym suite, which has no pairs; `packlm score` sums the surprisals of its regions")
+        needed = {"pairs.bad": self.bad} | ({} if group in ("", ITEM, FILE) else {"pairs.group": group})
+        for setting, column in needed.items() if records.columns else ():
+            if column not in records.columns:
+                raise RequestError(f"{records.name}: no column {column!r}; found {', '.join(records.columns)}; {setting} names it")
 
-    def __iter__(self) -> Iterator[Row]:
-        """The lines; the sentences of a pair are `Row.text` and the field `bad` of `Row.extra`."""
-        for row in self._reader:
-            error = row.error or self._error(row)
-            yield replace(row, error=error) if error else row
+    def extra_columns(self) -> list[str]:
+        return [column for column in super().extra_columns() if column != self.bad]
 
-    def group_of(self, row: Row) -> str:
-        """The group that a pair belongs to."""
-        return str(row.item if self.group == "item" else row.extra[self.group])
+    def rows(self, documents: bool = False) -> Iterator[PairRow]:
+        for row in super().rows(documents):
+            error, extra = row.error or self._error(row), {**row.extra}
+            bad = "" if error else extra.pop(self.bad)
+            yield PairRow(**{**vars(row), "error": error, "extra": extra, "bad": bad})
 
     def _error(self, row: Row) -> str:
         bad = row.extra.get(self.bad)
         if not isinstance(bad, str):
             return f'not an object with a string "{self.bad}"'
-        if self.group not in ("", "item") and self.group not in row.extra:
+        if self.group not in ("", ITEM, FILE) and self.group not in row.extra:
             return f'no "{self.group}" to group by'
         empty = [name for name, text in ((self.good, row.text), (self.bad, bad)) if not text.strip()]
         return f"an empty sentence in {' and '.join(empty)}" if empty else ""
 
 
 def score_pairs(
-    rows: Iterable[Row], bad: str, score: Callable[[Iterator[Sentence]], Iterator[SentenceScore]]
-) -> Iterator[tuple[Row, Pair | None]]:  # fmt: skip
-    """Each row with its pair, None for a row with an error, in order.
+    rows: Iterable[PairRow], score: Callable[[Iterator[Sentence]], Iterator[SentenceScore]]
+) -> Iterator[tuple[PairRow, Pair | None]]:  # fmt: skip
+    """Each row with its pair, None for a row with an error, in order; `score` is `scoring.score` of sentences."""
 
-    Args:
-        bad: the field of `Row.extra` with the unacceptable sentence.
-        score: `scoring.score` of sentences.
-    """
-
-    def sentences() -> Iterator[Row]:
+    def sentences() -> Iterator[PairRow]:
         for row in rows:
             yield row
             if not row.error:
-                yield replace(row, text=row.extra[bad])
+                yield replace(row, text=row.bad)
 
     results = score_files.score_rows(sentences(), score)
     for row, good_score in results:
@@ -131,20 +137,24 @@ def score_pairs(
 class PairWriter:
     """Formats pairs as lines of a file."""
 
-    def __init__(self, format: str, reader: PairReader):
-        self._format, self._extra_columns, self._bad = format, reader.extra_columns, reader.bad
-        names = [*COLUMNS, *(output_name(name, COLUMNS) for name in self._extra_columns)]
-        self.header = "\t".join(names) + "\n" if format == "tsv" else ""
+    def __init__(self, format: str, extra_columns: Sequence[str], files: bool = False):
+        """As `ScoreWriter`: tsv or jsonl; the columns and fields that a TSV passes through; whether it has a column with the file."""
+        self._format, self._extra_columns, self._files = format, extra_columns, files
+        columns = [*([FILE] if files else []), *COLUMNS]
+        self.header = "\t".join([*columns, *output_names(extra_columns, columns).values()]) + "\n" if format == "tsv" else ""
 
-    def lines(self, row: Row, pair: Pair | None) -> Iterator[str]:
+    def lines(self, row: PairRow, pair: Pair | None) -> Iterator[str]:
         """The line of a pair; a TSV has none for a row with an error."""
+        head = {FILE: row.file} if row.file else {}
         if self._format == "jsonl":
-            extra = {output_name(name, COLUMNS): value for name, value in row.extra.items() if name != self._bad}
-            record = {"pair": row.number, "error": row.error} if pair is None else _fields(row, pair) | extra
-            yield json_text.dumps(record) + "\n"
+            item = {} if row.item is None else {ITEM: row.item}
+            fields = head | (item | {"pair": row.number, "error": row.error} if pair is None else _fields(row, pair))
+            yield json_text.dumps(fields | passed_through(row.extra, [*fields, "error"])) + "\n"
         elif pair is not None:
-            cells = [f"{value:.6f}" if isinstance(value, float) else escape(str(value)) for value in _fields(row, pair).values()]
-            yield "\t".join([*cells, *(escape(str(row.extra.get(name, ""))) for name in self._extra_columns)]) + "\n"
+            values = (head | _fields(row, pair)).values()
+            cells = [f"{value:.6f}" if isinstance(value, float) else cell(value) for value in values]
+            extra = [cell(row.extra[name]) if name in row.extra else "" for name in self._extra_columns]
+            yield "\t".join([*cells, *extra]) + "\n"
 
 
 def _fields(row: Row, pair: Pair) -> dict[str, Any]:

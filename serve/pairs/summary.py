@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from packlm.base import escape, json_text
 from packlm.base.escape import Multiline, one_line
 from packlm.distributed import Ranks
 
-from ..score.sentence_files import Row
-from .pairs import Pair
+from .pairs import Pair, PairRow
 
 NORMAL_95 = 1.959963984540054
 """95 % of a normal distribution lie within this many standard deviations of its mean."""
-COUNTS = ("pairs", "correct", "correct_per_token", "ties", "with_unknown_words", "difference")
+COUNTS = (
+    "pairs", "correct", "correct_per_token", "ties", "with_unknown_words", "known_correct", "known_correct_per_token", "difference",
+)  # fmt: skip
+"""`known`: of the pairs without unknown words."""
 
 
 class PairCounts:
@@ -28,19 +30,22 @@ class PairCounts:
         """Lines with errors."""
         self._groups: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(COUNTS)))
 
-    def count(self, results: Iterable[tuple[Row, Pair | None]], group_of: Callable[[Row], str]) -> Iterator[tuple[Row, Pair | None]]:
-        """Passes results through and counts them. `group_of`: the name of a row's group."""
+    def count(self, results: Iterable[tuple[PairRow, Pair | None]], group: str) -> Iterator[tuple[PairRow, Pair | None]]:
+        """Passes results through and counts them. `group`: what they are grouped by, as for `PairRow.group`; empty for no groups."""
         for row, pair in results:
             if pair is None:
                 self.errors += 1
             else:
-                self.add(group_of(row), pair)
+                self.add(row.group(group) if group else "", pair)
             yield row, pair
 
     def add(self, group: str, pair: Pair) -> None:
         """Counts a pair."""
-        difference = pair.difference
-        self._groups[group] += (1, difference > 0, pair.difference_per_token > 0, difference == 0, any(pair.unknown), difference)
+        difference, known = pair.difference, not any(pair.unknown)
+        right, right_per_token = difference > 0, pair.difference_per_token > 0
+        self._groups[group] += (
+            1, right, right_per_token, difference == 0, not known, right and known, right_per_token and known, difference,
+        )  # fmt: skip
 
     def reduce(self, ranks: Ranks) -> None:
         """All ranks: sums the counts of all ranks on rank 0."""
@@ -73,25 +78,45 @@ def wilson(correct: int, count: int) -> tuple[float, float]:
 
 
 def _numbers(counts: np.ndarray) -> dict[str, Any]:
-    pairs, correct, correct_per_token, ties, unknown = (int(count) for count in counts[:-1])
-    numbers: dict[str, Any] = {"pairs": pairs}
+    pairs, correct, correct_per_token, ties, unknown, known_correct, known_correct_per_token = (int(count) for count in counts[:-1])
+    numbers = _accuracies(pairs, correct, correct_per_token)
     if pairs:
-        for name, count in (("accuracy", correct), ("accuracy_per_token", correct_per_token)):
-            low, high = wilson(count, pairs)
-            numbers |= {name: round(count / pairs, 6), f"{name}_interval": [round(low, 6), round(high, 6)]}
         numbers |= {"mean_difference": round(float(counts[-1]) / pairs, 6), "ties": ties, "pairs_with_unknown_words": unknown}
+        numbers["without_unknown_words"] = _accuracies(pairs - unknown, known_correct, known_correct_per_token)
     return numbers
+
+
+def _accuracies(pairs: int, correct: int, correct_per_token: int) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"pairs": pairs}
+    for name, count in (("accuracy", correct), ("accuracy_per_token", correct_per_token)) if pairs else ():
+        low, high = wilson(count, pairs)
+        numbers |= {name: round(count / pairs, 6), f"{name}_interval": [round(low, 6), round(high, 6)]}
+    return numbers
+
+
+def warning(summary: dict[str, Any]) -> str:
+    """What speaks against the accuracy of all pairs; empty if nothing does."""
+    unknown, pairs = summary["pairs_with_unknown_words"], summary["pairs"]
+    if not unknown:
+        return ""
+    known = summary["without_unknown_words"]
+    of_known = f"accuracy of the other {known['pairs']:,}: {100 * known['accuracy']:.1f} %" if known["pairs"] else "there are no others"
+    return (
+        f"{unknown:,} of {pairs:,} pairs have a word that the model does not know, and two such words are one to it (ties: "
+        f"{summary['ties']:,}, which count as wrong); {of_known}. A model with a bpe tokenizer knows every word"
+    )
 
 
 def table(summary: dict[str, Any]) -> Multiline:
     """A summary as a table for people."""
-    rows = [("", "pairs", "accuracy", "95 % interval", "per token", "ties", "unknown", "difference")]
+    rows = [("", "pairs", "accuracy", "95 % interval", "per token", "ties", "difference", "unknown", "accuracy of the others")]
     for name, numbers in [("all", summary), *summary.get("groups", {}).items()]:
         low, high = numbers["accuracy_interval"]
+        known = numbers["without_unknown_words"]
         rows.append((
             one_line(name), f"{numbers['pairs']:,}", f"{100 * numbers['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}",
-            f"{100 * numbers['accuracy_per_token']:.1f} %", f"{numbers['ties']:,}", f"{numbers['pairs_with_unknown_words']:,}",
-            f"{numbers['mean_difference']:.3f}",
+            f"{100 * numbers['accuracy_per_token']:.1f} %", f"{numbers['ties']:,}", f"{numbers['mean_difference']:.3f}",
+            f"{numbers['pairs_with_unknown_words']:,}", f"{100 * known['accuracy']:.1f} %" if known["pairs"] else "-",
         ))  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])

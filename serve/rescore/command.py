@@ -18,7 +18,7 @@ from packlm.scoring import context as context_scores
 from packlm.scoring.context import Context
 
 from ..score.command import MAX_WARNINGS
-from ..score.files import output_name
+from ..score.files import passed_through
 from . import formats, rescore
 from .keyed_files import read_texts, with_recordings
 from .nbest import NbestFormat, NbestInput, NbestLists, RankedList, Utterance
@@ -217,7 +217,7 @@ def record(one: RescoredList, weights: np.ndarray, format: NbestFormat) -> dict[
             "rank": hypothesis.rank, "log_prob": round(float(one.log_probs[index]), 6), "words": len(hypothesis.text.split()),
             "unknown_tokens": int(one.unknown[index]), "total": round(float(totals[index]), 6),
         } | ({} if errors is None else {"errors": int(errors[index])})  # fmt: skip
-        extra = {output_name(name, fields): value for name, value in hypothesis.extra.items()}
+        extra = passed_through(hypothesis.extra, ["text", *scores, *fields])
         hypotheses.append({"text": hypothesis.text} | scores | extra | fields)
     reference = {} if one.utterance.reference is None else {"reference": one.utterance.reference}
     return {"id": one.utterance.id} | one.utterance.extra | reference | {"hypotheses": hypotheses}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from packlm.base.errors import RequestError
+from packlm.corpus import file_kinds
 
 from ..lines import decode, read
 from .nbest import MAX_SCORE, Problem, Utterance
@@ -14,8 +15,13 @@ def lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """(number from 1, text, what is wrong with it) of each line of a file; `RequestError` if it cannot be read or is binary."""
     try:
         with open(path, "rb") as stream:
+            kind = file_kinds.kind(path.name, stream.read(file_kinds.HEAD_BYTES)) if stream.seekable() else file_kinds.Kind("text")
+            stream.seek(0)
+            if kind.problem or kind.format not in ("text", "jsonl"):
+                problem = kind.problem or f"its name says {kind.format}"
+                raise RequestError(f"{path}: not lines of text: {problem}; write Kaldi archives as text (ark,t:), and lists as .jsonl")
             for number, line in enumerate(read(stream), 1):
-                if number == 1 and path.suffix != ".jsonl" and (offset := line.find(b"\0")) >= 0:
+                if number == 1 and kind.format == "text" and (offset := line.find(b"\0")) >= 0:
                     raise RequestError(f"{path}: not a text file: byte {offset + 1} is NUL; write Kaldi archives as text (ark,t:)")
                 yield number, *decode(line)
     except OSError as error:

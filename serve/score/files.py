@@ -1,16 +1,17 @@
 """Writes files of scores, of any size, with any number of ranks.
 
-    tsv      a row for each word, token or sentence (`COLUMNS`), then the other columns of the input
+    tsv      a row for each word, token, region or sentence (`COLUMNS`), then the other columns or fields of the input
     jsonl    an object for each sentence, with its words and tokens as lists; for a line with an error, the error
 
-`sentence` is the number of the input's line (a TSV's header aside). `item` is that of the input; without one, the number of the document,
-or of the sentence if each is scored by itself. Surprisals and entropies are in bits, log P in nats.
+`sentence` is the number of the input's line (a table's header aside), `file` its file if there are several. `item` is that of the input;
+without one, the number of the document, or of the sentence if each is scored by itself. Surprisals and entropies are in bits, log P in
+nats. In TSV a value that is no string is written as JSON.
 """
 
 import glob
 import heapq
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +20,12 @@ from packlm.base import files, json_text
 from packlm.distributed import Ranks
 from packlm.scoring.sentences import CHUNK_SENTENCES, Sentence, SentenceScore
 
-from .sentence_files import Row
+from .sentence_files import R, Row
 
 COLUMNS = {
     "word": ("position", "word", "surprisal", "entropy", "entropy_reduction", "unknown"),
     "token": ("position", "token", "log_prob", "surprisal", "entropy"),
+    "region": ("region", "name", "content", "words", "surprisal", "unknown"),
     "sentence": ("text", "tokens", "words", "unknown_words", "log_prob", "perplexity", "end_surprisal"),
 }
 """The columns of a TSV after `item` and `sentence`, by what a row is."""
@@ -33,10 +35,10 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def score_rows(
-    rows: Iterable[Row], score: Callable[[Iterator[Sentence]], Iterator[SentenceScore]]
-) -> Iterator[tuple[Row, SentenceScore | None]]:
+    rows: Iterable[R], score: Callable[[Iterator[Sentence]], Iterator[SentenceScore]]
+) -> Iterator[tuple[R, SentenceScore | None]]:
     """Each row with its score, None for a row with an error, in order; `score` is `scoring.score` of sentences."""
-    pending: deque[Row] = deque()
+    pending: deque[R] = deque()
 
     def sentences() -> Iterator[Sentence]:
         for row in rows:
@@ -51,7 +53,7 @@ def score_rows(
     yield from ((row, None) for row in pending)
 
 
-def rank_share(rows: Iterable[Row], ranks: Ranks) -> Iterator[Row]:
+def rank_share(rows: Iterable[R], ranks: Ranks) -> Iterator[R]:
     """The rows of this rank: blocks are dealt to the ranks in turn, and end with documents."""
     block = count = 0
     for row in rows:
@@ -65,25 +67,31 @@ def rank_share(rows: Iterable[Row], ranks: Ranks) -> Iterator[Row]:
 class ScoreWriter:
     """Formats scores as lines of a file."""
 
-    def __init__(self, format: str, rows: str, extra_columns: list[str]):
-        """`format`: tsv or jsonl; `rows`: `score.rows`; `extra_columns`: columns of the input that are passed through."""
-        columns = ("item", "sentence", *COLUMNS[rows])
-        self._format, self._rows, self._extra_columns = format, rows, extra_columns
-        names = [*columns, *(output_name(name, columns) for name in extra_columns)]
-        self.header = "\t".join(names) + "\n" if format == "tsv" else ""
+    def __init__(self, format: str, rows: str, extra_columns: Sequence[str], files: bool = False):
+        """
+        Args:
+            format: tsv or jsonl.
+            rows: `score.rows`, not auto.
+            extra_columns: columns and fields of the input that a TSV passes through.
+            files: whether a TSV has a column with the file.
+        """
+        self._format, self._rows, self._extra_columns, self._files = format, rows, extra_columns, files
+        columns = [*(["file"] if files else []), "item", "sentence", *COLUMNS[rows]]
+        self.header = "\t".join([*columns, *output_names(extra_columns, columns).values()]) + "\n" if format == "tsv" else ""
 
     def lines(self, row: Row, score: SentenceScore | None) -> Iterator[str]:
         """The lines of a row; a TSV has none for a row with an error."""
         if self._format == "jsonl":
             yield json_text.dumps(_record(row, score)) + "\n"
         elif score is not None:
-            extra = [escape(str(row.extra.get(name, ""))) for name in self._extra_columns]
-            for cells in _cells(score, self._rows):
-                yield "\t".join([escape(str(row.item)), str(row.number), *cells, *extra]) + "\n"
+            own = [*([escape(row.file)] if self._files else []), cell(row.item), str(row.number)]
+            extra = [cell(row.extra[name]) if name in row.extra else "" for name in self._extra_columns]
+            for cells in _cells(row, score, self._rows):
+                yield "\t".join([*own, *cells, *extra]) + "\n"
 
 
 def write(
-    results: Iterable[tuple[Row, T]], lines: Callable[[Row, T], Iterator[str]], header: str, ranks: Ranks, out: Path
+    results: Iterable[tuple[R, T]], lines: Callable[[R, T], Iterator[str]], header: str, ranks: Ranks, out: Path
 ) -> None:  # fmt: skip
     """All ranks: writes the results of all ranks to one file, in the order of the rows, atomically.
 
@@ -101,7 +109,7 @@ def write(
     with _lock(out) if ranks.first else nullcontext():
         with files.atomic(parts[ranks.rank], "w") as stream:
             for row, result in results:
-                stream.writelines(f"{row.number:015d}{line}" for line in lines(row, result))
+                stream.writelines(f"{row.position:015d}{line}" for line in lines(row, result))
         ranks.barrier()
         if ranks.first:
             with ExitStack() as stack:
@@ -119,9 +127,21 @@ def _lock(out: Path) -> AbstractContextManager[None]:
     return nullcontext() if files.is_stream(out) else files.lock((target := files.followed(out)).with_name(f".{target.name}.lock"), out)
 
 
-def output_name(name: str, taken: Container[str]) -> str:
-    """The name of a column or field that is passed through: with `input_` before it if the name is taken."""
-    return f"input_{name}" if name in taken else name
+def output_names(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """The output name of each column or field that is passed through: with `input_` before it, once or more, if it is taken."""
+    names, free = list(names), {}
+    used = {*taken}
+    for name in sorted(names, key=lambda name: name in used):  # those that keep their names come first
+        free[name] = name
+        while free[name] in used:
+            free[name] = f"input_{free[name]}"
+        used.add(free[name])
+    return {name: free[name] for name in names}
+
+
+def cell(value: Any) -> str:
+    """A value as a field of a TSV: a string as it is, anything else as JSON."""
+    return escape(value if isinstance(value, str) else json_text.dumps(value))
 
 
 def escape(text: str) -> str:
@@ -129,9 +149,12 @@ def escape(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def _cells(score: SentenceScore, rows: str) -> Iterator[list[str]]:
+def _cells(row: Row, score: SentenceScore, rows: str) -> Iterator[list[str]]:
     """The cells of each TSV row of a sentence."""
-    if rows == "sentence":
+    if rows == "region":
+        for region in _regions(row, score):
+            yield [cell(value) if name != "surprisal" else f"{value:.6f}" for name, value in region.items()]
+    elif rows == "sentence":
         counts = [str(len(score.tokens)), str(len(score.words)), str(int(score.unknown.sum()))]
         yield [escape(score.text), *counts, *_decimals([score.log_prob, score.perplexity, score.end_surprisal])]
     elif rows == "token":
@@ -148,9 +171,24 @@ def _decimals(values: Iterable[float]) -> list[str]:
     return [f"{value:.6f}" for value in values]
 
 
+def _regions(row: Row, score: SentenceScore) -> Iterator[dict[str, Any]]:
+    """The regions of a sentence of a suite, as `COLUMNS` says: the surprisal of a region is the sum over its words, in bits."""
+    end = 0
+    for region in row.regions:
+        begin, end = end, end + region.num_words
+        values = (
+            region.number, region.name, region.content, region.num_words, round(float(score.word_surprisals[begin:end].sum()), 6),
+            int(score.unknown[begin:end].sum()),
+        )  # fmt: skip
+        yield dict(zip(COLUMNS["region"], values, strict=True))
+    assert end == len(score.words)
+
+
 def _record(row: Row, score: SentenceScore | None) -> dict[str, Any]:
+    head = ({"file": row.file} if row.file else {}) | ({} if score is None and row.item is None else {"item": row.item})
+    head |= {"sentence": row.number}
     if score is None:
-        return {"sentence": row.number, "error": row.error}
+        return head | {"error": row.error} | passed_through(row.extra, [*head, "error"])
     fields = {
         "text": score.text, "log_prob": round(score.log_prob, 6), "perplexity": round(score.perplexity, 6),
         "words": score.words, "surprisals": _rounded(score.word_surprisals), "entropies": _rounded(score.word_entropies),
@@ -158,8 +196,15 @@ def _record(row: Row, score: SentenceScore | None) -> dict[str, Any]:
         "end_surprisal": round(score.end_surprisal, 6),
         "tokens": score.tokens, "token_surprisals": _rounded(score.surprisals), "token_entropies": _rounded(score.entropies),
     }  # fmt: skip
-    extra = {output_name(name, fields): value for name, value in row.extra.items()}
-    return {"item": row.item, "sentence": row.number} | fields | extra
+    if row.regions:
+        fields["regions"] = list(_regions(row, score))
+    return head | fields | passed_through(row.extra, [*head, *fields, "error"])
+
+
+def passed_through(extra: dict[str, Any], taken: Iterable[str]) -> dict[str, Any]:
+    """The other fields of an input's record, under names that are not taken."""
+    names = output_names(extra, taken)
+    return {names[name]: value for name, value in extra.items()}
 
 
 def _rounded(values: Any) -> list[float]:

@@ -18,9 +18,9 @@ from packlm.scoring.context import log_probs
 from packlm.scoring.sentences import BITS
 from packlm.text.encoder import Encoder
 from serve.pairs import pairs
+from serve.pairs.pairs import PairRow
 from serve.rescore import rescore
 from serve.rescore.nbest import Hypothesis, Utterance
-from serve.score.sentence_files import Row
 from tests.small_models import wild
 
 LONGEST = 4
@@ -76,8 +76,8 @@ def test_sentences_have_their_log_probability_and_entropy(tiny: Engine, table: d
 
 def test_pairs_are_decided_by_the_table(tiny: Engine, table: dict[tuple[int, ...], float]) -> None:
     every = [*itertools.product(SENTENCES[1:16], repeat=2)]
-    rows = [Row(number, good, extra={"bad": bad}) for number, (good, bad) in enumerate(every, 1)]
-    scored = pairs.score_pairs(iter(rows), "bad", lambda sentences: iter(tiny.score([sentence.text for sentence in sentences])))
+    rows = [PairRow(number, good, bad=bad) for number, (good, bad) in enumerate(every, 1)]
+    scored = pairs.score_pairs(iter(rows), lambda sentences: iter(tiny.score([sentence.text for sentence in sentences])))
     for (good, bad), (_, pair) in zip(every, scored, strict=True):
         assert pair is not None
         difference = truth(table, good) - truth(table, bad)

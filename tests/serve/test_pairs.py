@@ -18,9 +18,9 @@ from packlm.engine import Engine
 from packlm.scoring.sentences import SentenceScore
 from serve.pairs import pairs
 from serve.pairs import summary as pairs_summary
-from serve.pairs.pairs import Pair, PairReader, PairWriter
+from serve.pairs.pairs import Pair, PairReader, PairRow, PairWriter
 from serve.pairs.summary import PairCounts, wilson
-from serve.score.sentence_files import Row
+from serve.records import RecordFile
 from tests.serve.test_main import (
     Command,
     command,  # noqa: F401
@@ -36,15 +36,15 @@ nonsense
 
 
 def reader(data: bytes, name: str = "f.tsv", kind: str = "auto", group: str = "", good: str = "", bad: str = "") -> PairReader:
-    return PairReader(io.BytesIO(data), name, kind, good, bad, group)
+    return PairReader(RecordFile(io.BytesIO(data), name, kind, "csv", "--pairs.format"), good, bad, group)
 
 
 def test_lines_that_are_not_pairs_have_an_error() -> None:
-    rows = list(reader(BLIMP, "f.jsonl", group="UID"))
+    rows = list(reader(BLIMP, "f.jsonl", group="UID").rows())
     assert [bool(row.error) for row in rows] == [False, True, True, True, False, False]
     assert "not JSON" in rows[1].error and 'a string "sentence_bad"' in rows[3].error
-    assert rows[2].error == 'no "UID" to group by' and list(reader(BLIMP, "f.jsonl"))[2].error == "an empty sentence in sentence_bad"
-    table = list(reader(b"good\tbad\tn\na\tb\t1\na\n\xff\tb\t1\n \tb\t1\n"))
+    assert rows[2].error == 'no "UID" to group by' and list(reader(BLIMP, "f.jsonl").rows())[2].error == "an empty sentence in sentence_bad"
+    table = list(reader(b"good\tbad\tn\na\tb\t1\na\n\xff\tb\t1\n \tb\t1\n").rows())
     assert [row.error for row in table] == ["", "1 columns, the header has 3", "not UTF-8 at byte 1", "an empty sentence in good"]
 
 
@@ -54,7 +54,7 @@ def test_lines_that_are_not_pairs_have_an_error() -> None:
         (b"good\tworse\n", {}, "no column 'bad'; found good, worse; pairs.bad names it"),
         (b"better\tbad\n", {}, "no column 'good'.*pairs.good names the text column"),
         (b"good\tbad\n", {"group": "UID"}, "no column 'UID'; .*pairs.group"),
-        (b"PK\x03\x04\0", {}, "not a text file: byte 5 is NUL"),
+        (b"PK\x03\x04\0", {}, "not a text file: looks like a zip archive"),
         (b"", {}, "no column 'good'"),
     ],
 )
@@ -77,8 +77,8 @@ def pair_of(good: float, bad: float, good_tokens: int = 2, bad_tokens: int = 2, 
 def test_the_summary_counts_and_a_tie_is_wrong() -> None:
     counts = PairCounts()
     pairs_ = [pair_of(-1, -2), pair_of(-3, -2), pair_of(-2, -2), pair_of(-4, -5, 2, 8, True), pair_of(-9, -2)]
-    rows = [(Row(number, extra={"g": "xxxyy"[number]}), pair) for number, pair in enumerate(pairs_)]
-    list(counts.count([*rows, (Row(6, error="bad"), None)], lambda row: row.extra["g"]))
+    rows = [(PairRow(number, extra={"g": "xxxyy"[number]}), pair) for number, pair in enumerate(pairs_)]
+    list(counts.count([*rows, (PairRow(6, error="bad"), None)], "g"))
     summary = counts.summary()
     assert [summary[key] for key in ("pairs", "accuracy", "ties", "lines_that_are_no_pairs")] == [5, 0.4, 1, 1]
     assert summary["accuracy_per_token"] == 0.2 and summary["pairs_with_unknown_words"] == 1
@@ -100,8 +100,8 @@ def test_the_interval_is_where_the_normal_test_does_not_reject() -> None:
 
 def test_output_holds_the_input_and_the_scores(word_engine: Engine) -> None:
     source = reader(BLIMP, "f.jsonl")
-    results = list(pairs.score_pairs(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
-    records = [json.loads(line) for row, pair in results for line in PairWriter("jsonl", source).lines(row, pair)]
+    results = list(pairs.score_pairs(source.rows(), lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
+    records = [json.loads(line) for row, pair in results for line in PairWriter("jsonl", []).lines(row, pair)]
     assert [record["pair"] for record in records] == [1, 2, 3, 4, 5, 6] and [("error" in record) for record in records].count(True) == 3
     good, bad = word_engine.score(["the cat sees a dog"])[0], word_engine.score(["cat the sees dog a"])[0]
     assert records[0]["difference"] == pytest.approx(good.log_prob - bad.log_prob, abs=1e-5) and records[0]["UID"] == "order"
@@ -109,8 +109,8 @@ def test_output_holds_the_input_and_the_scores(word_engine: Engine) -> None:
     # Two words that the model does not know are one to it.
     assert (records[4]["difference"], records[4]["tie"], records[4]["correct"], records[4]["input_pair"]) == (0.0, 1, 0, 7)
     source = reader(b"kind\tbad\tpair\tgood\nx\tcat the\t3\tthe cat\n")
-    results = list(pairs.score_pairs(iter(source), source.bad, lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
-    writer = PairWriter("tsv", source)
+    results = list(pairs.score_pairs(source.rows(), lambda some: iter(word_engine.score([sentence.text for sentence in some]))))
+    writer = PairWriter("tsv", source.extra_columns())
     text = writer.header + "".join(line for row, pair in results for line in writer.lines(row, pair))
     (cells,) = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
     assert (cells["kind"], cells["input_pair"], cells["pair"], cells["good"], cells["bad"]) == ("x", "3", "1", "the cat", "cat the")

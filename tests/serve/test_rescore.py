@@ -213,7 +213,7 @@ def test_kaldi_and_espnet_lists_are_written_in_their_format(command: Command, ma
         (["--nbest", "n.jsonl", "--lm-weight", "1", "--out", "n.jsonl"], "write over the input"),
         (["--nbest", "text", "--ac-cost", "text", "--out", "."], "write over the input"),
         (["--nbest", "empty.jsonl"], "no n-best list found"),
-        (["--nbest", "n.jsonl", "--lm-weight", "1"], "nowhere: no model here"),
+        (["--nbest", "n.jsonl", "--lm-weight", "1", "--model", "nowhere"], "nowhere: no model here"),
     ],
 )
 def test_a_wrong_request_is_refused_before_the_model_is_loaded(
@@ -222,6 +222,8 @@ def test_a_wrong_request_is_refused_before_the_model_is_loaded(
     (tmp_path / "n.jsonl").write_text('{"id": "u", "hypotheses": [{"text": "a", "score": 1}]}\n', encoding="utf-8")
     write(tmp_path, text="u 1\n", other="v\n", silence="u\n")
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
-    status, out, err = command("rescore", "--model", "nowhere", *words)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{", encoding="utf-8")  # never read
+    status, out, err = command("rescore", "--model", "model", *words)
     assert (status, out) == (2, "") and message in err
     assert configuration.load(None, ["--rescore.word_bonus", "-0.5"]).rescore.word_bonus == -0.5

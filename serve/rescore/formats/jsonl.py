@@ -80,5 +80,10 @@ def _read(source: NbestInput) -> NbestLists:
 
 
 FORMAT = NbestFormat(
-    name="jsonl", description="a .jsonl file", unit=None, recognizes=lambda source: source.path.suffix == ".jsonl", read=_read, write=None
+    name="jsonl",
+    description="a .jsonl file",
+    unit=None,
+    recognizes=lambda source: source.path.suffix in (".jsonl", ".ndjson"),
+    read=_read,
+    write=None,
 )
