@@ -238,6 +238,26 @@ def test_records_of_other_settings_are_dropped(engine: Engine, tmp_path: Path) -
     assert record["prompt"] == "the"
 
 
+def test_the_speed_is_that_of_the_model_whatever_is_repeated(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal prompts are generated once, and their records written many times."""
+    seconds, continue_batch, append = [0.0], engine.continue_batch, journal.append
+
+    def lasting(duration: float, function: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            seconds[0] += duration
+            return function(*arguments)
+
+        return run
+
+    monkeypatch.setattr(batch_job.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(engine, "continue_batch", lasting(0.5, continue_batch))
+    monkeypatch.setattr(journal, "append", lasting(100, append))
+    requests = [Request(number, "the cat") for number in range(1, 200)]
+    values = batch_job.run(engine, requests, SETTINGS, 5, Ranks(0, 1, torch.device("cpu")), tmp_path / "out.jsonl")
+    assert values is not None and values["prompts"] == 199
+    assert values["tokens_per_second"] == pytest.approx(values["tokens"] / 199 / 0.5)
+
+
 def test_two_jobs_cannot_write_one_file(engine: Engine, tmp_path: Path) -> None:
     with files.lock(tmp_path / ".out.jsonl.lock"), pytest.raises(PacklmError, match=r"out.jsonl: in use by process \d+"):
         run(engine, [Request(1, "the")], tmp_path / "out.jsonl")

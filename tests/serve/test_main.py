@@ -141,6 +141,12 @@ def test_lines_that_are_no_sentences_are_named_and_the_others_scored(
     assert status == 0 and len(out.splitlines()) == 2
     assert "warning: line 2: not UTF-8 at byte 3" in err and "21 of 22 lines are not sentences" in err and "line 12" not in err
     assert "context: each sentence after those before it in its document\n" in err
+    assert "context document: the model was trained on single sentences and has never seen one" in err
+    assert "has never seen" not in command("score", "--model", model, "--input", "in.txt")[2]
+    (tmp_path / "text.txt").write_bytes(b"the cat\na dog\n")
+    for context in ("documents", "streams", "sentences"):
+        err = command("evaluate", "--model", model, "--text", "text.txt", "--context", context)[2]
+        assert (f"context {context}: the model was trained on single sentences" in err) == (context != "sentences")
     (tmp_path / "none.txt").write_bytes(b"")
     assert "nothing was scored" in command("score", "--model", model, "--input", "none.txt")[2]
     (tmp_path / "binary").write_bytes(b"\x7fELF\0\0")

@@ -88,6 +88,52 @@ def test_the_summary_counts_and_a_tie_is_wrong() -> None:
     assert lines[1].split()[:4] == ["all", "5", "40.0", "%"] and len(lines) == 6
 
 
+def test_pairs_without_unknown_words_have_an_accuracy_of_their_own() -> None:
+    """Right or not, tied or not, with unknown words or not: counted by hand."""
+    counts = PairCounts()
+    scored = [(-1, -2, False), (-2, -1, False), (-1, -3, False), (-2, -2, True), (-2, -2, True), (-3, -2, True), (-1, -2, True)]
+    for number, (good, bad, unknown) in enumerate(scored):
+        counts.add("x" if number < 5 else "y", pair_of(good, bad, unknown=unknown))
+    summary = counts.summary()
+    known = summary["without_unknown_words"]
+    assert (summary["pairs"], summary["ties"], summary["pairs_with_unknown_words"]) == (7, 2, 4)
+    assert (known["pairs"], known["accuracy"]) == (3, pytest.approx(2 / 3, abs=1e-6))
+    assert known["accuracy_interval"] == pytest.approx(wilson(2, 3), abs=1e-6)
+    assert summary["groups"]["y"]["without_unknown_words"] == {"pairs": 0}
+    warning = pairs_summary.warning(summary)
+    assert "4 of 7 pairs have a word that the model does not know" in warning and "accuracy of the other 3: 66.7 %" in warning
+    assert [line.split()[-1] for line in pairs_summary.table(summary).splitlines()[2:4]] == ["%", "-"]
+    assert pairs_summary.warning({"pairs": 7, "pairs_with_unknown_words": 0}) == ""
+
+
+def test_a_folder_of_files_is_read_at_once(command: Command, made: Callable[[str], Config], tmp_path: Path) -> None:  # noqa: F811
+    model = made("word").run.dir / "model"
+    (tmp_path / "blimp").mkdir()
+    pair = {"sentence_good": "the cat sees a dog", "sentence_bad": "cat the sees dog a", "UID": "order"}
+    (tmp_path / "blimp" / "a.jsonl").write_text(json.dumps(pair) + "\n" + json.dumps(pair | {"only_here": 1}) + "\n", encoding="utf-8")
+    (tmp_path / "blimp" / "b.jsonl").write_text("{\n" + json.dumps(pair | {"sentence_bad": "a okapi"}) + "\n", encoding="utf-8")
+    (tmp_path / "blimp" / ".hidden").write_text("no", encoding="utf-8")
+    (tmp_path / "c.tsv").write_text("good\tbad\nthe cat\tcat the\n", encoding="utf-8")
+    status, out, err = command(
+        "pairs", "--model", model, "--input", "blimp", "c.tsv", "--out", "o.tsv", "--summary", "s.json"
+    )  # fmt: skip
+    summary = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert status == 0 and {name: group["pairs"] for name, group in summary["groups"].items()} == {
+        "blimp/a.jsonl": 2, "blimp/b.jsonl": 1, "c.tsv": 1,
+    }  # fmt: skip
+    assert "blimp/b.jsonl line 1: not JSON" in err and "1 of 4 pairs have a word that the model does not know" in err
+    rows = list(csv.DictReader((tmp_path / "o.tsv").read_text(encoding="utf-8").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [(row["file"], row["pair"], row["UID"], row["only_here"]) for row in rows] == [
+        ("blimp/a.jsonl", "1", "order", ""), ("blimp/a.jsonl", "2", "order", "1"), ("blimp/b.jsonl", "2", "order", ""),
+        ("c.tsv", "1", "", ""),
+    ]  # fmt: skip
+    status, out, err = command("score", "--model", model, "--input", "c.tsv", "--input", "blimp/a.jsonl", "--score.text_field", "good")
+    assert status == 0 and "blimp/a.jsonl line 1: not an object" in err and out.startswith("file\titem\t")
+    for words, message in (([".hidden_folder"], "cannot be read"), (["c.tsv", "-"], "cannot be read together with files")):
+        status, _, err = command("pairs", "--model", model, "--input", *words)
+        assert status == 2 and message in err
+
+
 def test_the_interval_is_where_the_normal_test_does_not_reject() -> None:
     for right, count in [(0, 5), (1, 1), (7, 10), (830, 1000)]:
         low, high = wilson(right, count)
