@@ -47,7 +47,8 @@ class Corpus(Section):
     `document_pattern` to the next."""
     document_pattern: str = ""
     """With `document = "pattern"`: regular expression of the first line of a document, matched against the whole line without surrounding
-    whitespace. Text before the first match is a document, too. WikiText articles: `= [^=].* =`."""
+    whitespace; with `\\n` at its beginning or end, only where the line before or after is blank. Text before the first match is a document,
+    too. WikiText articles: `\\n= [^=].* =\\n`."""
     sentences: Literal["line", "sentencex", "none"] = "sentencex"
     """Sentence splitting: by line, by the library sentencex, or none (a document is one sentence)."""
     language: str = "en"

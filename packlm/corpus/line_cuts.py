@@ -1,6 +1,8 @@
 """Cuts files made of lines where a document begins, without reading them whole."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Literal
 
@@ -9,7 +11,26 @@ from packlm.corpus.sources import Source
 from packlm.corpus.transcoding import as_text, cuts_at_line_feeds
 
 _BLOCK = 1 << 22
+_LINE_FEEDS = ("\n", r"\n")
 _ASCII_SPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+
+
+@dataclass(frozen=True)
+class DocumentPattern:
+    """`corpus.document_pattern`: which lines begin a document."""
+
+    matches: Callable[[str], re.Match[str] | None]
+    """Matches a line without the whitespace around it."""
+    above: bool
+    """Whether the line before has to be blank."""
+    below: bool
+    """Whether the line after has to be blank; there has to be one."""
+
+    @staticmethod
+    def of(pattern: str) -> "DocumentPattern":
+        """The pattern of the setting: a regular expression for a line, between line feeds where the lines around have to be blank."""
+        line = re.sub(r"\A(\n|\\n)|(\n|\\n)\Z", "", pattern)
+        return DocumentPattern(re.compile(line).fullmatch, pattern.startswith(_LINE_FEEDS), pattern.endswith(_LINE_FEEDS))
 
 
 def line_cuts(source: Source, unit: Literal["line", "paragraph", "pattern"], rules: Corpus, part_bytes: int) -> list[int]:
@@ -43,13 +64,32 @@ def _document_start(stream: BufferedIOBase, source: Source, target: int, unit: s
         offset = target - 1 + _line_length(stream)
     if unit == "line":
         return offset
-    matches = re.compile(rules.document_pattern).fullmatch
+    if unit == "pattern":
+        return _matching_line(stream, source, offset, target, rules, limit)
     while line := stream.readline(limit):
-        if unit == "pattern" and matches(as_text(line, source.encoding).strip()):
-            return offset
         offset += len(line)
-        if unit == "paragraph" and not line.strip(_ASCII_SPACE):
+        if not line.strip(_ASCII_SPACE):
             return offset
+    return None
+
+
+def _matching_line(stream: BufferedIOBase, source: Source, offset: int, target: int, rules: Corpus, limit: int) -> int | None:
+    """The byte of the first line from `offset` on, where the stream is, that the pattern of documents matches; None for none."""
+    pattern = DocumentPattern.of(rules.document_pattern)
+    after_blank, candidate = False, None
+    if pattern.above:
+        _seek_line_start(stream, target - 1, limit)
+        after_blank = not as_text(stream.readline(limit), source.encoding).strip()
+        stream.seek(offset)
+    while line := stream.readline(limit):
+        text = as_text(line, source.encoding).strip()
+        if candidate is not None and not text:
+            return candidate
+        candidate = offset if (after_blank or not pattern.above) and pattern.matches(text) else None
+        if candidate is not None and not pattern.below:
+            return candidate
+        after_blank = not text
+        offset += len(line)
     return None
 
 

@@ -93,6 +93,34 @@ def test_documents_are_those_of_the_file_however_it_is_cut(content, by, part_byt
     assert counts.get("byte order marks dropped", 0) == marked
 
 
+HEADINGS = ["= a =\n", " = b = \r\n", "\n", " \n", "\u3000\n", "text\n", "= 4 + 5 =", "\t"]
+
+
+@MANY
+@given(
+    content=st.lists(st.sampled_from(HEADINGS)).map("".join),
+    above=st.sampled_from(["", r"\n", "\n"]),
+    below=st.sampled_from(["", r"\n", "\n"]),
+    part_bytes=st.integers(1, 20),
+    block=st.integers(1, 9),
+    encoding=st.sampled_from(["utf-8", "gbk", "utf-16"]),
+)
+def test_a_pattern_may_ask_for_blank_lines_around(content, above, below, part_bytes, block, encoding):
+    lines = re.findall(r"[^\n]*\n|[^\n]+", content)
+    expected = {}
+    for number, (before, line, after) in enumerate(zip(["\n", *lines], lines, [*lines[1:], "text"], strict=False), 1):
+        is_heading = re.fullmatch("= [^=].* =", line.strip()) and not (above and before.strip()) and not (below and after.strip())
+        if number == 1 or is_heading:
+            name = f"f:{number}"
+        expected[name] = expected.get(name, "") + line
+    expected = {name: document for name, document in expected.items() if document.strip()}
+    rules = {"document": "pattern", "document_pattern": f"{above}= [^=].* ={below}", "encoding": encoding}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "BLOCK", block)
+        assert text(content.encode(encoding), part_bytes, **rules)[0] == expected
+    assert text(content.encode(encoding), **rules)[0] == expected
+
+
 @MANY
 @given(
     data=st.lists(

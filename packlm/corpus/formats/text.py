@@ -1,15 +1,15 @@
 """Plain text: a document is a file, a line, a paragraph, or what begins at a line that a pattern matches (`corpus.document`)."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, pairwise
 
 import numpy as np
 
 from packlm.config import Corpus
 from packlm.corpus import streams
 from packlm.corpus.format import Format
-from packlm.corpus.line_cuts import line_cuts
+from packlm.corpus.line_cuts import DocumentPattern, line_cuts
 from packlm.corpus.raw_documents import RawDocuments
 from packlm.corpus.sources import Part, Source
 from packlm.text.whitespace import blank
@@ -56,17 +56,23 @@ def _line_runs(part: Part, rules: Corpus, counts: Counter[str]) -> Iterator[RawD
     source = part.source
     pieces: list[np.ndarray] = []  # text of the document that is still open, its line number, and its offset
     open_number, open_offset = 0, 0
-    after_blank = True
-    for block in streams.lines(part, rules, counts):
+    after_blank, pattern = True, DocumentPattern.of(rules.document_pattern)
+    for block, following in _with_next(streams.lines(part, rules, counts)):
         data, starts, sizes = np.frombuffer(block.data, np.uint8), block.starts, np.diff(block.ends, prepend=0)
+        filled = ~blank(data, starts, block.ends)
+        are_after_blank = np.concatenate([[after_blank], ~filled[:-1]])
+        after_blank = not filled[-1]
         if rules.document == "paragraph":
-            filled = ~blank(data, starts, block.ends)
-            begins = filled & np.concatenate([[after_blank], ~filled[:-1]])
-            after_blank = not filled[-1]
+            begins = filled & are_after_blank
             if not filled.all():
                 data, sizes = data[np.repeat(filled, sizes)], sizes * filled
         else:
-            begins = _matching(block, rules.document_pattern)
+            begins = _matching(block, pattern)
+            if pattern.above:
+                begins &= are_after_blank
+            if pattern.below:
+                is_before_blank = following is not None and not following.data[: following.ends[0]].decode(errors="replace").strip()
+                begins &= np.append(~filled[1:], is_before_blank)
             begins[0] |= not pieces
         first_lines = np.flatnonzero(begins)
         if len(first_lines):
@@ -98,11 +104,17 @@ def _check_sizes(source: Source, sizes: np.ndarray, numbers: np.ndarray, rules: 
         raise streams.too_long(source, f"line {numbers[too_long[0]]}", rules)
 
 
-def _matching(block: streams.Lines, pattern: str) -> np.ndarray:
+def _with_next(blocks: Iterator[streams.Lines]) -> Iterator[tuple[streams.Lines, streams.Lines | None]]:
+    """Each block, and the one after it; None after the last."""
+    for block, following in pairwise(chain(blocks, [None])):
+        if block is not None:
+            yield block, following
+
+
+def _matching(block: streams.Lines, pattern: DocumentPattern) -> np.ndarray:
     """[L] bool: the lines that a pattern matches in full, without the whitespace around them."""
-    matches = re.compile(pattern).fullmatch
     lines = block.data.decode(errors="replace").split("\n")[: len(block.ends)]
-    return np.fromiter((matches(line.strip()) is not None for line in lines), bool, len(lines))
+    return np.fromiter((pattern.matches(line.strip()) is not None for line in lines), bool, len(lines))
 
 
 FORMATS = {"text": Text()}
