@@ -109,7 +109,9 @@ def warning(summary: dict[str, Any]) -> str:
 
 def table(summary: dict[str, Any]) -> Multiline:
     """A summary as a table for people."""
-    rows = [("", "pairs", "accuracy", "95 % interval", "per token", "ties", "difference", "unknown", "accuracy of the others")]
+    rows: list[tuple[str, ...]] = [
+        ("", "pairs", "accuracy", "95 % interval", "per token", "ties", "difference", "unknown", "accuracy of the others")
+    ]
     for name, numbers in [("all", summary), *summary.get("groups", {}).items()]:
         low, high = numbers["accuracy_interval"]
         known = numbers["without_unknown_words"]
@@ -118,6 +120,8 @@ def table(summary: dict[str, Any]) -> Multiline:
             f"{100 * numbers['accuracy_per_token']:.1f} %", f"{numbers['ties']:,}", f"{numbers['mean_difference']:.3f}",
             f"{numbers['pairs_with_unknown_words']:,}", f"{100 * known['accuracy']:.1f} %" if known["pairs"] else "-",
         ))  # fmt: skip
+    if not summary["pairs_with_unknown_words"]:
+        rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
              for row in rows]  # fmt: skip
