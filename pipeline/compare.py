@@ -17,7 +17,7 @@ from packlm.base import json_models, regular_files, sealed_json
 from packlm.base.errors import PacklmError, RequestError
 from packlm.base.escape import one_line
 from packlm.config import Tracking
-from packlm.tracking import RunRecord, run_files
+from packlm.tracking import RunRecord, metric_names, run_files
 from packlm.tracking.run_files import EvaluationReport
 
 SECTIONS = ("corpus", "tokenizer", "model", "train", "evaluate", "run.seed")
@@ -74,8 +74,8 @@ def from_folder(folder: Path) -> ComparedRun:
 def from_record(record: RunRecord) -> ComparedRun:
     """The run that MLflow has."""
     names = {
-        "parameters": "parameters", "train/epoch": "epochs", "train/steps": "steps", "train/tokens": "tokens", "train/seconds": "seconds",
-        "validation/perplexity_best": "validation",
+        metric_names.PARAMETERS: "parameters", metric_names.EPOCH: "epochs", metric_names.STEPS: "steps", metric_names.TOKENS: "tokens",
+        metric_names.SECONDS: "seconds", metric_names.BEST_PERPLEXITY: "validation",
     }  # fmt: skip
     numbers = {name: record.metrics[metric] for metric, name in names.items() if metric in record.metrics}
     settings = {key: value for key, value in record.params.items() if _is_compared(key)}

@@ -2,6 +2,7 @@
 
 from packlm import tracking
 from packlm.config import Config
+from packlm.tracking import metric_names
 
 from . import report
 from .build.stage import Built
@@ -27,7 +28,7 @@ def record(config: Config, built: Built, fresh: bool) -> None:
             for key in ("documents", "sentences", "tokens", "words", "bytes"):
                 metrics[f"{name}_{key}"] = float(getattr(split, key))
             metrics[f"{name}_unknown_rate"] = split.unknown / split.tokens
-        recorder.metrics(metrics)
+        recorder.metrics({metric_names.of_stage("preprocess", name): value for name, value in metrics.items()})
         recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "preprocess")
         recorder.artifact(config.dataset.dir / "manifest.json")
         for path in sorted((config.dataset.dir / report.NAME).glob("*")):

@@ -197,7 +197,6 @@ def _target(config: Config, spool: Spool) -> Target:
         experiment=config.tracking.experiment,
         folder=config.run.dir.resolve(),
         run=config.run.name,
-        title=run_note.run_name(config),
         stage=spool.stage,
         started=spool.started,
         spool=spool.path.resolve(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from packlm.base import json_text
+from packlm.tracking import metric_names
 
 BATCH_POINTS = 900
 """Most points read at a time, to within a line; MLflow refuses more than 1,000 in a request."""
@@ -91,5 +92,5 @@ def points_of(line: bytes) -> list[Point]:
             continue
         points.append(Point(key, float(value), time, step))
         if tokens is not None and key.endswith(("loss", "perplexity")):
-            points.append(Point("by_tokens/" + key.replace("/", "_"), float(value), time, tokens))
+            points.append(Point(metric_names.by_tokens(key), float(value), time, tokens))
     return points

@@ -1,6 +1,7 @@
 """Models in MLflow: logged and registered as versions of a name, downloaded by their address, loaded and called by MLflow itself."""
 
 import atexit
+import re
 import shutil
 import tempfile
 import warnings
@@ -34,6 +35,8 @@ class LoggedModel:
     """Its name in the registry."""
     column: str
     """The column of text that `predict` reads."""
+    outputs: Mapping[str, Any]
+    """The columns that it returns, and their types by MLflow's names: a list of a type is an array, a mapping an object."""
     parameters: Mapping[str, Any]
     """The `params` that `predict` accepts, with their defaults; MLflow drops all others."""
     options: Mapping[str, Any]
@@ -42,35 +45,47 @@ class LoggedModel:
     """Tags of the version; `weights`, their digest, identifies it."""
 
 
-def log_model(client: Any, uri: str, experiment: str, run: str, model: LoggedModel) -> str:
-    """Logs a model to a run and registers it as a version of its name; returns the version, the old one if it has these weights."""
+def log_model(client: Any, uri: str, experiment: str, run: str, parent: str, model: LoggedModel) -> str:
+    """Logs a model to a run and registers it as a version of its name; returns the version, the old one if it has these weights.
+
+    The page of the parent run shows the model, too.
+    """
     versions = client.search_model_versions(f"name = '{model.name}' and tag.weights = '{model.tags['weights']}'")
     if versions:
-        return max((str(version.version) for version in versions), key=int)
+        latest = max(versions, key=lambda version: int(version.version))
+        _link(client, parent, str(latest.source).removeprefix("models:/"))  # `model_id` is empty in the answers of a server
+        return str(latest.version)
     mlflow = store.mlflow()
     mlflow.set_tracking_uri(uri)  # `Model.log` uses the global store and experiment
     mlflow.set_experiment(experiment_id=experiment)
-    columns = mlflow.types.Schema([mlflow.types.ColSpec("string", model.column)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # asks for an example of an input
         info = mlflow.models.Model.log(
             artifact_path=None,
-            name="model",
+            name=re.sub(r"[/:.%\"']", "-", model.name),  # which MLflow does not take here
             flavor=mlflow.pyfunc,
             run_id=run,
             python_model=str(model.code),
             artifacts={"model": str(model.folder)},
             code_paths=[str(path) for path in model.code_paths],
             pip_requirements=model.requirements,
-            signature=mlflow.models.ModelSignature(inputs=columns, params=_params_schema(model.parameters)),
+            signature=_signature(model),
             model_config=dict(model.options),
         )
+    _link(client, parent, info.model_id)
     try:
         client.create_registered_model(model.name)
     except Exception as error:
         if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
             raise
     return str(client.create_model_version(model.name, info.model_uri, run, tags=dict(model.tags), model_id=info.model_id).version)
+
+
+def _link(client: Any, run: str, model_id: str) -> None:
+    from mlflow.entities import LoggedModelOutput
+
+    if model_id not in [output.model_id for output in client.get_run(run).outputs.model_outputs]:
+        client.log_outputs(run, [LoggedModelOutput(model_id, 0)])
 
 
 def champion(client: Any, name: str) -> str:
@@ -152,9 +167,22 @@ def declare_model(load: Callable[[Path, dict[str, Any]], Any], predict: Callable
     mlflow.models.set_model(Model())
 
 
-def _params_schema(parameters: Mapping[str, Any]) -> Any:
-    from mlflow.types import ParamSchema, ParamSpec
+def _signature(model: LoggedModel) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
+    inputs = Schema([ColSpec("string", model.column)])
+    outputs = Schema([ColSpec(_column_type(kind), name, required=name == model.column) for name, kind in model.outputs.items()])
     types = {bool: "boolean", int: "long", float: "double", str: "string", list: "string"}  # lists are of strings
     shapes = {list: (-1,)}
-    return ParamSchema([ParamSpec(key, types[type(value)], value, shapes.get(type(value))) for key, value in parameters.items()])
+    params = [ParamSpec(key, types[type(value)], value, shapes.get(type(value))) for key, value in model.parameters.items()]
+    return ModelSignature(inputs=inputs, outputs=outputs, params=ParamSchema(params))
+
+
+def _column_type(kind: Any) -> Any:
+    """MLflow's type for an entry of `LoggedModel.outputs`."""
+    from mlflow.types.schema import Array, DataType, Object, Property
+
+    if isinstance(kind, Mapping):
+        return Object([Property(name, _column_type(value)) for name, value in kind.items()])
+    return Array(_column_type(kind[0])) if isinstance(kind, list) else DataType[kind]

@@ -1,4 +1,4 @@
-"""The name of a run in MLflow, and the note on its page: results, model and data, and the recipe that reproduces it.
+"""The note on the page of a run in MLflow: results, model and data, and the recipe that reproduces it.
 
 All of it comes from the configuration and from the files that the stages wrote, so a note can be written after any of them.
 """
@@ -13,23 +13,17 @@ from packlm.config import Config, toml_value
 from packlm.tracking import run_files
 
 
-def run_name(config: Config) -> str:
-    """`quickstart: lstm 2x200, sentences`; with the dataset's name where it is not the run's."""
-    data = config.dataset.dir.name
-    return f"{config.run.name}: {architecture(config)}, {config.train.segments}" + (f" of {data}" if data != config.run.name else "")
-
-
 def architecture(config: Config) -> str:
     """`lstm 2x200`, `lstm 1150-1150-400`."""
     widths = config.model.widths
-    Args:
-        results: the folder of the results; by default the run's.
-
     return f"{config.model.cell} " + (f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "-".join(map(str, widths)))
 
 
 def note(config: Config, results: Path | None = None) -> str:
     """The note, as Markdown, results first: MLflow folds the rest away.
+
+    Args:
+        results: the folder of the results; by default the run's.
 
     Raises:
         PacklmError: a result file in the run's folder is damaged.

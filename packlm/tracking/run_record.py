@@ -15,6 +15,8 @@ from packlm.tracking.run_files import EvaluationReport
 
 RUN_TAG = "packlm.run"
 """The tag of a parent run that holds `run.name`, by which it is found even if somebody renamed it."""
+PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's tag of a stage's run that holds the id of the pipeline's."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ def _find(client: Any, experiment_name: str, name: str) -> RunRecord | None:
     if not runs:
         return None
     run = runs[0]
-    if parent := run.data.tags.get("mlflow.parentRunId"):
+    if parent := run.data.tags.get(PARENT_TAG):
         run = client.get_run(parent)
     changed = {key.removeprefix("changed."): value for key, value in run.data.tags.items() if key.startswith("changed.")}
     metrics, reports = dict(run.data.metrics), []
-    for stage in client.search_runs(ids, f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"):
+    for stage in client.search_runs(ids, f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"):
         metrics = stage.data.metrics | metrics
         reports += _reports(client, stage.info.run_id)
     return RunRecord(run.data.tags.get(RUN_TAG, run.info.run_name), run.data.params | changed, metrics, reports)

@@ -12,10 +12,10 @@ from pydantic import BaseModel, TypeAdapter
 from packlm.base import files, json_models, json_text
 from packlm.base.credentials import without_credentials
 from packlm.base.errors import PacklmError
-from packlm.tracking import models, sqlite_file, store
+from packlm.tracking import metric_names, models, saved_view, sqlite_file, store
 from packlm.tracking.metrics_follower import Point
 from packlm.tracking.models import LoggedModel
-from packlm.tracking.run_record import RUN_TAG
+from packlm.tracking.run_record import PARENT_TAG, RUN_TAG
 
 log = logging.getLogger("packlm")
 
@@ -26,6 +26,8 @@ KEY_TAG = "mlflow.packlm.key"
 """The tag by which a run is found again whose creator was killed before it could write down the run's id."""
 LOGGED_TABLES = 60
 """Tables that MLflow's table view lists, the latest ones (its tag holds 8,000 characters)."""
+TITLES = {"preprocess": "preprocessing", "train": "training", "evaluate": "evaluation", "generate": "generation"}
+"""Stage -> the beginning of the name of its run, which MLflow's narrow column of names still shows; the pipeline's name follows."""
 
 
 Which = Literal["pipeline", "stage"]
@@ -40,13 +42,10 @@ class Target(BaseModel):
     folder: Path
     """The run's folder, with `tracking.json`."""
     run: str
-    """`run.name`."""
-    title: str
-    """MLflow's name of the pipeline's run."""
+    """`run.name`, and the name of the pipeline's run."""
     stage: str
     started: float
     """When the stage began, in Unix seconds."""
-    program: str
     spool: Path | None
     """The records to send; without them only requests are answered."""
 
@@ -88,7 +87,8 @@ class Runs:
         self._params: dict[str, dict[str, str]] = {run: dict(data[run].params) for run in data}
         self._metrics: dict[str, dict[str, float]] = {run: dict(data[run].metrics) for run in data}
         self._tables = json_text.loads(data[child].tags.get("mlflow.loggedArtifacts", "[]"))
-        self._last_steps = {key: max(point.step for point in client.get_metric_history(child, key)) for key in data[child].metrics}
+        self._last_steps: dict[str, dict[str, int]] = {parent: {}, child: {}}
+        """Run -> metric -> step of its last point, as far as points were sent."""
 
     def refused(self, error: Exception) -> bool:
         return store.is_refusal(error) and self._answers()
@@ -104,14 +104,22 @@ class Runs:
         return {"pipeline": self.parent, "stage": self.child}[which]
 
     def send(self, points: list[Point]) -> None:
+        """Sends points of a metrics file to the stage's run, and those of validations to the pipeline's, too: there runs are compared."""
+        self._send_new(self.child, points)
+        self._send_new(self.parent, [point for point in points if metric_names.is_validation(point.key)])
+
+    def _send_new(self, run: str, points: list[Point]) -> None:
         """Sends the points beyond the last step of their metric: a restarted stage repeats the others."""
-        last_steps, new = dict(self._last_steps), []
+        last_steps, new = dict(self._last_steps[run]), []
         for point in points:
-            if point.step > last_steps.get(point.key, -1):
+            if point.key not in last_steps:
+                history = self.client.get_metric_history(run, point.key) if point.key in self._metrics[run] else []
+                last_steps[point.key] = max((earlier.step for earlier in history), default=-1)
+            if point.step > last_steps[point.key]:
                 last_steps[point.key] = point.step
                 new.append(point)
-        self._log_points(self.child, new)
-        self._last_steps = last_steps
+        self._log_points(run, new)
+        self._last_steps[run] = last_steps
 
     def metrics(self, run: Which, points: Sequence[Sequence[Any]]) -> None:
         """Sends points (each the values of a `Point`), except those that equal the last value of their metric."""
@@ -169,7 +177,8 @@ class Runs:
         self.client.update_model_version(name, version, text)
 
     def log_model(self, model: Mapping[str, Any]) -> str:
-        return models.log_model(self.client, self.uri, self.experiment, self.child, TypeAdapter(LoggedModel).validate_python(model))
+        logged = TypeAdapter(LoggedModel).validate_python(model)
+        return models.log_model(self.client, self.uri, self.experiment, self.child, self.parent, logged)
 
     def champion(self, name: str) -> str:
         return models.champion(self.client, name)
@@ -211,14 +220,17 @@ def connect(target: Target, preparing: Callable[[bool], None] = lambda preparing
         }  # user, program, commit, git's remote address
         parent = _active_run(client, ids.parent)
         if parent is None:
-            ids.stages.clear()
-            parent = _create(client, experiment, target, ids, "", tags | {RUN_TAG: target.run}, target.title)
+            parent = _create(client, experiment, target, ids, "", tags | {RUN_TAG: target.run}, target.run)
             ids.parent = parent.info.run_id
+            ids.stages = {stage: run for stage, run in ids.stages.items() if _active_run(client, run)}
+            for run in ids.stages.values():
+                client.set_tag(run, PARENT_TAG, ids.parent)
             ids.write(target.folder)
         child = _active_run(client, ids.stages.get(target.stage))
         if child is None:
-            tags |= {"mlflow.parentRunId": parent.info.run_id}
-            child = _create(client, experiment, target, ids, target.stage, tags, f"{target.stage} {target.run}")
+            tags |= {PARENT_TAG: parent.info.run_id}
+            name = f"{TITLES.get(target.stage, target.stage)}: {target.run}"
+            child = _create(client, experiment, target, ids, target.stage, tags, name)
             ids.stages[target.stage] = child.info.run_id
             ids.write(target.folder)
         for replaced in [_active_run(client, run) for run in ids.replaced]:
@@ -234,11 +246,20 @@ def connect(target: Target, preparing: Callable[[bool], None] = lambda preparing
 
 
 def forget(folder: Path, stage: str) -> None:
-    """Replaces a stage's run in `tracking.json`: the stage gets a new one, and the old one is ended when the store is open."""
+    """Replaces a stage's run in `tracking.json`: the stage gets a new one, and the old one is ended when the store is open.
+
+    A training that starts over gets a new parent, too, since the old one has its curves; the dataset's run moves there.
+    """
     ids = RunIds.read(folder)
-    ids.creating.pop(stage, None)
-    if run := ids.stages.pop(stage, None):
-        ids.replaced.append(run)
+    stages = [name for name in ids.stages if name != "preprocess"] if stage == "train" else [stage]
+    replaced = [ids.stages.pop(name) for name in stages if name in ids.stages]
+    for name in stages:
+        ids.creating.pop(name, None)
+    if stage == "train" and replaced and ids.parent:
+        replaced.append(ids.parent)
+        ids.parent = None
+    if replaced:
+        ids.replaced += replaced
         try:
             ids.write(folder)
         except PacklmError as error:  # then the stage resumes its old run
@@ -249,7 +270,8 @@ def _experiment(client: Any, name: str, database: Path | None) -> str:
     """The id of the experiment, which is created if there is none."""
     if (experiment := client.get_experiment_by_name(name)) is None:
         artifacts = (database.parent / "mlartifacts" / quote(name, safe="")).absolute().as_uri() if database else None
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # else the UI asks for it every time it is opened
+        # Without a kind the UI asks for it every time it is opened.
+        tags = {"mlflow.experimentKind": "custom_model_development"} | saved_view.tags()
         try:
             return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
         except Exception as error:

@@ -77,7 +77,7 @@ def main() -> None:
         return
     target = Target.model_validate(json_text.loads(first))
     learn_address(target.uri)
-    sys.argv = [target.program]  # MLflow shows the name of the program
+    sys.argv = [f"packlm {target.stage}"]  # MLflow shows it as the run's source
     outbox = Outbox(lambda: _connect(target, reports), lambda error: store.describe(error, target.uri), reports)
     reader = SpoolReader(target.spool, outbox, reports) if target.spool else None
     for line in requests:

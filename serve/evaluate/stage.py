@@ -19,7 +19,7 @@ from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.evaluation import measure, reports
 from packlm.model import folder as model_folder
-from packlm.tracking import Recorder
+from packlm.tracking import Recorder, metric_names
 from packlm.tracking.run_files import EvaluationReport
 
 from ..registry.register import register
@@ -30,6 +30,8 @@ log = logging.getLogger("packlm")
 
 HEAT_MAP_SENTENCES = 200
 """Sentences of a split in its heat map."""
+SUMMARY = ("perplexity", "perplexity_per_word", "bits_per_byte")
+"""Metrics of a report that are recorded on the pipeline's run, too."""
 
 
 def evaluate(config: Config, ranks: Ranks) -> str | None:
@@ -77,9 +79,9 @@ def _write(report: dict[str, Any], engine: Engine, config: Config, manifest: dat
     page, heat = out.with_suffix(".md"), out.with_name(f"{split}.surprisal.html")
     report_page.write(report, page)
     _write_heat_map(engine, config, manifest, split, report["context"], heat)
-    metrics = reports.metrics(report, split)
+    metrics = {metric_names.of_stage("evaluate", name): value for name, value in reports.metrics(report, split).items()}
     recorder.metrics(metrics)
-    recorder.summary(metrics)
+    recorder.summary({name: value for name, value in metrics.items() if name.rpartition("/")[2] in SUMMARY})
     for path in (out, page, page.with_suffix(".svg"), heat):
         recorder.artifact(path, "evaluate")
     for groups in ("by_sentence_length", "by_token"):

@@ -19,6 +19,15 @@ log = logging.getLogger("packlm")
 
 REQUIREMENTS = ("torch", "numpy", "safetensors", "tokenizers", "sentencex", "pydantic", "pyarrow", "datasets", "tqdm", "mlflow")
 
+OUTPUTS = {
+    "prompt": "string",
+    "generations": [{"text": "string", "log_prob": "double", "tokens": "long", "finished": "boolean"}],
+    "log_prob": "double",
+    "tokens": ["string"],
+    "log_probs": ["double"],
+}
+"""The columns of both tasks: `generations` of `generate`, the last three of `score`."""
+
 
 def register(
     folder: Path, engine: Engine, config: Config, manifest: Manifest, reports: dict[str, EvaluationReport], recorder: Recorder
@@ -42,6 +51,7 @@ def register(
         code_paths=[Path(packlm.__file__).parent],
         name=name,
         column="prompt",
+        outputs=OUTPUTS,
         parameters={"task": "generate", "seed": config.run.seed, **engine.generation_config},
         options={"precision": "full"},
         tags=perplexities | {"run": config.run.name, "weights": info.weights[:16], "tokenizer": info.tokenizer[:16]},

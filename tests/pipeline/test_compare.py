@@ -12,6 +12,7 @@ from packlm import config, tracking
 from packlm.base import completion, files, sealed_json
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
+from packlm.tracking import metric_names
 from packlm.tracking.run_files import EvaluationReport
 from pipeline import compare
 
@@ -90,7 +91,7 @@ def test_a_run_in_mlflow_is_found_by_name_and_id_and_compared_with_a_folder(make
     recorded = make_config(**settings)
     with tracking.stage(recorded, "train") as recorder:
         recorder.metrics({"train/epoch": 3.0}, step=9)
-        recorder.summary({"parameters": 12, "train/steps": 9, "train/tokens": 900, "train/seconds": 3.0})
+        recorder.summary({metric_names.PARAMETERS: 12, "train/steps": 9, "train/tokens": 900, "train/seconds": 3.0})
     files.write_json(tmp_path / "validation.json", REPORT | {"perplexity": 80.0})
     with tracking.stage(recorded, "evaluate") as recorder:
         recorder.artifact(tmp_path / "validation.json", "evaluate")

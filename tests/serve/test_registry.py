@@ -49,7 +49,7 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
         ids = json.loads((tmp_path / "run" / "tracking.json").read_text())
         report = json.loads((tmp_path / "run" / "evaluate" / "validation.json").read_text(encoding="utf-8"))
         for run in (ids["parent"], ids["stages"]["evaluate"]):
-            assert client.get_run(run).data.metrics["validation/perplexity"] == pytest.approx(report["perplexity"])
+            assert client.get_run(run).data.metrics["evaluate/validation/perplexity"] == pytest.approx(report["perplexity"])
         assert "samples.json" in [item.path for item in client.list_artifacts(ids["stages"]["generate"])]
         assert [version.version for version in client.search_model_versions(f"name = '{tracked.model_name}'")] == [1]
         version = client.get_model_version_by_alias(tracked.model_name, "champion")

@@ -34,7 +34,8 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 config = configuration.resolve({"run": {"name": "tiny"}, "tracking": json.loads(sys.argv[1])})
 path = config.run.dir / "train" / "metrics.jsonl"
 path.parent.mkdir(parents=True)
-path.write_text("".join(json.dumps({"step": step, "time": 1.0, "train/loss": 9.0 - step}) + "\\n" for step in range(5)))
+lines = [{"step": step, "time": 1.0, "train/loss": 9.0 - step, "validation/loss": 8.0 - step} for step in range(5)]
+path.write_text("".join(json.dumps(line) + "\\n" for line in lines))
 start = time.monotonic()
 with tracking.stage(config, "train") as recorder:
     assert time.monotonic() - start < 1, "the start of a stage waits"
@@ -72,6 +73,7 @@ def content(config: Config) -> dict[str, Any]:
         "params": run.data.params,
         "metrics": run.data.metrics,
         "points": len(client.get_metric_history(run.info.run_id, "train/loss")),
+        "curve": [point.value for point in client.get_metric_history(parent.info.run_id, "validation/loss")],
         "summary": parent.data.metrics,
         "artifacts": [item.path for item in client.list_artifacts(run.info.run_id)],
         "cell": parent.data.params["model.cell"],
@@ -80,8 +82,9 @@ def content(config: Config) -> dict[str, Any]:
 
 
 EXPECTED = {
-    "status": ("FINISHED", "FINISHED"), "params": {"a": "1"}, "metrics": {"train/loss": 5.0, "seconds": 7.0}, "points": 5,
-    "summary": {"parameters": 3.0}, "artifacts": ["files", "samples.json"], "cell": "lstm", "note": True,
+    "status": ("FINISHED", "FINISHED"), "params": {"a": "1"}, "metrics": {"train/loss": 5.0, "validation/loss": 4.0, "seconds": 7.0},
+    "points": 5, "curve": [8.0, 7.0, 6.0, 5.0, 4.0], "summary": {"parameters": 3.0, "validation/loss": 4.0},
+    "artifacts": ["files", "samples.json"], "cell": "lstm", "note": True,
 }  # fmt: skip
 
 

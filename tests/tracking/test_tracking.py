@@ -22,14 +22,14 @@ from packlm import tracking
 from packlm.base import files
 from packlm.base.errors import PacklmError, RequestError, Stopped
 from packlm.config import Config
-from packlm.tracking import LoggedModel
+from packlm.tracking import LoggedModel, metric_names
 from tests.mlflow_faults import free_port, wait_for_health
 
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow")
 
 MakeConfig = Callable[..., Config]
 WriteMetrics = Callable[..., Path]
-NO_MODEL = LoggedModel(Path(), Path(), [], [], "tiny", "", {}, {}, {})
+NO_MODEL = LoggedModel(Path(), Path(), [], [], "tiny", "", {}, {}, {}, {})
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,23 @@ def history(config: Config, run: str, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in store(config).get_metric_history(run, key)]
 
 
+def write_validations(config: Config, losses: dict[int, float]) -> Path:
+    """Appends lines of validations to the training's `metrics.jsonl`: step -> loss, 100 tokens a step."""
+    path = config.run.dir / "train" / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as stream:
+        for step, loss in losses.items():
+            line = {
+                "step": step,
+                "tokens": 100 * step,
+                "time": 1e9 + step,
+                "validation/loss": loss,
+                "validation/perplexity": math.exp(loss),
+            }
+            stream.write(json.dumps(line) + "\n")
+    return path
+
+
 def test_stages_are_children_of_one_parent(make_config: MakeConfig) -> None:
     config, before = make_config(), int(time.time())
     with tracking.stage(config, "preprocess") as recorder:
@@ -77,13 +94,14 @@ def test_stages_are_children_of_one_parent(make_config: MakeConfig) -> None:
     client, run_ids = store(config), ids(config)
     assert set(run_ids["stages"]) == {"preprocess", "train"}
     parent = client.get_run(run_ids["parent"])
-    assert (parent.info.run_name, parent.info.status) == ("tiny: lstm 2x200, sentences", "FINISHED")
+    assert (parent.info.run_name, parent.info.status) == ("tiny", "FINISHED")
     assert parent.data.metrics == {"perplexity": 50.0}
     assert parent.data.params["model.cell"] == "lstm"
     assert before <= parent.info.start_time / 1000 < between <= client.get_run(run_ids["stages"]["train"]).info.start_time / 1000
     for name, run_id in run_ids["stages"].items():
         run = client.get_run(run_id)
-        assert (run.info.run_name, run.info.status) == (f"{name} tiny", "FINISHED")
+        assert run.info.run_name == {"preprocess": "preprocessing: tiny", "train": "training: tiny"}[name]
+        assert (run.info.status, run.data.tags["mlflow.source.name"]) == ("FINISHED", f"packlm {name}")
         assert run.data.tags["mlflow.parentRunId"] == run_ids["parent"]
     preprocess = client.get_run(run_ids["stages"]["preprocess"])
     assert preprocess.data.params == {"documents": "3", "corpus.kind": "text"}
@@ -130,6 +148,45 @@ def test_restart_doubles_nothing(make_config: MakeConfig, write_metrics: WriteMe
     assert len(history(config, run, "train/loss")) == 8
 
 
+def test_the_parent_has_the_curves_of_validations_once(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:
+    config = make_config()
+    path = write_metrics(config, range(1, 3))
+    with pytest.raises(Stopped), tracking.stage(config, "train") as recorder:
+        recorder.follow_metrics(write_validations(config, {2: 5.0}))
+        raise Stopped("signal")
+    write_validations(config, {2: 5.0, 4: 4.5})  # resumed from a checkpoint of before the validation
+    with tracking.stage(config, "train") as recorder:
+        recorder.follow_metrics(path)
+    with tracking.stage(config, "evaluate") as recorder:
+        recorder.summary({"evaluate/validation/perplexity": 90.0})
+    tracking.sync(config)
+    parent, data = ids(config)["parent"], store(config).get_run(ids(config)["parent"]).data
+    for name, expected in (
+        ("validation/loss", [(2, 5.0), (4, 4.5)]), ("validation/perplexity", [(2, math.exp(5.0)), (4, math.exp(4.5))]),
+        ("by_tokens/validation_loss", [(200, 5.0), (400, 4.5)]),
+    ):  # fmt: skip
+        assert history(config, parent, name) == expected == history(config, ids(config)["stages"]["train"], name)
+    assert not any(name.startswith("train/") for name in data.metrics)
+
+
+def test_a_view_of_the_experiment_shows_trainings_by_the_metrics_that_the_parent_has(make_config: MakeConfig) -> None:
+    config = make_config()
+    with tracking.stage(config, "train") as recorder:
+        recorder.summary({metric_names.BEST_PERPLEXITY: 5.0})
+    with tracking.stage(make_config(run={"name": "other"}), "train") as recorder:
+        recorder.summary({metric_names.BEST_PERPLEXITY: 4.0})
+    client = store(config)
+    experiment = client.get_experiment_by_name("packlm")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.trainings"])
+    state = json.loads(view["state"])
+    order = [f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"]
+    runs = client.search_runs([experiment.experiment_id], state["searchFilter"], order_by=order)
+    values = [run.data.metrics[metric_names.BEST_PERPLEXITY] for run in runs if metric_names.BEST_PERPLEXITY in run.data.metrics]
+    assert values == sorted(values) and values[:2] == [4.0, 5.0] and all("mlflow.parentRunId" not in run.data.tags for run in runs)
+    keys = [column.split("`")[1] for column in state["selectedColumns"] if column.startswith("params.")]
+    assert keys and set(keys) <= runs[0].data.params.keys() | {"model.embedding"}
+
+
 def test_a_note_has_the_results_and_the_recipe(make_config: MakeConfig) -> None:
     config = make_config(model={"hidden": [300, 200]}, corpus={"train": "a/*.txt"})
     with tracking.stage(config, "train"):
@@ -147,19 +204,31 @@ def test_a_note_has_the_results_and_the_recipe(make_config: MakeConfig) -> None:
     assert store(config).get_run(run).data.tags["mlflow.note.content"] == "my own words"
 
 
-def test_starting_over_gets_a_new_run(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:
+def test_starting_over_gets_new_runs_with_the_dataset_of_the_old_ones(make_config: MakeConfig) -> None:
     config = make_config()
-    path = write_metrics(config, range(1, 6))
+    with tracking.stage(config, "preprocess"):
+        pass
+    path = write_validations(config, {1: 5.0, 2: 4.0, 3: 3.0})
     with tracking.stage(config, "train") as recorder:
         recorder.follow_metrics(path)
+    with tracking.stage(config, "evaluate"):
+        pass
     before = ids(config)
     path.unlink()
-    write_metrics(config, range(1, 3))
+    write_validations(config, {1: 2.0, 2: 1.0})
     with tracking.stage(config, "train", fresh=True) as recorder:
         recorder.follow_metrics(path)
     after = ids(config)
-    assert after["parent"] == before["parent"] and after["stages"]["train"] != before["stages"]["train"]
-    assert len(history(config, after["stages"]["train"], "train/loss")) == 2
+    assert after["parent"] != before["parent"] and after["stages"]["train"] != before["stages"]["train"]
+    assert after["stages"]["preprocess"] == before["stages"]["preprocess"] and "evaluate" not in after["stages"]
+    client = store(config)
+    parents = {name: client.get_run(run).data.tags["mlflow.parentRunId"] for name, run in after["stages"].items()}
+    assert parents == dict.fromkeys(["preprocess", "train"], after["parent"])
+    assert client.get_run(before["stages"]["train"]).data.tags["mlflow.parentRunId"] == before["parent"]
+    for run, expected in ((before["parent"], [5.0, 4.0, 3.0]), (after["parent"], [2.0, 1.0])):
+        assert [value for _, value in history(config, run, "validation/loss")] == expected
+        assert client.get_run(run).info.status == "FINISHED"
+    assert len(history(config, after["stages"]["train"], "validation/loss")) == 2
 
 
 def test_ids_of_another_store_are_replaced(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -237,7 +306,10 @@ def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_pat
     )
     with tracking.stage(config, "evaluate") as recorder:
         package = Path(packlm.__file__).parent
-        version = recorder.log_model(LoggedModel(folder, code, ["numpy"], [package], "tiny", "name", {"marks": 1}, {}, {"weights": "abc"}))
+        outputs = {"name": "string", "greetings": [{"text": "string", "marks": "long"}], "log_probs": ["double"]}
+        model = LoggedModel(folder, code, ["numpy"], [package], "tiny", "name", outputs, {"marks": 1}, {}, {"weights": "abc"})
+        version = recorder.log_model(model)
+        assert recorder.log_model(model) == version  # the same weights
     assert version == "1"
     store(config).set_registered_model_alias("tiny", "champion", version)
     for address in ("models:/tiny/1", "models:/tiny@champion"):
@@ -249,9 +321,16 @@ def test_model_is_registered_fetched_and_loaded(make_config: MakeConfig, tmp_pat
 
     logged = store(config).get_logged_model(mlflow.models.get_model_info("models:/tiny/1").model_id)
     assert logged.source_run_id == ids(config)["stages"]["evaluate"]
+    linked = store(config).get_run(ids(config)["parent"]).outputs.model_outputs
+    assert [output.model_id for output in linked] == [logged.model_id], "the page of the parent shows the model"
+    columns = {column.name: str(column) for column in mlflow.models.get_model_info("models:/tiny/1").signature.outputs}
+    assert columns == {
+        "name": "'name': string (required)", "log_probs": "'log_probs': Array(double) (optional)",
+        "greetings": "'greetings': Array({marks: long (required), text: string (required)}) (optional)",
+    }  # fmt: skip
     assert logged.experiment_id == store(config).get_experiment_by_name("packlm").experiment_id
-    model = mlflow.pyfunc.load_model("models:/tiny@champion")
-    assert model.predict(pandas.DataFrame({"name": ["Ada"]}), params={"marks": 2}) == ["hello Ada!!"]
+    loaded = mlflow.pyfunc.load_model("models:/tiny@champion")
+    assert loaded.predict(pandas.DataFrame({"name": ["Ada"]}), params={"marks": 2}) == ["hello Ada!!"]
 
 
 def test_nothing_is_recorded_without_a_store_or_by_other_ranks(

@@ -12,21 +12,22 @@ import torch
 from packlm import dataset, tracking
 from packlm.base.log import progress as progress_bar
 from packlm.config import Config
+from packlm.tracking import metric_names
 
 from .. import record
 from ..state import TrainState, ValidationResult
 from ..step import Update
 from .metrics import Meter, MetricsWriter, memory_mb
-from .samples import add_samples
 from .remaining import RemainingTime
+from .samples import add_samples
 
 log = logging.getLogger("packlm")
 
 LOG_SECONDS = 60
 """Without a terminal to show a progress bar on, a line is logged this often."""
-
 BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 """tqdm's without its remaining time, which knows of no validation."""
+
 
 class Progress:
     """Reports the updates, validations and samples of a training. Opened by `report`."""
@@ -51,9 +52,9 @@ class Progress:
         """After each update, with the passes over the training split so far: writes a line of metrics every `train.log_every` steps."""
         state, now = self.state, time.monotonic()
         self.meter.add(update)
-        self.bar.update()
         self.remaining.updated(now - self._updated)
         self._updated = now
+        self.bar.update()
         if state.step % self.settings.log_every and state.step != self.remaining.total_steps:
             self._latest = update.lr, epochs
             return
@@ -68,7 +69,6 @@ class Progress:
             self.log("%s", text)
             self._logged = now
 
-    def validated(self, result: ValidationResult, best: bool) -> None:
     def write_metrics(self, lr: float, epochs: float) -> dict[str, float]:
         """Writes a line of metrics over the updates since the last one; returns its values."""
         values = self.meter.read() | {"train/lr": lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
@@ -89,6 +89,7 @@ class Progress:
         self.meter.restart_clock()
         self._updated = time.monotonic()
 
+    def validated(self, result: ValidationResult, best: bool) -> None:
         """After each validation."""
         self.metrics.write(
             self.state.step, self.state.tokens, {"validation/loss": result.loss, "validation/perplexity": result.perplexity}
@@ -105,10 +106,10 @@ class Progress:
 
     def ended(self) -> None:
         """After the last update: records the final numbers and the loss curves."""
-        results: dict[str, ValidationResult] = {name: result for name, result in self.state.validation if result}
-        numbers: dict[str, float] = {f"validation/perplexity_{name}": result.perplexity for name, result in results.items()}
-        numbers |= {"train/steps": self.state.step, "train/tokens": self.state.tokens, "train/seconds": self.state.seconds}
-        self.recorder.summary(numbers)
+        state = self.state
+        numbers = {metric_names.STEPS: state.step, metric_names.TOKENS: state.tokens, metric_names.SECONDS: round(state.seconds, 1)}
+        best = {metric_names.BEST_PERPLEXITY: state.validation.best.perplexity} if state.validation.best else {}
+        self.recorder.summary(best | numbers)
         from .curves import loss_figure  # matplotlib takes a second to import, and only the end needs it
 
         self.recorder.figure("loss.png", loss_figure(self.metrics.path))
@@ -123,27 +124,27 @@ def report(
 
     Args:
         recorded: the configuration of the run in MLflow.
-        fresh: starts a new run in MLflow, in place of that of a training that was thrown away.
         facts: recorded as parameters besides the settings.
+        fresh: starts a new run in MLflow, in place of that of a training that was thrown away.
     """
     with (
         tracking.stage(recorded, "train", fresh, config.run.dir) as recorder,
         progress_bar(total=remaining.total_steps, initial=state.step, unit="step", bar_format=BAR_FORMAT) as bar,
     ):
         recorder.params(record.inputs_of(config, manifest) | facts)
-        recorder.summary({"parameters": facts["parameters"]})
+        recorder.summary({metric_names.PARAMETERS: facts["parameters"]})
         recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "training")
         progress = Progress(config, device, state, remaining, recorder, bar)
         recorder.follow_metrics(progress.metrics.path)
         yield progress
 
 
-def duration(seconds: float) -> str:
 def perplexity_text(perplexity: float) -> str:
     """`93.21`, or `1.3e+120` for one that no model should have."""
     return f"{perplexity:.2f}" if perplexity < 1e7 else f"{perplexity:.3g}"
 
 
+def duration(seconds: float) -> str:
     """`2 h 05 min`, `7 min`, `40 s`."""
     minutes = round(seconds / 60)
     if minutes >= 60:

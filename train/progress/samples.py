@@ -59,12 +59,10 @@ class Sampler:
 
     def _text(self, ids: list[int]) -> str:
         ends = [position for position, id in enumerate(ids) if id == self.eos]
+        sentences = [[int(id) for id in sentence if id != self.eos] for sentence in np.split(ids, ends)]
         if self.single_sentences:
-            ids = ids[: ends[0]] if ends else ids
-        sentences = np.split(ids, ends)
-        return "\n".join(
-            self.tokenizer.decode([int(id) for id in sentence if id != self.eos], skip_special_tokens=False) for sentence in sentences
-        )
+            sentences = sentences[:1]
+        return "\n".join(self.tokenizer.decode(sentence, skip_special_tokens=False) for sentence in sentences if sentence)
 
 
 def add_samples(path: Path, step: int, perplexity: float | None, texts: list[str]) -> list[dict[str, Any]]:

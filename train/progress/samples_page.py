@@ -1,6 +1,7 @@
 """A page with the texts sampled at each validation: a row per validation, so that each text stands below its predecessor."""
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,15 @@ body { font: 14px/1.4 Georgia, serif; margin: 1.5em; color: #1a1a1a; background:
 table { border-collapse: collapse; width: 100%; table-layout: fixed }
 th:nth-child(1) { width: 4em }
 th:nth-child(2) { width: 6em }
-th, td { border-top: 1px solid #ccc; padding: .5em .8em; text-align: left; vertical-align: top; white-space: pre-wrap }
-td { overflow-wrap: anywhere }
+th, td { border-top: 1px solid #ccc; padding: .5em .8em; text-align: left; vertical-align: top }
+td { overflow-wrap: anywhere; white-space: pre-line }
+i { font: .75em/1 monospace; color: #666; background: #eee; border-radius: 2px; padding: 0 .2em; margin: 0 .1em }
 .number { font: .85em/1.7 sans-serif; text-align: right; white-space: nowrap }
 </style>
-<p>Each column is sampled with the same random numbers at every validation: only the model changes.</p>
+<p>Each column is sampled with the same random numbers at every validation: only the model changes.
+<i>?</i>: a byte that is not valid UTF-8, of which a model that has learned little makes many; <i>0A</i>: a control character.</p>
 """
+_NO_TEXT = re.compile(r"[\ufffd\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
@@ -34,4 +38,10 @@ def _line(step: int, samples: list[dict[str, Any]]) -> str:
     perplexity = samples[0]["perplexity"]
     numbers = f"{step:,}", f"{perplexity:,.2f}" if perplexity is not None else "-"
     cells = [f'<td class="number">{number}</td>' for number in numbers]
-    return "".join(cells + [f"<td>{html.escape(sample['text'])}</td>" for sample in samples])
+    return "".join(cells + [f"<td>{_cell(sample['text'])}</td>" for sample in samples])
+
+
+def _cell(text: str) -> str:
+    """A text without blank lines, and with marks for what a browser cannot show."""
+    lines = "\n".join(line for line in map(str.strip, text.split("\n")) if line)
+    return _NO_TEXT.sub(lambda match: f"<i>{'?' if match[0] == chr(0xFFFD) else f'{ord(match[0]):02X}'}</i>", html.escape(lines))
