@@ -45,6 +45,12 @@ def test_a_few_words_of_a_western_language_are_cp1252(text):
     assert text.encode("cp1252").decode(encodings.likely(text.encode("cp1252"))) == text
 
 
+@pytest.mark.parametrize(("text", "encoding"), [(RUSSIAN, "cp866"), (JAPANESE, "euc_jp"), (CHINESE * 9, "gb18030"), (FRENCH * 9, "cp1252")])
+def test_only_common_encodings_are_chosen(text, encoding):
+    """Of those that spell the text in the same way, charset-normalizer prefers rarer ones (cp1125, EUC-JIS-2004)."""
+    assert encodings.likely(text.encode(encoding)) == encoding
+
+
 def test_bytes_that_cp1252_has_no_character_for_are_latin_1():
     assert encodings.likely("caf\xe9 \x81 et la for\xeat".encode("latin-1")) == "iso8859-1"
 

@@ -65,6 +65,11 @@ def test_bad_records_are_skipped_and_counted():
     assert found == {"f:1": "a", "f:4": "b"}
     assert counts == {"records skipped that could not be read": 2, "documents skipped that are not UTF-8": 1}
     assert read(data, on_bad_text="replace")[0]["f:5"] == "c\ufffd"
+    for block in range(1, 12):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streams, "BLOCK", block)
+            found, counts = read(b'[123456, {"text": "a"}, 7]', on_bad_text="skip")
+        assert found == {"f:2": "a"} and counts == {"records skipped that could not be read": 2}
 
 
 def test_a_record_that_is_too_long_is_not_held(monkeypatch):
