@@ -20,7 +20,7 @@ import packlm
 from packlm import dataset
 from packlm.base import files
 from packlm.base.credentials import public_address
-from packlm.base.errors import PacklmError, Stopped
+from packlm.base.errors import WRONG_REQUEST, PacklmError, Stopped
 from packlm.config import Config, to_toml
 from packlm.tracking import run_files
 
@@ -66,7 +66,10 @@ class StageFailed(PacklmError):
     def __init__(self, name: str, status: int):
         names = {int(number): number.name for number in signal.Signals}  # real-time signals have none
         how = f"exit status {status}" if status >= 0 else f"killed by signal {names.get(-status, -status)}"
-        super().__init__(f"stage {name} failed ({how}); after fixing the cause, resume by running the same command again")
+        if status == WRONG_REQUEST:
+            super().__init__(f"stage {name} refused its settings ({how}), and nothing after it was run; correct what it says")
+        else:
+            super().__init__(f"stage {name} failed ({how}); after fixing the cause, resume by running the same command again")
         self.status = status if status > 0 else 1
 
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext, suppress
 
 from packlm import dataset, distributed, tracking
 from packlm.base import files
-from packlm.base.errors import RequestError
+from packlm.base.errors import RequestError, resumable
 from packlm.config import Config
 from packlm.distributed import Ranks
 
@@ -15,6 +15,7 @@ from .trainer import Trainer
 log = logging.getLogger("packlm")
 
 
+@resumable()
 def run(config: Config, manifest: dataset.Manifest, rebuild: bool = False, profile: bool = False) -> None:
     """All ranks: trains until the last step, from the latest checkpoint if there is one; nothing if the training is complete.
 

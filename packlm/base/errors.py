@@ -1,6 +1,6 @@
 """Errors that are shown to the user, and the exit status of each; the last line of defence against all others.
 
-0: done. 1: failed. 2: wrong request, found before any work. 75: stopped by a signal, can be resumed.
+0: done. 1: failed. 2: wrong request, found before any work. 75: stopped by a signal.
 """
 
 import difflib
@@ -8,7 +8,8 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from packlm.base.credentials import without_credentials
@@ -41,9 +42,18 @@ class RequestError(PacklmError):
 
 
 class Stopped(PacklmError):
-    """A signal ended the work; it can be resumed."""
+    """A signal ended the work."""
 
     status = STOPPED
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Marks work that goes on where it was stopped when its command is run again: within the block, the message of a signal says so."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(f"stopped by {str(error) or 'SIGINT'}; resume by running the same command again") from None
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
@@ -97,7 +107,7 @@ def _report(error: BaseException, less_memory: str) -> int:
         log.error("%s", error)
         return error.status
     if isinstance(error, KeyboardInterrupt):
-        log.error("stopped by %s; resume by running the same command again", str(error) or "SIGINT")
+        log.error("stopped by %s", str(error) or "SIGINT")
         return STOPPED
     if lacks_memory(error):
         log.critical("%s", "; ".join(filter(None, ["out of memory", _one_line(error, 160), less_memory])))

@@ -80,7 +80,7 @@ def _end_after_grace(reader: int) -> None:
         if signal.getsignal(number) in (_raise, _too_late):
             time.sleep(GRACE_SECONDS)
             name = signal.Signals(number).name
-            log.error("stopped by %s, without cleaning up; resume by running the same command again", name)
+            log.error("stopped by %s, without cleaning up", name)
             os._exit(errors.STOPPED)
 
 

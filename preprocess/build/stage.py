@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packlm import dataset, tracking
 from packlm.base import escape
-from packlm.base.errors import PacklmError, RequestError
+from packlm.base.errors import PacklmError, RequestError, resumable
 from packlm.config import Config
 from packlm.dataset import Manifest
 from packlm.text import tokenizer, tokenizers
@@ -29,6 +29,7 @@ class Built:
     seconds: float | None
 
 
+@resumable()
 def build(config: Config, rebuild: bool = False) -> Built:
     """Makes the dataset of a configuration in `dataset.dir`, unless it is up to date.
 

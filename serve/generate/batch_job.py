@@ -61,6 +61,7 @@ class _PromptGroup:
     """The requests."""
 
 
+@errors.resumable()
 def run(engine: Engine, requests: Sequence[Request], settings: Generate, seed: int, ranks: Ranks, out: Path) -> dict[str, Any] | None:
     """All ranks: writes the record of every request to `out`, in order and atomically; returns the summary on rank 0.
 

@@ -49,3 +49,12 @@ def test_another_error_of_a_library_keeps_its_traceback_in_a_file(caplog):
     assert "in main\n" in trace.read_text() and "RuntimeError: shapes do not match" in trace.read_text()
     assert stat.S_IMODE(trace.stat().st_mode) == 0o600
     trace.unlink()
+
+
+def test_a_signal_promises_to_resume_only_what_can_be():
+    @errors.resumable()
+    def job() -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    with pytest.raises(errors.Stopped, match="stopped by SIGTERM; resume by running the same command again"):
+        job()

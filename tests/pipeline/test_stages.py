@@ -42,6 +42,15 @@ def test_the_first_failure_ends_the_run_with_its_status(make_config: MakeConfig,
     assert "third" not in Path("order").read_text()
 
 
+def test_only_what_can_be_resumed_is_said_to_be(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong request is wrong again when it is run again."""
+    for status, resumed in ((1, True), (2, False), (75, True)):
+        monkeypatch.setattr(stages, "STAGES", (stand_in("first", f"sys.exit({status})"),))
+        with pytest.raises(stages.StageFailed) as caught:
+            stages.run_all(make_config())
+        assert ("running the same command again" in str(caught.value)) == resumed and caught.value.status == status
+
+
 def test_a_killed_stage_is_a_failure(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "STAGES", (stand_in("first", "signal.raise_signal(signal.SIGKILL)"),))
     with pytest.raises(stages.StageFailed, match="killed by signal SIGKILL") as caught:
