@@ -1,8 +1,8 @@
 """Stage 2: trains a language model on a dataset, on one process or many. What happens, in order:
 
- 1. `cli` reads the configuration and the dataset's manifest; `stage` joins the ranks.
+ 1. `cli` reads the configuration, what `train.init` decides of it, and the dataset's manifest; `stage` joins the ranks.
  2. `record` compares the training with the one that the run's folder holds: complete (nothing to do), to be started, to be resumed,
-    or another one (refused).
+    or another one (refused; with `--rebuild` the training is made in `rebuild/`). Nothing is written before step 4.
  3. `trainer.Trainer` opens the data through `setup`: the plan of the batches (`batches/`: which segments each step reads, as a function
     of seed, epoch and step) and the validation split. It builds the model, from random weights or those of `train.init`, and around it
     `gradient_reduction` (parts of a batch, DDP), the optimizers, schedule and averaged weights of `optim/`.
@@ -13,7 +13,8 @@
  7. When a validation is due, a checkpoint is written first; then the split is measured, and the schedule, the averaging and the best step
     follow from the result. Older checkpoints are deleted.
  8. A signal stops all ranks after the same update, with a checkpoint: the same command resumes.
- 9. After the last update `export` writes the best weights as a model folder, and the summary; `record` marks the training as complete.
+ 9. After the last update `outcome` tells whether the training has helped, `export` writes the best weights as a model folder, and the
+    summary; `record` marks the training as complete, and puts a rebuild in the place of the old training and its model.
 
 `dry_run` goes as far as step 3 and describes what it finds.
 """
