@@ -1,11 +1,11 @@
-"""Baselines without a neural model, on the same tokens: uniform, unigram and n-gram distributions."""
+"""Baselines without a neural model, on the same tokens and contexts: uniform, unigram and n-gram distributions."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from packlm.dataset.views import Sentences
+from packlm.dataset.views import Sentences, Stream
 from packlm.evaluation.ngrams import KneserNey
 from packlm.model.finite import perplexity
 
@@ -20,6 +20,8 @@ class Baselines:
 
     training_tokens: int
     """Training tokens that n-grams were counted in."""
+    context: str
+    """What precedes a prediction, as for the model: its sentence, its document, or its stream."""
     losses: dict[str, np.ndarray]
     """For `uniform`, `unigram` and `kneser_ney_5` the loss of each token, [N] in nats."""
 
@@ -27,22 +29,29 @@ class Baselines:
         """The entry `baselines` of a report."""
         means = {name: float(losses.mean()) for name, losses in self.losses.items()}
         numbers = {name: {"loss_per_token": loss, "perplexity": perplexity(loss)} for name, loss in means.items()}
-        return {"training_tokens": self.training_tokens, "context": "sentences", **numbers}
+        return {"training_tokens": self.training_tokens, "context": self.context, **numbers}
 
 
-def baselines(training: Sentences, evaluated: Sentences, vocab_size: int) -> Baselines:
-    """Scores every token of `evaluated`, with its own sentence as context.
+def baselines(training: tuple[Sentences, Stream], evaluated: tuple[Sentences, Stream], vocab_size: int, context: str) -> Baselines:
+    """Scores every token of `evaluated`; both splits in both views.
 
-    uniform: 1 / V. unigram: (count + 1) / (tokens + V) in the training split. kneser_ney_5: `ngrams.KneserNey` of order 5.
+    uniform: 1 / V. unigram: (count + 1) / (tokens + V) in the training split. kneser_ney_5: `ngrams.KneserNey` of order 5, whose n-grams
+    begin where the context does: with sentences, documents, or streams.
     """
-    ends = np.cumsum(training.lengths, dtype=np.int64)
+    ends = np.cumsum(training[0].lengths, dtype=np.int64)
     num_sentences = max(1, int(np.searchsorted(ends, MAX_TOKENS, side="right")))
-    training_ids, ids = training.read(np.arange(num_sentences))[1], evaluated.read(np.arange(len(evaluated)))[1]
+    training_ids, ids = training[0].read(np.arange(num_sentences))[1], evaluated[0].read(np.arange(len(evaluated[0])))[1]
     counts = np.bincount(training_ids, minlength=vocab_size) + 1
-    ngrams = KneserNey(training_ids, ends[:num_sentences], vocab_size, ORDER)
+    ngrams = KneserNey(training_ids, context_ends(*training, context, len(training_ids)), vocab_size, ORDER)
     losses = {
         "uniform": np.full(len(ids), np.log(vocab_size)),
         "unigram": -np.log(counts[ids] / counts.sum()),
-        f"kneser_ney_{ORDER}": -ngrams.log_probs(ids, np.cumsum(evaluated.lengths, dtype=np.int64)),
+        f"kneser_ney_{ORDER}": -ngrams.log_probs(ids, context_ends(*evaluated, context, len(ids))),
     }
-    return Baselines(len(training_ids), losses)
+    return Baselines(len(training_ids), context, losses)
+
+
+def context_ends(sentences: Sentences, stream: Stream, context: str, num_tokens: int) -> np.ndarray:
+    """Where contexts end in the first `num_tokens` targets of a split: after each sentence, each document, or all of it (streams)."""
+    ends = np.cumsum(sentences.lengths, dtype=np.int64) if context == "sentences" else stream.opens[1:]
+    return np.append(ends[ends < num_tokens] if context != "streams" else [], num_tokens).astype(np.int64)

@@ -20,7 +20,8 @@ from packlm.corpus import documents
 from packlm.dataset import Manifest
 from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
-from packlm.evaluation.baselines import MAX_TOKENS, Baselines, baselines
+from packlm.evaluation.advice import SAMPLE_TOKENS, advice
+from packlm.evaluation.baselines import MAX_TOKENS, Baselines, baselines, context_ends
 from packlm.evaluation.breakdown import breakdown
 from packlm.evaluation.details import DetailedScorer, by_document, by_sentence_length, by_token
 from packlm.evaluation.dynamic_evaluation import DynamicScorer, mean_squares
@@ -34,7 +35,6 @@ from packlm.model.quantized import QuantizedModel
 from packlm.text.document_block import DocumentBlock
 from packlm.text.document_encoding import encode_documents
 from packlm.text.encoder import Encoder
-
 
 log = logging.getLogger("packlm")
 
@@ -78,10 +78,11 @@ def measure_dataset(
     training = Sentences.open(folder, manifest, "train") if "train" in manifest.splits else None
     ranks.barrier()  # opening may take long on the rank that prepares what all of them read
     counts = ranks.sum(training.counts(manifest.vocab_size, ranks.rank, ranks.world)) if training is not None else None
-    reference = None
+    reference, context = None, resolve_context(settings.context, info.context)
     # N-grams have seen the training split's own tokens; and they hold several numbers in memory for every token.
     if settings.baselines and ranks.first and training is not None and settings.split != "train" and sentences.tokens <= MAX_TOKENS:
-        reference = baselines(training, sentences, manifest.vocab_size)
+        training_views = training, Stream.open(folder, manifest, "train")
+        reference = baselines(training_views, (sentences, stream), manifest.vocab_size, context)
 
     def document_names(indices: Sequence[int]) -> list[str]:
         opening = np.searchsorted(first_targets(sentences), stream.opens[list(indices)])
@@ -98,7 +99,25 @@ def measure_dataset(
     data = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
     data |= {"ids_digest": dataset.ids_digest(ids)}
     values = report(result, totals, _provenance(info, settings) | data, details)
-    return values | ({"baselines": reference.summary()} if reference else {})
+    if not reference:
+        return values
+    summary = reference.summary() | {"advice": None}
+    if result.loss >= (ngram_loss := summary["kneser_ney_5"]["loss_per_token"]) and not values["adapted"]:
+        training_loss = _training_loss(model, training_views, context, settings)
+        summary["advice"] = advice(result.loss, ngram_loss, training_loss, info.model, info.vocab_size, training_views[0].tokens)
+        log.warning("%s", summary["advice"])
+    return values | {"baselines": summary}
+
+
+def _training_loss(model: LanguageModel, training: tuple[Sentences, Stream], context: str, settings: Evaluate) -> float:
+    """The mean loss of a sample of the training split, in nats; of this rank alone."""
+    sentences, stream = training
+    num_sentences = max(1, int(np.searchsorted(np.cumsum(sentences.lengths, dtype=np.int64), SAMPLE_TOKENS)))
+    ids = sentences.read(np.arange(num_sentences))[1]
+    opens = np.append(0, context_ends(sentences, stream, "documents", len(ids))[:-1])
+    views = Sentences.from_arrays(ids, np.cumsum(sentences.lengths[:num_sentences])), Stream.from_arrays(ids, opens, sentences.eos)
+    scorer = ModelScorer(model)
+    return evaluate(scorer, *views, context, 1, settings.batch_tokens, Ranks(0, 1, scorer.device)).loss
 
 
 def measure_text(

@@ -91,7 +91,9 @@ def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     if baselines := values.get("baselines"):
         names = {"uniform": "uniform", "unigram": "unigrams", "kneser_ney_5": "Kneser-Ney 5-grams"}
         numbers = ", ".join(f"{baselines[key]['perplexity']:,.1f} {name}" for key, name in names.items())
-        lines.append(("baselines", f"{numbers}; per token, each sentence by itself"))
+        lines.append(("baselines", f"{numbers}; per token, context: {baselines['context']}"))
+        if baselines["advice"]:
+            lines.append(("", baselines["advice"]))
     return lines
 
 

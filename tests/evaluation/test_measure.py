@@ -82,7 +82,7 @@ def test_baselines_are_computed_on_the_same_tokens(made: Callable[[str], Config]
     assert baselines["unigram"]["loss_per_token"] == pytest.approx(-sum(map(math.log, frequencies)) / len(ids))
     ngrams = KneserNey(np.array(known), np.cumsum(training.lengths), manifest.vocab_size)
     expected = ngrams.log_probs(np.array(ids), np.cumsum(measured.lengths))
-    assert baselines["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean())
+    assert baselines["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean()) and baselines["context"] == "sentences"
     assert f"{baselines['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)
     quiet = config.evaluate.model_copy(update={"baselines": False})
     without = measure.measure_dataset(
