@@ -28,7 +28,7 @@ MAX_JSON_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Record:
+class InputRecord:
     """One record: its fields, or what is wrong with it."""
 
     number: int
@@ -74,7 +74,7 @@ class RecordFile:
         elif self.format == "json":
             self.value = self._json()
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[InputRecord]:
         if self.format in ("tsv", "csv"):
             return self._rows()
         return self._values() if self.format == "json" else self._line_records()
@@ -89,16 +89,16 @@ class RecordFile:
         self._stream.seek(self._start)
         return lines.read(self._stream)
 
-    def _line_records(self) -> Iterator[Record]:
+    def _line_records(self) -> Iterator[InputRecord]:
         for number, line in enumerate(self._raw_lines(), 1):
             text, error = decode(line)
             if error or self.format == "text":
-                yield Record(number, {} if error else {LINE: text}, error)
+                yield InputRecord(number, {} if error else {LINE: text}, error)
             else:
                 value, error = json_value(text)
                 yield _of_value(number, value, error)
 
-    def _values(self) -> Iterator[Record]:
+    def _values(self) -> Iterator[InputRecord]:
         for number, value in enumerate(self.value if isinstance(self.value, list) else [self.value], 1):
             yield _of_value(number, value, "")
 
@@ -112,18 +112,18 @@ class RecordFile:
         except ValueError as error:  # a UnicodeDecodeError is one
             raise RequestError(f"{self.name}: not JSON: {error}") from None
 
-    def _rows(self) -> Iterator[Record]:
+    def _rows(self) -> Iterator[InputRecord]:
         check = QuoteCheck(self._dialect)
         rows = self._delimited()
         next(rows, None)
         for row in rows:
             if row.problem:
-                yield Record(row.line - 1, error=row.problem)
+                yield InputRecord(row.line - 1, error=row.problem)
             elif len(row.fields) != len(self.columns):
-                yield Record(row.line - 1, error=f"{len(row.fields)} columns, the header has {len(self.columns)}")
+                yield InputRecord(row.line - 1, error=f"{len(row.fields)} columns, the header has {len(self.columns)}")
             else:
                 check.add(row)
-                yield Record(row.line - 1, dict(zip(self.columns, row.fields, strict=True)))
+                yield InputRecord(row.line - 1, dict(zip(self.columns, row.fields, strict=True)))
         if check.warning:
             log.warning("%s: %s", self.name, check.warning)
 
@@ -153,10 +153,10 @@ class RecordFile:
             yield DelimitedRow(error.line, [], problem)
 
 
-def _of_value(number: int, value: Any, error: str) -> Record:
+def _of_value(number: int, value: Any, error: str) -> InputRecord:
     if error or isinstance(value, dict):
-        return Record(number, {} if error else value, error)
-    return Record(number, error="not an object")
+        return InputRecord(number, {} if error else value, error)
+    return InputRecord(number, error="not an object")
 
 
 def _detect(name: str, head: bytes, plain: str, setting: str) -> str:

@@ -14,7 +14,7 @@ from packlm.base import regular_files
 from packlm.base.errors import PacklmError, RequestError, did_you_mean
 from packlm.config.generate import DECODING_SETTINGS
 
-from ..records import LINE, Record, RecordFile
+from ..records import LINE, InputRecord, RecordFile
 
 MAX_PROMPT = 1_000_000
 """Most characters of a prompt."""
@@ -56,7 +56,7 @@ def open_requests(path: Path) -> list[Request]:
         raise RequestError(f"the prompts: {error}") from None
 
 
-def _request(record: Record, format: str) -> Request:
+def _request(record: InputRecord, format: str) -> Request:
     number, value = record.number, record.fields
     if record.error or format == "text":
         return _bounded(Request(number, value.get(LINE, "").strip(), error=record.error))

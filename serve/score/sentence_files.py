@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from packlm.base.errors import RequestError
 
-from ..records import LINE, Record, RecordFile
+from ..records import LINE, InputRecord, RecordFile
 from . import syntaxgym
 from .syntaxgym import Region
 
@@ -99,7 +99,7 @@ class Reader:
             item = row.item if row.item is not None else count if documents else row.number
             yield replace(row, starts_document=starts, item=item)
 
-    def _row(self, record: Record) -> Row:
+    def _row(self, record: InputRecord) -> Row:
         number, fields = record.number, record.fields
         if record.error or self.records.format == "text":
             return Row(number, fields.get(LINE, ""), error=record.error, position=number)
