@@ -7,7 +7,8 @@ evaluate    1. `evaluate/stage.py` skips the splits that are complete, `evaluate
             3. `evaluate/page.py` and `score/heat_map.py` write the report as a page with a figure, and a heat map of surprisal;
             4. `registry/register.py` registers the model in MLflow with its code (`registry/mlflow_model.py`), and `registry/champion.py`
                compares it with the champion on the validation split, and moves the alias if it is better.
-score       1. `score/sentence_files.py` reads text, TSV or JSONL line by line; a line with an error does not stop the others;
+score       1. `score/sentence_files.py` reads the records of text, tables and JSON (`records.py`, as `pairs` and `generate` do), and suites
+               (`score/syntaxgym.py`); one with an error does not stop the others;
             2. `packlm.scoring` gives log P of each sentence, surprisal and entropy of its words and tokens;
             3. `score/files.py` writes TSV or JSONL, in order, whatever the number of ranks.
             `pairs/` compares log P of minimal pairs in the same way.
