@@ -178,6 +178,16 @@ KINDS = [
     {"model_type": "bpe"},
     {"model_type": "bpe", "byte_fallback": True, "vocab_size": 470, **PLAIN},
     {"model_type": "bpe", "add_dummy_prefix": False, "normalization_rule_name": "nfkc_cf", "vocab_size": 200},
+    {"model_type": "unigram", "user_defined_symbols": ["<sep>", "ab", "[X]"]},
+    {"model_type": "unigram", "user_defined_symbols": ["\t", "\n", "abc", "ab"], "byte_fallback": True, "vocab_size": 470, **PLAIN},
+    {"model_type": "bpe", "user_defined_symbols": ["<sep>", "ab", "[X]"]},
+    {"model_type": "bpe", "user_defined_symbols": ["[X]"], "control_symbols": ["[INST]"], "byte_fallback": True, "vocab_size": 470},
+    {"model_type": "bpe", "user_defined_symbols": ["  ", "\n", "x", "abc"], "byte_fallback": True, "vocab_size": 470, **PLAIN},
+    {"model_type": "bpe", "user_defined_symbols": ["<sep>", "é"], "add_dummy_prefix": False},
+    {"model_type": "bpe", "treat_whitespace_as_suffix": True},
+    {"model_type": "unigram", "treat_whitespace_as_suffix": True},
+    {"model_type": "unigram", "treat_whitespace_as_suffix": True, "byte_fallback": True, "vocab_size": 470, **PLAIN},
+    {"model_type": "bpe", "treat_whitespace_as_suffix": True, "user_defined_symbols": ["<sep>"], "byte_fallback": True, "vocab_size": 470},
 ]
 PARTS = st.sampled_from(
     [" ", "  ", "\n ", "\r\n", "\t", "a", "b", "ä", "e\u0301", "ﬁ", "½", "日", "😀", "▁", "</s>", "<unk>", "<0x41>", "<", "s>", ".", "x"]
@@ -189,9 +199,12 @@ def test_a_sentencepiece_model_gives_its_own_ids(trained, kind):
     path, theirs = trained(**kind)
     ours = Tokenizer.from_str(sentencepiece_model.convert(path))
     ours.encode_special_tokens = True
+    symbols = kind.get("user_defined_symbols", []) + kind.get("control_symbols", [])
 
     @hypothesis.settings(deadline=None, derandomize=True, max_examples=100)
-    @hypothesis.given(text=st.lists(PARTS | st.text("abcdefghilmnoprstuv ", max_size=9)).map("".join))
+    @hypothesis.given(
+        text=st.lists((PARTS | st.sampled_from(symbols) if symbols else PARTS) | st.text("abcdefghilmnoprstuv ", max_size=9)).map("".join)
+    )
     def same(text):
         ids = ours.encode(text, add_special_tokens=False).ids
         assert ids == theirs.encode(text)
@@ -214,11 +227,14 @@ def test_sentencepiece_models_that_are_refused(trained, tmp_path, monkeypatch):
     (tmp_path / "no.model").write_bytes(b"")
     with pytest.raises(RequestError, match=r"no\.model: not a SentencePiece model"):
         load(tmp_path / "no.model")
-    path, _ = trained(model_type="char", vocab_size=20)
-    with pytest.raises(RequestError, match="neither unigram nor bpe"):
-        load(path)
+    for kind, size in (("char", 20), ("word", 150)):
+        path, _ = trained(model_type=kind, vocab_size=size)
+        with pytest.raises(RequestError, match=f"cannot be converted: a {kind} model; give a tokenizer.json"):
+            load(path)
     path, _ = trained(model_type="bpe")
-    monkeypatch.setattr(sentencepiece_model, "_bpe", lambda pieces, real=sentencepiece_model._bpe: real([(p, -s, k) for p, s, k in pieces]))
+    monkeypatch.setattr(
+        sentencepiece_model, "_bpe", lambda pieces, path, real=sentencepiece_model._bpe: real([(p, -s, k) for p, s, k in pieces], path)
+    )
     with pytest.raises(RequestError, match=r"cannot be converted: for .* SentencePiece gives ids \[.*\], the conversion \[.*; give a"):
         load(path)
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
@@ -226,14 +242,11 @@ def test_sentencepiece_models_that_are_refused(trained, tmp_path, monkeypatch):
         load(path)
 
 
-def test_symbols_of_the_user_are_converted_or_refused(trained):
-    path, theirs = trained(model_type="bpe", user_defined_symbols=["<sep>", "ab"])
-    try:
-        ours = Tokenizer.from_str(sentencepiece_model.convert(path))
-    except RequestError as error:
-        assert "SentencePiece gives ids" in str(error)
-    else:
-        assert ours.encode("a<sep>ab", add_special_tokens=False).ids == theirs.encode("a<sep>ab")
+def test_symbols_of_the_user_need_a_bpe_model_whose_pieces_its_merges_give(trained):
+    path, _ = trained(model_type="bpe", user_defined_symbols=["<sep>", "ab"])
+    pieces = [("<unk>", 0.0, 2), ("a", -1.0, 1), ("b", -2.0, 1), ("c", -3.0, 1), ("abc", -4.0, 1), ("<sep>", 0.0, 4)]
+    with pytest.raises(RequestError, match="user-defined symbols in a bpe model with a piece that no merges give"):
+        sentencepiece_model._bpe(pieces, path)
 
 
 # The hub
