@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from packlm.base.errors import PacklmError, RequestError
-from packlm.corpus import bad_files, discovery, formats
+from packlm.corpus import bad_files, discovery, file_kinds, formats, streams
 from packlm.corpus.sources import Source
 
 _NOTES = re.compile(
@@ -52,7 +52,9 @@ def look(folder: str) -> CorpusFiles:
         except PacklmError as error:
             odd[str(path)] = str(error).removeprefix(f"{path}: ").partition(";")[0]
             continue
-        if source.state()[0] < _MIN_BYTES:
+        if file_kinds.kind("", streams.head(source, file_kinds.HEAD_BYTES)).what == "binary" and source.format != "parquet":
+            odd[str(path)] = "looks like a binary file"
+        elif source.state()[0] < _MIN_BYTES:
             odd[str(path)] = "nearly empty"
         elif len(paths) > 1 and _NOTES.fullmatch(path.name):
             odd[str(path)] = "a note about the corpus, by its name"

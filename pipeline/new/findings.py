@@ -31,8 +31,6 @@ _NEVER_DROPPED = 12
 _HELD_OUT_DOCUMENTS = 8
 """Documents that each held-out split should have at least."""
 _SEEDS, _MAX_FACTOR = 50, 1.25
-_FURNITURE_SHARE = 0.2
-"""Share of the documents that a line is in from which on it is dropped."""
 _PROMPTS, _PROMPT_WORDS = 4, 3
 
 
@@ -195,8 +193,7 @@ def _furniture(shared: Overlap, rules: Corpus) -> list[str]:
     """Patterns of the lines that so many documents share that they are no text of any."""
     if rules.document in ("line", "paragraph"):
         return []
-    lines = [line for line, share in shared.repeated_lines.items() if share >= _FURNITURE_SHARE and len(line.split()) <= _NEVER_DROPPED]
-    return [re.escape(line).replace("\\ ", " ") for line in lines]
+    return [re.escape(line).replace("\\ ", " ") for line in shared.repeated_lines if len(line.split()) <= _NEVER_DROPPED]
 
 
 def _is_tokenized(texts: list[str]) -> bool:

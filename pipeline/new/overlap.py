@@ -8,6 +8,7 @@ import numpy as np
 
 RUN = 8
 """Words of a run; shorter ones are phrases that any two texts share."""
+_MIN_SHARE, _MIN_DOCUMENTS, _MAX_LINES = 0.5, 5, 20
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -17,17 +18,17 @@ class Overlap:
 
     duplicates: int
     """Documents whose text an earlier one has."""
-    repeated_lines: dict[str, float]
-    """Line -> share of the documents that hold it, of lines that many do."""
+    repeated_lines: list[str]
+    """Lines that at least half of the documents hold."""
     held_out_runs: float
     """Share of the runs of eight words of held-out documents that occur in the others; 0 where there are none."""
 
 
-def measure(texts: Sequence[str], held_out: Sequence[bool], least_share: float = 0.1, least_documents: int = 5) -> Overlap:
+def measure(texts: Sequence[str], held_out: Sequence[bool]) -> Overlap:
     """The overlap of some documents; `held_out` says for each whether it is in the validation or the test split."""
     lines = Counter(line for text in texts for line in {line.strip() for line in text.splitlines()} if line)
-    least = max(least_documents, least_share * len(texts))
-    repeated = {line: count / len(texts) for line, count in lines.most_common(20) if count >= least}
+    least = max(_MIN_DOCUMENTS, _MIN_SHARE * len(texts))
+    repeated = [line for line, count in lines.most_common(_MAX_LINES) if count >= least]
     return Overlap(len(texts) - len(set(texts)), repeated, _shared_runs(texts, held_out))
 
 

@@ -125,7 +125,7 @@ def _tokenizer(findings: Findings, size: Size) -> Settings:
 def _model(size: Size) -> Settings:
     return [
         ("cell", "lstm", ""),
-        ("layers", 2, ""),
+        ("layers", size.layers, ""),
         ("hidden", size.hidden, "by the size of the corpus"),
         ("dropout", size.dropout, "the smaller the corpus, the more"),
     ]
@@ -146,6 +146,8 @@ def _train(findings: Findings, size: Size) -> Settings:
         ("optimizer", "muon", ""),
         ("lr", 1e-2, ""),
         ("weight_decay", 0.1, ""),
+        ("ar", 2.0, "activation regularization, as in AWD-LSTM"),
+        ("tar", 1.0, ""),
         ("schedule", "cosine", ""),
         ("epochs", size.epochs, f"about {_minutes(size)} on two cores"),
         (

@@ -9,15 +9,17 @@ _BYTES_PER_TOKEN = ((500, 2.4), (1_000, 2.8), (2_000, 3.2), (4_000, 3.6), (8_000
 """(vocabulary, bytes): of byte-level BPE on English prose."""
 _TABLE = (
     # training tokens, units of a layer, dropout, epochs
-    (50_000, 200, 0.5, 20),
-    (150_000, 256, 0.5, 16),
-    (400_000, 320, 0.45, 12),
-    (1_000_000, 400, 0.4, 9),
-    (2_500_000, 512, 0.3, 7),
+    (50_000, 400, 0.6, 25),
+    (150_000, 400, 0.5, 14),
+    (400_000, 400, 0.45, 10),
+    (1_000_000, 400, 0.35, 8),
+    (2_500_000, 512, 0.3, 6),
     (5_000_000, 640, 0.2, 5),
     (20_000_000, 800, 0.1, 3),
     (100_000_000, 1_000, 0.0, 1),
 )
+_TWO_LAYERS = 600_000
+"""Training tokens from which on two layers are better than one."""
 _SECONDS_PER_PRODUCT, _SECONDS_PER_TOKEN = 2.5e-11, 3e-5
 """Time of a training token on two cores with instructions for bfloat16: for each multiplication, and besides."""
 
@@ -29,6 +31,7 @@ class Size:
     train_tokens: int
     """About the tokens of the training split."""
     vocab_size: int
+    layers: int
     hidden: int
     dropout: float
     epochs: int
@@ -44,10 +47,11 @@ def by_size(train_bytes: int, vocab_size: int) -> Size:
     hidden = 8 * round(_interpolated(tokens, [(size, width) for size, width, _, _ in _TABLE]) / 8)
     dropout = round(_interpolated(tokens, [(size, rate) for size, _, rate, _ in _TABLE]), 2)
     epochs = round(_interpolated(tokens, [(size, passes) for size, _, _, passes in _TABLE]))
-    products = 2 * 8 * hidden**2 + hidden * vocab_size
+    layers = 1 if tokens < _TWO_LAYERS else 2
+    products = layers * 8 * hidden**2 + hidden * vocab_size
     minutes = epochs * tokens * (3 * products * _SECONDS_PER_PRODUCT + _SECONDS_PER_TOKEN) / 60
     fast = _has_bfloat16()
-    return Size(tokens, vocab_size, hidden, dropout, epochs, "bf16" if fast else "float32", minutes if fast else 2 * minutes)
+    return Size(tokens, vocab_size, layers, hidden, dropout, epochs, "bf16" if fast else "float32", minutes if fast else 2 * minutes)
 
 
 def _interpolated(x: float, points: "list[tuple[int, float]] | tuple[tuple[int, float], ...]") -> float:
