@@ -1,11 +1,11 @@
 """Fine-tuning: the settings that a training takes from the model `train.init` that it continues. Read without torch."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 from packlm import config as configuration
 from packlm.base.errors import RequestError
-from packlm.config import Config, Model, Tracking, Train
+from packlm.config import Config, Model, Train
+from packlm.model import address
 from packlm.model import info as model_info
 from packlm.model.info import ModelInfo
 
@@ -15,19 +15,20 @@ LR_SHARE = 0.1
 """Default learning rate of fine-tuning, as a share of the one that the model was trained with."""
 
 
-def resolve(config: Config, folder_of: Callable[[str, Tracking], Path]) -> Config:
+def resolve(config: Config) -> Config:
     """The configuration with what the model `train.init` decides and nobody has set: tokenizer, `model.*`, `train.segments`,
     `train.reset`, and a tenth of the learning rate that it was trained with. Without `train.init` it is as it was.
-
-    Args:
-        folder_of: opens a model's address (`packlm.tracking.folder_of`).
 
     Raises:
         RequestError: there is no such model, or another shape is set.
     """
     if not config.train.init:
         return config
-    folder = folder_of(config.train.init, config.tracking)
+    address.check(config.train.init)
+
+    from packlm import tracking  # which takes longer than to refuse a wrong name
+
+    folder = tracking.folder_of(config.train.init, config.tracking)
     info = model_info.read(folder)
     set_here = config.model.model_dump(include=config.model.model_fields_set)
     check_shape(config.train.init, info.model, config.model, config.model.model_fields_set)
@@ -45,7 +46,7 @@ def fine_tuning_lr(settings: Train, info: ModelInfo) -> float:
     return float(f"{peak * LR_SHARE:.6g}")
 
 
-def check_shape(address: str, actual: Model, expected: Model, keys: Iterable[str] = SHAPE) -> None:
+def check_shape(name: str, actual: Model, expected: Model, keys: Iterable[str] = SHAPE) -> None:
     """Raises `RequestError` if a model has another shape than expected in one of the settings `keys`."""
     differing = [
         f"model.{key} = {getattr(actual, key)!r}, here {getattr(expected, key)!r}"
@@ -53,4 +54,4 @@ def check_shape(address: str, actual: Model, expected: Model, keys: Iterable[str
         if key in keys and getattr(actual, key) != getattr(expected, key)
     ]
     if differing:
-        raise RequestError(f"train.init: {address} has another shape: {'; '.join(differing)}; leave these settings out to continue it")
+        raise RequestError(f"train.init: {name} has another shape: {'; '.join(differing)}; leave these settings out to continue it")

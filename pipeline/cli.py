@@ -57,12 +57,11 @@ def run_stages(arguments: ConfigArguments, rebuild: bool) -> None:
     """
     config = arguments.load()
 
-    from packlm import tracking
-    from packlm.model import initial
+    from packlm import fine_tuning
 
     from . import stages
 
-    config = initial.resolve(config, tracking.folder_of)  # now: the stages get every setting as if it had been set
+    config = fine_tuning.resolve(config)  # now: the stages get every setting as if it had been set
     stages.run_all(config, rebuild=rebuild)
     print(stages.summary(config))
 

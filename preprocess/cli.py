@@ -58,10 +58,11 @@ def build(arguments: ConfigArguments, rebuild: bool) -> None:
     """
     config = arguments.load()
 
-    from packlm import tracking
-    from packlm.model import initial
+    from packlm import fine_tuning
 
-    config = initial.resolve(config, tracking.folder_of)  # the tokenizer of a model that is to be continued
+    config = fine_tuning.resolve(config)  # the tokenizer of a model that is to be continued
+
+    from packlm import tracking
 
     from . import advice, inspect_dataset, record
     from .build import stage
@@ -86,12 +87,11 @@ def verify(arguments: ConfigArguments, folder: Path, repair: bool) -> None:
         raise RequestError("verify reads no configuration without --repair: remove --config and the settings, or add --repair")
     config = arguments.load() if repair else None
 
-    from packlm import dataset, tracking
-    from packlm.model import initial
+    from packlm import dataset, fine_tuning
 
     from .build import stage
 
-    config = initial.resolve(config, tracking.folder_of) if config else None
+    config = fine_tuning.resolve(config) if config else None
     lines = [f"{folder / name}: {problem}" for name, problem in dataset.damaged(folder, dataset.read_manifest(folder)).items()]
     if lines and config:
         for line in lines:

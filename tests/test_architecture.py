@@ -33,6 +33,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "packlm.generation": ("packlm.base", "packlm.config", "packlm.dataset", "packlm.model", "packlm.generation"),
     "packlm.engine": tuple(f"packlm.{room}" for room in LIBRARY),
+    "packlm.fine_tuning": ("packlm", "packlm.base", "packlm.config", "packlm.model", "packlm.tracking"),
     "packlm.commands": ("packlm.base", "packlm.config", "packlm.commands"),
     "packlm.stages": (),
     "packlm": ("packlm.engine",),

@@ -28,10 +28,12 @@ def cli(arguments: ConfigArguments, rebuild: bool, dry_run: bool, profile: bool)
     """
     config = arguments.load()
 
-    from packlm import dataset, tracking
-    from packlm.model import initial
+    from packlm import fine_tuning
 
-    config = initial.resolve(config, tracking.folder_of)
+    config = fine_tuning.resolve(config)
+
+    from packlm import dataset
+
     manifest = dataset.read_manifest(config.dataset.dir)
 
     from . import stage

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from packlm import dataset, tracking
+from packlm import dataset, fine_tuning, tracking
 from packlm.base.errors import RequestError
 from packlm.batches.stream_plan import StreamPlan
 from packlm.config import Config
@@ -13,7 +13,7 @@ from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.evaluation.evaluate import Validation, resolve_context
 from packlm.model import folder as model_folder
-from packlm.model import info, initial
+from packlm.model import info
 from packlm.model.language_model import LanguageModel
 
 from . import checkpoint
@@ -92,7 +92,7 @@ def load_initial_weights(model: LanguageModel, config: Config, manifest: dataset
                 f"({manifest.digests['tokenizer'][:16]}); make the dataset with the model's: `packlm preprocess` with this "
                 f"--train.init and no setting of the tokenizer, or --tokenizer.kind file --tokenizer.file {folder}/tokenizer.json"
             )
-        initial.check_shape(address, source.settings, model.settings)
+        fine_tuning.check_shape(address, source.settings, model.settings)
         model_folder.restore_weights(model, model_folder.weights_of(source), folder)
     ranks.barrier()  # a download may take longer than the timeout of a collective
     ranks.broadcast(model)

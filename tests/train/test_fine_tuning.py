@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from packlm import config
+from packlm import config, fine_tuning
 from packlm.base import files, json_lines
 from packlm.base.errors import PacklmError, RequestError
 from packlm.evaluation.evaluate import Result, Validation
 from packlm.model import folder as model_folder
-from packlm.model import initial
 from train import checkpoint, stage
 from train.progress.metrics import MetricLine
 from train.trainer import Trainer
@@ -37,7 +36,7 @@ def base(random_data, tmp_path_factory):
 
 def continued(base: Path, model: dict[str, Any] | None = None, **train: Any) -> config.Config:
     chosen = settings(Path("data"), Path("run"), model or {}, {"init": str(base)} | train)
-    return initial.resolve(chosen, lambda address, tracking: Path(address))
+    return fine_tuning.resolve(chosen)
 
 
 def test_what_is_not_set_comes_from_the_model(base):
@@ -56,7 +55,7 @@ def test_what_is_set_stays_and_another_shape_is_refused(base):
     with pytest.raises(RequestError, match="no model here"):
         continued(base / "nowhere")
     own = config.resolve({"train": {"init": str(base)}, "tokenizer": {"kind": "character"}})
-    assert initial.resolve(own, lambda address, tracking: Path(address)).tokenizer.kind == "character"
+    assert fine_tuning.resolve(own).tokenizer.kind == "character"
 
 
 def test_the_learning_rate_of_another_optimizer_is_not_taken(base):
@@ -68,14 +67,14 @@ def test_all_settings_written_out_mean_the_same(base):
     """As the pipeline hands them to its stages."""
     chosen = continued(base)
     again = config.resolve(chosen.model_dump(mode="json"))
-    assert initial.resolve(again, lambda address, tracking: Path(address)) == chosen == again
+    assert fine_tuning.resolve(again) == chosen == again
 
 
 def fine_tune(random_data: Any, base: Path | None, run: Path, **train: Any) -> Path:
     """A training of six steps, without `base` from random weights."""
     values = {"init": str(base or ""), "streams": 4, "window": 5, "epochs": 9, "max_steps": 6} | train
     chosen = settings(random_data.folder, run, {} if base else {"hidden": 8}, values)
-    stage.run(initial.resolve(chosen, lambda address, tracking: Path(address)), random_data.manifest)
+    stage.run(fine_tuning.resolve(chosen), random_data.manifest)
     return run
 
 
