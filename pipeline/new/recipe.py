@@ -136,11 +136,11 @@ def _train(findings: Findings, size: Size) -> Settings:
         batches: Settings = [
             ("segments", "streams", "the state is carried through a document, and reset at the next"),
             ("reset", "document", ""),
-            ("streams", 10, ""),
+            ("streams", size.streams, ""),
             ("window", 35, ""),
         ]
     else:
-        batches = [("segments", "sentences", "documents are a sentence or two"), ("global_batch_tokens", 400, "")]
+        batches = [("segments", "sentences", "documents are a sentence or two"), ("global_batch_tokens", 40 * size.streams, "")]
     return [
         *batches,
         ("optimizer", "muon", ""),

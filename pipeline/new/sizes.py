@@ -12,14 +12,14 @@ _TABLE = (
     (50_000, 400, 0.6, 25),
     (150_000, 400, 0.5, 14),
     (400_000, 400, 0.45, 10),
-    (1_000_000, 400, 0.35, 8),
-    (2_500_000, 512, 0.3, 6),
-    (5_000_000, 640, 0.2, 5),
-    (20_000_000, 800, 0.1, 3),
-    (100_000_000, 1_000, 0.0, 1),
+    (1_000_000, 400, 0.35, 7),
+    (2_500_000, 448, 0.25, 5),
+    (5_000_000, 512, 0.15, 4),
+    (20_000_000, 640, 0.05, 3),
+    (100_000_000, 800, 0.0, 1),
 )
-_TWO_LAYERS = 600_000
-"""Training tokens from which on two layers are better than one."""
+_TWO_LAYERS, _TWENTY_STREAMS = 600_000, 1_500_000
+"""Training tokens from which on two layers are better than one, and larger batches make enough updates."""
 _SECONDS_PER_PRODUCT, _SECONDS_PER_TOKEN = 2.5e-11, 3e-5
 """Time of a training token on two cores with instructions for bfloat16: for each multiplication, and besides."""
 
@@ -32,6 +32,7 @@ class Size:
     """About the tokens of the training split."""
     vocab_size: int
     layers: int
+    streams: int
     hidden: int
     dropout: float
     epochs: int
@@ -48,10 +49,13 @@ def by_size(train_bytes: int, vocab_size: int) -> Size:
     dropout = round(_interpolated(tokens, [(size, rate) for size, _, rate, _ in _TABLE]), 2)
     epochs = round(_interpolated(tokens, [(size, passes) for size, _, _, passes in _TABLE]))
     layers = 1 if tokens < _TWO_LAYERS else 2
+    streams = 10 if tokens < _TWENTY_STREAMS else 20
     products = layers * 8 * hidden**2 + hidden * vocab_size
     minutes = epochs * tokens * (3 * products * _SECONDS_PER_PRODUCT + _SECONDS_PER_TOKEN) / 60
     fast = _has_bfloat16()
-    return Size(tokens, vocab_size, layers, hidden, dropout, epochs, "bf16" if fast else "float32", minutes if fast else 2 * minutes)
+    return Size(
+        tokens, vocab_size, layers, streams, hidden, dropout, epochs, "bf16" if fast else "float32", minutes if fast else 2 * minutes
+    )
 
 
 def _interpolated(x: float, points: "list[tuple[int, float]] | tuple[tuple[int, float], ...]") -> float:
