@@ -18,13 +18,13 @@ class Model(Section):
     gate one another (Melis et al. 2020)."""
     layers: int = Field(2, ge=1, le=1_000)
     """Number of recurrent layers."""
-    hidden: Width | Annotated[tuple[Width, ...], Field(max_length=1_000)] = 200
+    hidden: Width | Annotated[tuple[Width, ...], Field(max_length=1_000)] = 256
     """Hidden units of every layer, or a list with the units of each."""
     embedding: Width | None = None
     """Embedding size. Default: the size of the last layer."""
     tied: bool = True
     """Ties the softmax weights to the embedding (Inan et al. 2017; Press and Wolf 2017)."""
-    dropout: Rate = 0.0
+    dropout: Rate = 0.2
     """Dropout rate on embeddings, between layers and before the softmax (Zaremba et al. 2014); `dropout_input`, `dropout_hidden` and
     `dropout_output` override it."""
     dropout_input: Rate | None = None

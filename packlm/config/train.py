@@ -23,7 +23,7 @@ class Train(Section):
     window_drawn: bool = False
     """Streams: samples the length of each window around `window`, sometimes around half of it, and scales the learning rate with it (Merity
     et al. 2017)."""
-    global_batch_tokens: int = Field(2048, ge=1, le=10**9)
+    global_batch_tokens: int = Field(1024, ge=1, le=10**9)
     """Sentences and rows: tokens per update over all processes, up to one segment."""
     on_overlong: Literal["error", "cut"] = "error"
     """Sentences longer than `global_batch_tokens`: stop before the first step, or cut into pieces, each from a zero state (counted in the
@@ -76,7 +76,7 @@ class Train(Section):
     """wsd: share of the decay phase in all steps, those of the warm-up included."""
     patience: int = Field(0, ge=0, le=1_000_000)
     """Early stopping: number of validations without improvement before training stops; 0: never. Needs a validation split."""
-    epochs: int = Field(1, ge=1, le=1_000_000)
+    epochs: int = Field(10, ge=1, le=1_000_000)
     """Number of passes over the training split."""
     max_steps: int | None = Field(None, ge=1, le=10**12)
     """Maximum number of updates."""

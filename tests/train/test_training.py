@@ -238,7 +238,7 @@ def test_a_training_that_died_at_a_validation_repeats_it(runs, random_data, tmp_
 def test_an_update_starts_from_the_final_states_of_the_one_before(random_data, tmp_path):
     """Two windows of each stream, against each stream read through by itself."""
     constant = settings(random_data.folder, tmp_path, "nt-asgd", lr=1e-30, reset="none", ar=0.0, tar=0.0)
-    constant = constant.model_copy(update={"model": config.Model(hidden=6)})
+    constant = constant.model_copy(update={"model": config.Model(hidden=6, dropout=0)})
     trainer = Trainer(constant, random_data.manifest, distributed.Ranks(0, 1, torch.device("cpu")))
     losses = [trainer.update(stop=False).nll for _ in range(2)]
     stream, model = trainer.plan.stream, trainer.model
@@ -273,7 +273,7 @@ def test_the_first_update_is_the_gradient_of_the_mean_over_the_global_batch(rand
     by the number of pairs of neighbouring tokens."""
     folder, manifest = random_data
     one_step = settings(folder, tmp_path, "sentences", optimizer="sgd", lr=1.0, clip=0.0, schedule="constant", max_steps=1, ar=ar, tar=tar)
-    one_step = one_step.model_copy(update={"model": config.Model(hidden=6)})
+    one_step = one_step.model_copy(update={"model": config.Model(hidden=6, dropout=0)})
     with distributed.start("cpu") as ranks:
         trainer = Trainer(one_step, manifest, ranks)
         indices = trainer.plan.indices(0, 0)
