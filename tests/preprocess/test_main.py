@@ -261,7 +261,10 @@ def test_mlflow_has_numbers_manifest_and_figures(settings: Callable[..., Config]
     run = client.get_run(json.loads((config.run.dir / "tracking.json").read_text())["stages"]["preprocess"])
     split = manifest.splits["train"]
     assert run.data.params["content_digest"] == manifest.digests["content"] and run.info.status == "FINISHED"
-    assert (run.data.metrics["train_tokens"], run.data.metrics["train_unknown_rate"]) == (split.tokens, split.unknown / split.tokens)
+    assert (run.data.metrics["preprocess/train_tokens"], run.data.metrics["preprocess/train_unknown_rate"]) == (
+        split.tokens,
+        split.unknown / split.tokens,
+    )
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("small", manifest.digests["content"][:32])
     arrived = tmp_path / "arrived"

@@ -55,7 +55,13 @@ def test_the_command(made, corpus, command_line):
     folder, _ = made()
     whole = tree(folder)
     flip(folder / FIXED)
-    given = {"corpus.format": "auto", "corpus.train": corpus, "corpus.validation_fraction": 0, "corpus.test_fraction": 0}
+    given = {
+        "run.name": "small",
+        "corpus.format": "auto",
+        "corpus.train": corpus,
+        "corpus.validation_fraction": 0,
+        "corpus.test_fraction": 0,
+    }
     given |= {"tokenizer.vocab_size": 280, "dataset.length": 7, "dataset.shards": 3, "dataset.workers": 1}
     words = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
     status, out, err = command_line("preprocess", "verify", folder, "--repair", *words)
