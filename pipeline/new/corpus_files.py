@@ -11,10 +11,14 @@ from packlm.corpus import bad_files, discovery, file_kinds, formats, streams
 from packlm.corpus.sources import Source
 
 _NOTES = re.compile(
-    r"(readme|licen[cs]e|copying|copyright|changelog|changes|news|notice|authors|credits|contributing|citation|install|makefile|index|"
-    r"requirements|manifest|metadata)\b.*",
+    r"(readme|licen[cs]e|copying|changelog)([-_ ].*)?|"
+    r"copyright|authors|contributors|contributing|citation|notice|makefile|requirements|manifest",
     re.IGNORECASE,
 )
+_SPLITS = (
+    dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("valid", "validation", "val", "dev"), "validation") | {"test": "test"}
+)
+"""Words in the names of files and folders that say which split they are."""
 _MIN_BYTES = 20
 _MIN_SHARE = 0.05
 """An ending that fewer of the bytes and of the files have is odd."""
@@ -30,8 +34,10 @@ class CorpusFiles:
     """Those of the corpus, with their formats and likely encodings."""
     odd: dict[str, str]
     """Path -> what is odd about it."""
-    locations: list[str]
-    """`corpus.train` for the sources."""
+    locations: dict[str, list[str]]
+    """Split -> its locations: `train` for all sources; the others where the names of all files say which split they are."""
+    splits: dict[str, str]
+    """Name of a source -> its split, where the names say so; otherwise empty."""
     still_read: list[str]
     """The odd files that `locations` include, since no pattern leaves them out."""
     endings: Counter[str]
@@ -56,7 +62,7 @@ def look(folder: str) -> CorpusFiles:
             odd[str(path)] = "looks like a binary file"
         elif source.state()[0] < _MIN_BYTES:
             odd[str(path)] = "nearly empty"
-        elif len(paths) > 1 and _NOTES.fullmatch(path.name):
+        elif len(paths) > 1 and _NOTES.fullmatch(path.name.partition(".")[0]):
             odd[str(path)] = "a note about the corpus, by its name"
         else:
             candidates.append(source)
@@ -71,10 +77,15 @@ def look(folder: str) -> CorpusFiles:
     if not sources:
         found = "; ".join(f"{path}: {reason}" for path, reason in list(odd.items())[:3])
         raise RequestError(f"{folder}: no file of text in it ({found}); give a folder of text, JSONL, CSV or Parquet files")
-    locations = _locations(folder, sources, odd)
-    read = {str(path) for location in locations for _, path in discovery.list_files(location)}
+    splits = _splits(sources)
+    locations = (
+        {split: [str(source.path) for source in sources if splits[source.name] == split] for split in sorted({*splits.values()})}
+        if splits
+        else {"train": _locations(folder, sources, odd)}
+    )
+    read = {str(path) for places in locations.values() for location in places for _, path in discovery.list_files(location)}
     endings = Counter(_ending(name) for name, _ in paths)
-    return CorpusFiles(bad_files.with_encodings(sources), odd, locations, [path for path in odd if path in read], endings)
+    return CorpusFiles(bad_files.with_encodings(sources), odd, locations, splits, [path for path in odd if path in read], endings)
 
 
 def _locations(folder: str, sources: list[Source], odd: dict[str, str]) -> list[str]:
@@ -85,6 +96,17 @@ def _locations(folder: str, sources: list[Source], odd: dict[str, str]) -> list[
     if all(endings) and not any(_ending(path) in endings for path in odd):
         return [str(Path(glob.escape(folder)) / "**" / f"*{ending}") for ending in endings]
     return [str(source.path) for source in sources] if len(sources) <= _MAX_LISTED else [folder]
+
+
+def _splits(sources: list[Source]) -> dict[str, str]:
+    """The split of each source, if the names of all of them say so, one is `train`, and they are few."""
+    splits: dict[str, str] = {}
+    for source in sources:
+        named = {_SPLITS[word] for word in re.split(r"[^a-z]+", source.name.lower()) if word in _SPLITS}
+        if len(named) != 1:
+            return {}
+        (splits[source.name],) = named
+    return splits if "train" in splits.values() and len({*splits.values()}) > 1 and len(sources) <= _MAX_LISTED else {}
 
 
 def _ending(name: str) -> str:

@@ -14,6 +14,7 @@ from packlm.config import Corpus
 from packlm.corpus import documents, formats
 from packlm.corpus.sources import Source
 from packlm.corpus.transcoding import label
+from packlm.dataset import SPLITS
 from packlm.text import sentences
 
 from . import corpus_files, language, overlap, structure, text_field
@@ -57,6 +58,8 @@ class Findings:
     """Documents of the validation split."""
     words: int
     text_bytes: int
+    train_share: float
+    """Share of the text that is for training."""
     sentence_words: list[int]
     """Words of each sentence of some documents, sorted."""
     sentences_per_document: float
@@ -67,7 +70,7 @@ class Findings:
     @property
     def train_bytes(self) -> int:
         """About the bytes of the training split."""
-        return int(self.text_bytes / self.sample * (1 - self.corpus.validation_fraction - self.corpus.test_fraction))
+        return int(self.text_bytes / self.sample * self.train_share)
 
 
 def inspect(folder: str) -> Findings:
@@ -85,13 +88,14 @@ def inspect(folder: str) -> Findings:
     texts = dict(_sample(sources, rules, counts))
     if not texts:
         raise RequestError(f"{folder}: all of its text is blank; give a folder of text, JSONL, CSV or Parquet files")
-    rules = _held_out(rules, texts, file_bytes)
-    read = sum(len(text.encode()) for text in texts.values())
-    shared = overlap.measure([*texts.values()], [rules.split_of(name) != "train" for name in texts])
+    rules = _held_out(rules, {name: text for name, text in texts.items() if _named_split(name, files) in ("", "train")}, file_bytes)
+    split_of = {name: _named_split(name, files).removeprefix("train") or rules.split_of(name) for name in texts}
+    read = {split: sum(len(text.encode()) for name, text in texts.items() if split_of[name] == split) for split in SPLITS}
+    shared = overlap.measure([*texts.values()], [split_of[name] != "train" for name in texts])
     rules = rules.model_copy(
         update={
             "drop_lines": (*found.separators, *_furniture(shared, rules)),
-            "duplicates": "skip" if shared.duplicates else "keep",
+            "duplicates": "skip" if shared.duplicates and rules.document not in ("line", "paragraph") else "keep",
             "on_bad_text": "replace" if any("U+FFFD" in reason for reason in counts) else "error",
             "on_control": "remove" if any("control characters removed" in reason for reason in counts) else "error",
         }
@@ -99,7 +103,7 @@ def inspect(folder: str) -> Findings:
     code = language.language("\n".join(texts.values())[:_LANGUAGE_CHARACTERS])
     rules = rules.model_copy(update={"language": code or rules.language})
     split = [_sentences(text, rules) for text in _up_to(texts.values(), _SENTENCE_BYTES)]
-    held_out = [text for name, text in texts.items() if rules.split_of(name) == "validation"]
+    held_out = [text for name, text in texts.items() if split_of[name] == "validation"]
     return Findings(
         files=files,
         encodings=Counter(label(source.encoding) for source in sources),
@@ -108,11 +112,12 @@ def inspect(folder: str) -> Findings:
         language=code,
         is_tokenized=_is_tokenized([*_up_to(texts.values(), _SENTENCE_BYTES)]),
         file_bytes=file_bytes,
-        sample=min(1.0, read / max(1, file_bytes)) if read >= SAMPLE_BYTES else 1.0,
+        sample=min(1.0, sum(read.values()) / max(1, file_bytes)) if sum(read.values()) >= SAMPLE_BYTES else 1.0,
         documents=len(texts),
         held_out=len(held_out),
         words=sum(len(text.split()) for text in texts.values()),
-        text_bytes=read,
+        train_share=read["train"] / sum(read.values()),
+        text_bytes=sum(read.values()),
         sentence_words=sorted(len(sentence.split()) for document in split for sentence in document),
         sentences_per_document=sum(map(len, split)) / max(1, len(split)),
         overlap=shared,
@@ -123,7 +128,8 @@ def inspect(folder: str) -> Findings:
 def _rules(files: CorpusFiles, sources: list[Source], file_bytes: int) -> tuple[Corpus, Structure]:
     """The settings to read the sources with, and the structure that they follow from."""
     rules = Corpus(
-        train=tuple(files.locations), encoding="utf-8" if all(source.encoding == "utf-8" for source in sources) else "auto",
+        **{split: tuple(locations) for split, locations in files.locations.items()},
+        encoding="utf-8" if all(source.encoding == "utf-8" for source in sources) else "auto",
         on_bad_text="replace", on_control="remove",
     )  # fmt: skip
     if records := [source for source in sources if source.format != "text"]:
@@ -145,7 +151,8 @@ def _held_out(rules: Corpus, texts: dict[str, str], file_bytes: int) -> Corpus:
     """
     share = next(share for size, share in _HELD_OUT if file_bytes <= size)
     share = min(0.1, max(share, round(_HELD_OUT_DOCUMENTS / len(texts), 2)))
-    rules = rules.model_copy(update={"validation_fraction": share, "test_fraction": share})
+    missing = [split for split in ("validation", "test") if not getattr(rules, split)]
+    rules = rules.model_copy(update={f"{split}_fraction": share for split in missing})
 
     def farthest(seed: int) -> float:
         """How far, as a factor, the share of a held-out split is from what was asked for."""
@@ -153,8 +160,8 @@ def _held_out(rules: Corpus, texts: dict[str, str], file_bytes: int) -> Corpus:
         seeded = rules.model_copy(update={"split_seed": seed})
         for name, text in texts.items():
             sizes[seeded.split_of(name)] += len(text)
-        ratios = [max(1e-9, sizes[split] / max(1, sizes.total()) / share) for split in ("validation", "test")]
-        return max(max(ratio, 1 / ratio) for ratio in ratios)
+        ratios = [max(1e-9, sizes[split] / max(1, sizes.total()) / share) for split in missing]
+        return max((max(ratio, 1 / ratio) for ratio in ratios), default=1.0)
 
     factors = {1: farthest(1)}
     for seed in range(2, _SEEDS) if factors[1] > _MAX_FACTOR else ():
@@ -163,6 +170,11 @@ def _held_out(rules: Corpus, texts: dict[str, str], file_bytes: int) -> Corpus:
     if factors[seed] > 1e6:
         return rules.model_copy(update={"validation_fraction": 0.0, "test_fraction": 0.0})
     return rules.model_copy(update={"split_seed": seed})
+
+
+def _named_split(name: str, files: CorpusFiles) -> str:
+    """The split of a document whose source says it; else empty."""
+    return files.splits.get(name) or files.splits.get(name.rpartition(":")[0], "")
 
 
 def _sample(sources: Iterable[Source], rules: Corpus, counts: Counter[str]) -> Iterator[tuple[str, str]]:

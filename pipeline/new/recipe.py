@@ -71,7 +71,7 @@ def summary(findings: Findings) -> list[str]:
         lines.append(f"odd: {len(files.odd) - _LISTED:,} more files")
     if findings.corpus.drop_lines:
         lines.append(f"repeated: {len(findings.corpus.drop_lines)} lines that many documents have are dropped (corpus.drop_lines)")
-    if shared.duplicates:
+    if findings.corpus.duplicates == "skip":
         lines.append(f"duplicates: {shared.duplicates:,} documents have the text of another one; one of each is kept (corpus.duplicates)")
     if shared.held_out_runs >= _MUCH_OVERLAP:
         lines.append(
@@ -85,13 +85,13 @@ def summary(findings: Findings) -> list[str]:
 
 def _corpus(findings: Findings) -> Settings:
     rules, defaults = findings.corpus, Corpus()
-    share = rules.validation_fraction
-    train = list(rules.train) if len(rules.train) > 1 else rules.train[0]
-    settings: Settings = [
-        ("train", train, ""),
-        ("validation_fraction", share, "chosen by a hash of the documents' names"),
-        ("test_fraction", share, ""),
-    ]
+    settings: Settings = []
+    for split, locations in findings.files.locations.items():
+        settings.append((split, locations if len(locations) > 1 else locations[0], ""))
+    for split in ("validation", "test"):
+        if split not in findings.files.locations:
+            share = getattr(rules, f"{split}_fraction")
+            settings.append((f"{split}_fraction", share, "chosen by a hash of the documents' names" if share else "too few documents"))
     comments = {
         "split_seed": "with this one the held-out documents have their share of the text",
         "text_field": "the field of a record with most text",

@@ -10,7 +10,7 @@ _MIN_DOCUMENTS = 10
 """With fewer, a share that is held out is nothing, or one document."""
 _HEADINGS = (
     (r"= [^=].* =", False),
-    (r"(?i:chapter|chapitre|kapitel|cap[ií]tulo|capitolo|hoofdstuk|глава|book|act|scene|letter|part)\s+[\w.:-]+.*", False),
+    (r"(?i:chapter|chapitre|kapitel|cap[ií]tulo|capitolo|hoofdstuk|глава|book|act|scene|letter|part) +[A-Z0-9].{0,60}", False),
     (r"# .+", False),
     (r"[IVXLC]+\.?", False),
     (r"[0-9]{1,3}\.?", False),

@@ -93,6 +93,21 @@ def test_odd_files_are_left_out_or_named(folder: Callable[..., str]) -> None:
     assert settings.corpus.train == ("texts",) and "LICENSE.txt: a note about the corpus, by its name; is read too; move it" in text
 
 
+def test_files_that_are_called_after_their_splits(folder: Callable[..., str]) -> None:
+    texts = {
+        f"my.{name}.txt": "\n\n".join(article(seed + number) for number in range(20))
+        for seed, name in ((0, "train"), (50, "valid"), (90, "test"))
+    }
+    folder(texts)
+    settings, _ = loaded()
+    assert settings.corpus.train == ("texts/my.train.txt",) and settings.corpus.validation == ("texts/my.valid.txt",)
+    assert settings.corpus.test == ("texts/my.test.txt",) and settings.corpus.validation_fraction == settings.corpus.test_fraction == 0
+    assert all(prompt in texts["my.valid.txt"].replace("\n", " ") for prompt in settings.generate.prompts)
+    Path("texts/my.valid.txt").unlink()
+    settings, _ = loaded()
+    assert settings.corpus.validation == () and settings.corpus.validation_fraction > 0 and settings.corpus.test_fraction == 0
+
+
 def test_lines_of_every_document_and_duplicates(folder: Callable[..., str]) -> None:
     framed = {name: f"The Daily (c) 1999\n\n{body}" for name, body in articles().items()}
     folder(framed | {"again.txt": framed["03.txt"]})
@@ -204,7 +219,7 @@ def test_nothing_of_a_large_corpus_is_read_twice_over(folder: Callable[..., str]
     found = findings.inspect("texts")
     whole = sum(path.stat().st_size for path in Path("texts").iterdir())
     assert found.file_bytes == whole and found.text_bytes < 25_000
-    assert found.train_bytes == pytest.approx(whole * (1 - 2 * found.corpus.test_fraction), rel=0.01)
+    assert found.train_bytes == pytest.approx(whole * (1 - 2 * found.corpus.test_fraction), rel=0.05)
     assert "of it)" in recipe.recipe("texts", found)
 
 
@@ -245,4 +260,4 @@ def test_the_command_line_needs_no_torch(folder: Callable[..., str]) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stderr.endswith("[]\n") and "packlm run --config texts.toml" in ran.stdout
-    assert corpus_files.look("texts").locations == ["texts"] and structure.structure([], 12).document == "file"
+    assert corpus_files.look("texts").locations == {"train": ["texts"]} and structure.structure([], 12).document == "file"
