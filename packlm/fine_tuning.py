@@ -11,13 +11,14 @@ from packlm.model.info import ModelInfo
 
 SHAPE = ("cell", "layers", "hidden", "embedding", "tied")
 """Settings of `model` that decide the shapes of the weights; the others, such as dropout, may differ from those of `train.init`."""
-LR_SHARE = 0.1
-"""Default learning rate of fine-tuning, as a share of the one that the model was trained with."""
+LR_SHARE = 0.5
+"""Default learning rate of fine-tuning, as a share of the one that the model was trained with. In three epochs of 33,000 tokens of similar
+text, and of 93,000 of other text, three tenths gave 18 and 42 % more perplexity than the whole rate, and a tenth 56 and 104 % more."""
 
 
 def resolve(config: Config) -> Config:
     """The configuration with what the model `train.init` decides and nobody has set: tokenizer, `model.*`, `train.segments`,
-    `train.reset`, and a tenth of the learning rate that it was trained with. Without `train.init` it is as it was.
+    `train.reset`, and half of the learning rate that it was trained with. Without `train.init` it is as it was.
 
     Raises:
         RequestError: there is no such model, or another shape is set.

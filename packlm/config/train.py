@@ -35,7 +35,7 @@ class Train(Section):
     number of processes that divides it gives the same bits. Slower; one CPU thread per process. 0: equal up to rounding."""
     init: Location = ""
     """Model folder or registry address (`models:/NAME@champion`) to take initial weights from (fine-tuning); its shape (`model.*`),
-    `segments`, `reset` and tokenizer are those of the training, and `lr` is a tenth of its learning rate, where they are not set.
+    `segments`, `reset` and tokenizer are those of the training, and `lr` is half of its learning rate, where they are not set.
     Default: random initialization."""
     optimizer: Literal["sgd", "nt-asgd", "adamw", "rmsprop", "muon"] = "adamw"
     """SGD; non-monotonically triggered averaged SGD (Merity et al. 2017); AdamW; RMSprop; or Muon (Jordan et al. 2024) for the weight

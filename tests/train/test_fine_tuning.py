@@ -42,7 +42,7 @@ def continued(base: Path, model: dict[str, Any] | None = None, **train: Any) -> 
 def test_what_is_not_set_comes_from_the_model(base):
     chosen = continued(base)
     assert chosen.model == model_folder.read(base).model
-    assert (chosen.train.segments, chosen.train.reset, chosen.train.lr) == ("streams", "none", 0.002)
+    assert (chosen.train.segments, chosen.train.reset, chosen.train.lr) == ("streams", "none", 0.01)
     assert (chosen.tokenizer.kind, chosen.tokenizer.file) == ("file", str(base / "tokenizer.json"))
     assert chosen.train.window == config.Train().window
 
@@ -60,7 +60,7 @@ def test_what_is_set_stays_and_another_shape_is_refused(base):
 
 def test_the_learning_rate_of_another_optimizer_is_not_taken(base):
     """Plain SGD's is four orders of magnitude above AdamW's."""
-    assert continued(base, optimizer="sgd").train.lr == pytest.approx(config.Train().lr / 10)
+    assert continued(base, optimizer="sgd").train.lr == pytest.approx(config.Train().lr / 2)
 
 
 def test_all_settings_written_out_mean_the_same(base):
