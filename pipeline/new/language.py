@@ -39,4 +39,4 @@ def language(text: str) -> str:
     total = max(1, words.total())
     shares = {code: sum(words[word] for word in frequent.split()) / total for code, frequent in _FUNCTION_WORDS.items()}
     best, second = sorted(shares, key=shares.__getitem__, reverse=True)[:2]
-    return best if shares[best] >= _SHARE and shares[best] >= 1.4 * shares[second] else ""
+    return best if shares[best] >= _SHARE and shares[best] >= 1.5 * shares[second] else ""

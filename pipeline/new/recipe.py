@@ -34,7 +34,7 @@ def recipe(folder: str, findings: Findings) -> str:
         "tokenizer": _tokenizer(findings, size),
         "model": _model(size),
         "train": _train(findings, size),
-        "evaluate": [("split", "all", "both held-out splits, beside 5-grams of the same tokens and contexts")],
+        "evaluate": [("split", _evaluated(findings), "beside 5-grams of the same tokens and contexts")],
         "generate": _generate(findings),
     }
     header = f"# {one_line(folder)}: written by `packlm new` from what it found there."
@@ -113,6 +113,14 @@ def _corpus(findings: Findings) -> Settings:
     return settings
 
 
+def _evaluated(findings: Findings) -> str:
+    """The test split if there is one, since the training has chosen among its weights by the other."""
+    rules = findings.corpus
+    if rules.test or rules.test_fraction:
+        return "test"
+    return "validation" if rules.validation or rules.validation_fraction else "train"
+
+
 def _tokenizer(findings: Findings, size: Size) -> Settings:
     if findings.is_tokenized:
         return [("kind", "word", "the text is tokenized, with <unk> for rare words")]
@@ -161,8 +169,8 @@ def _train(findings: Findings, size: Size) -> Settings:
 def _generate(findings: Findings) -> Settings:
     return [
         ("prompts", findings.prompts, "from held-out documents" if findings.held_out else "beginnings of sentences"),
-        ("temperature", 0.8, "below 1: fewer slips, less variety"),
-        ("top_p", 0.95, ""),
+        ("temperature", 0.7, "below 1: fewer slips, less variety"),
+        ("top_p", 0.9, ""),
         ("stop_at_eos", False, "more than the first sentence"),
         ("max_tokens", 60, ""),
     ]

@@ -64,7 +64,7 @@ def test_a_folder_of_articles(folder: Callable[..., str]) -> None:
     assert settings.run.name == "texts" and settings.corpus.train == ("texts",)
     assert (settings.corpus.document, settings.corpus.sentences) == ("file", "sentencex")
     assert (settings.train.segments, settings.train.reset) == ("streams", "document")
-    assert settings.tokenizer.kind == "bpe" and settings.evaluate.split == "all"
+    assert settings.tokenizer.kind == "bpe" and settings.evaluate.split == "test"
     manifest = build(settings.model_copy(update={"dataset": settings.dataset.model_copy(update={"workers": 1, "shards": 1})})).manifest
     assert {split: manifest.splits[split].documents > 0 for split in ("train", "validation", "test")}
     shares = [manifest.splits[split].bytes / sum(counts.bytes for counts in manifest.splits.values()) for split in ("validation", "test")]
@@ -173,6 +173,7 @@ def test_languages_that_can_be_told(folder: Callable[..., str]) -> None:
         "ja": "これはペンです。彼は学校に行きました。", "zh": "他昨天去了学校,看见了很多人。", "el": "Η γάτα κοιμάται στο σπίτι.",
     }  # fmt: skip
     assert {code: language.language(text * 5) for code, text in texts.items()} == {code: code for code in texts}
+    assert language.language((texts["en"] + " " + texts["de"]) * 5) == ""
     assert language.language("xq zw kj vv " * 50) == "" and language.language("") == ""
     folder(
         {
@@ -210,7 +211,7 @@ def test_settings_change_smoothly_with_the_size() -> None:
 def test_a_folder_without_documents_to_hold_out(folder: Callable[..., str]) -> None:
     folder({"one.txt": "A single line of words with nothing after it, and that is all there is here"})
     settings, text = loaded()
-    assert settings.corpus.validation_fraction == 0 and "held out: nothing" in text
+    assert settings.corpus.validation_fraction == 0 and "held out: nothing" in text and settings.evaluate.split == "train"
 
 
 def test_nothing_of_a_large_corpus_is_read_twice_over(folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
