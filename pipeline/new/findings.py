@@ -216,10 +216,8 @@ def _is_tokenized(texts: list[str]) -> bool:
 
 def _prompts(documents: list[list[str]]) -> list[str]:
     """The first words of a sentence of each of some documents, spread over them, all different."""
-    whole = [
-        [sentence for sentence in document if sentence[0].isupper() and len(sentence.split()) >= 8] or document for document in documents
-    ]
-    whole = [document for document in whole if document]
+    whole = [[sentence for sentence in document if sentence[0].isupper() and len(sentence.split()) >= 8] for document in documents]
+    whole = [document for document in whole if document] or [document for document in documents if document]
     chosen = whole[:: max(1, len(whole) // _PROMPTS)] if len(whole) >= _PROMPTS else whole * _PROMPTS
     prompts: list[str] = []
     for index, document in enumerate(chosen):

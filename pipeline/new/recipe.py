@@ -69,8 +69,8 @@ def summary(findings: Findings) -> list[str]:
         lines.append(f"odd: {one_line(path)}: {reason}; {outcome}")
     if len(files.odd) > _LISTED:
         lines.append(f"odd: {len(files.odd) - _LISTED:,} more files")
-    if findings.corpus.drop_lines:
-        lines.append(f"repeated: {len(findings.corpus.drop_lines)} lines that many documents have are dropped (corpus.drop_lines)")
+    if repeated := set(findings.corpus.drop_lines) - set(findings.structure.separators):
+        lines.append(f"repeated lines: {len(repeated)} that half of the documents have; they are dropped (corpus.drop_lines)")
     if findings.corpus.duplicates == "skip":
         lines.append(f"duplicates: {shared.duplicates:,} documents have the text of another one; one of each is kept (corpus.duplicates)")
     if shared.held_out_runs >= _MUCH_OVERLAP:
@@ -100,7 +100,7 @@ def _corpus(findings: Findings) -> Settings:
         "document_pattern": "",
         "sentences": "a sentence a line" if rules.sentences == "line" else "a document is one sentence",
         "language": "for sentencex",
-        "drop_lines": "lines that many documents have",
+        "drop_lines": "lines between documents, or in most of them",
         "on_bad_text": "some bytes are no text: they are replaced and counted",
         "on_control": "there are control characters: they are removed and counted",
         "duplicates": "some documents have the same text",
