@@ -13,6 +13,8 @@ from .sizes import Size, by_size
 
 _STREAM_SENTENCES = 2.5
 """From so many sentences a document on, the state is carried from one to the next."""
+_MAX_VOCAB_SIZE = 10_000
+"""Beyond, the softmax takes most of the time, and what it adds are rare words."""
 _LISTED = 5
 """Odd files that are named."""
 _MUCH_OVERLAP = 0.1
@@ -22,7 +24,7 @@ Settings = list[tuple[str, Any, str]]
 
 def size_of(findings: Findings) -> Size:
     """The settings for the size of the corpus."""
-    return by_size(findings.train_bytes, default_vocab_size(findings.train_bytes))
+    return by_size(findings.train_bytes, min(default_vocab_size(findings.train_bytes), _MAX_VOCAB_SIZE))
 
 
 def recipe(folder: str, findings: Findings) -> str:
