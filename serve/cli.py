@@ -126,7 +126,10 @@ def score(
     arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: str,
     html: Path | None,
 ) -> None:  # fmt: skip
-    """Write the surprisal and entropy of each word or token, or the log-probability of each sentence."""
+    """Write the surprisal and entropy of each word or token, or the log-probability of each sentence.
+
+    Tables are read by `corpus.delimiter` and `corpus.quoting`, as corpora are.
+    """
     config = arguments.load(model_only=model is not None)
     names = inputs.names([*(source or "-"), *more])
     output_paths.check({"--out": out, "--html": html}, names)
@@ -154,7 +157,10 @@ def pairs(
     arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: str | None,
     summary: Path | None,
 ) -> None:  # fmt: skip
-    """Compare minimal pairs: how often the acceptable sentence is the more probable one."""
+    """Compare minimal pairs: how often the acceptable sentence is the more probable one.
+
+    Tables are read by `corpus.delimiter` and `corpus.quoting`, as corpora are.
+    """
     config = arguments.load(model_only=model is not None)
     names = inputs.names([*(source or "-"), *more])
     output_paths.check({"--out": out, "--summary": summary}, names)
