@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from packlm.base.errors import RequestError
 from packlm.config import Corpus
-from packlm.corpus import documents, formats
+from packlm.corpus import documents, formats, streams
 from packlm.corpus.sources import Source
 from packlm.corpus.transcoding import label
 from packlm.dataset import SPLITS
@@ -137,7 +137,7 @@ def _rules(files: CorpusFiles, sources: list[Source], file_bytes: int) -> tuple[
         found = Structure(reason=f"records of {records[0].name}, with the text in {field!r}")
         rules = rules.model_copy(update={"text_field": field})
     else:
-        found = structure.structure([text for _, text in _sample(sources, rules, Counter())], len(sources))
+        found = structure.structure([*_beginnings(sources)], len(sources))
     changes = {
         "document": found.document, "document_pattern": found.pattern, "sentences": found.sentences, "drop_lines": found.separators,
     }  # fmt: skip
@@ -175,6 +175,17 @@ def _held_out(rules: Corpus, texts: dict[str, str], file_bytes: int) -> Corpus:
 def _named_split(name: str, files: CorpusFiles) -> str:
     """The split of a document whose source says it; else empty."""
     return files.splits.get(name) or files.splits.get(name.rpartition(":")[0], "")
+
+
+def _beginnings(sources: Iterable[Source]) -> Iterator[str]:
+    """The text of the first files, `SAMPLE_BYTES` in all; of a file that is longer, its beginning."""
+    remaining = SAMPLE_BYTES
+    for source in sources:
+        data = streams.head(source, remaining)
+        yield data.decode(source.encoding, errors="replace")
+        remaining -= len(data)
+        if remaining <= 0:
+            return
 
 
 def _sample(sources: Iterable[Source], rules: Corpus, counts: Counter[str]) -> Iterator[tuple[str, str]]:

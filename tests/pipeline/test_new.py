@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from packlm import config
 from packlm.config import Config
+from packlm.corpus.discovery import list_files
 from packlm.text.tokenizers.bpe import default_vocab_size
 from pipeline.new import command, corpus_files, findings, language, overlap, recipe, sizes, structure
 from preprocess.build.stage import build
@@ -222,6 +224,16 @@ def test_nothing_of_a_large_corpus_is_read_twice_over(folder: Callable[..., str]
     assert found.file_bytes == whole and found.text_bytes < 25_000
     assert found.train_bytes == pytest.approx(whole * (1 - 2 * found.corpus.test_fraction), rel=0.05)
     assert "of it)" in recipe.recipe("texts", found)
+
+
+def test_a_file_longer_than_a_document_may_be_is_cut(folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "SAMPLE_BYTES", 20_000)
+    monkeypatch.setattr(findings, "Corpus", partial(config.Corpus, max_document_bytes=50_000))
+    folder({"[long] book.txt": "\n\n".join(article(number) for number in range(200))})
+    settings, _ = loaded("texts/[long] book.txt")
+    assert settings.corpus.document == "paragraph" and settings.run.name == "long-book"
+    assert settings.corpus.train == ("texts/[long] book.txt",)
+    assert list_files(settings.corpus.train[0])[0][0] == "[long] book.txt"
 
 
 @pytest.mark.parametrize(
