@@ -15,6 +15,7 @@ _STREAM_SENTENCES = 2.5
 """From so many sentences a document on, the state is carried from one to the next."""
 _MAX_VOCAB_SIZE = 10_000
 """Beyond, the softmax takes most of the time, and what it adds are rare words."""
+_FEW_TOKENS = 20_000
 _LISTED = 5
 """Odd files that are named."""
 _MUCH_OVERLAP = 0.1
@@ -80,6 +81,8 @@ def summary(findings: Findings) -> list[str]:
             f"overlap: {shared.held_out_runs:.0%} of the runs of eight words in held-out documents occur in training documents too; "
             "perplexity will look better than it is for new text"
         )
+    if size.train_tokens < _FEW_TOKENS:
+        lines.append("size: too little text for a model of its own; add some, or fine-tune a model of similar text (train.init)")
     if not findings.held_out:
         lines.append("held out: nothing, for there are too few documents; give corpus.validation files of their own")
     return lines

@@ -213,7 +213,12 @@ def test_settings_change_smoothly_with_the_size() -> None:
 def test_a_folder_without_documents_to_hold_out(folder: Callable[..., str]) -> None:
     folder({"one.txt": "A single line of words with nothing after it, and that is all there is here"})
     settings, text = loaded()
-    assert settings.corpus.validation_fraction == 0 and "held out: nothing" in text and settings.evaluate.split == "train"
+    assert (
+        settings.corpus.validation_fraction == 0
+        and "held out: nothing" in text
+        and "size: too little text" in text
+        and settings.evaluate.split == "train"
+    )
 
 
 def test_nothing_of_a_large_corpus_is_read_twice_over(folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
