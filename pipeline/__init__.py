@@ -1,1 +1,1 @@
-"""The pipeline: runs all stages one after the other (`stages`), and compares runs (`compare`)."""
+"""The pipeline: writes recipes for corpora (`new`), runs all stages one after the other (`stages`), and compares runs (`compare`)."""
