@@ -9,7 +9,7 @@ from typing import Literal
 _MIN_DOCUMENTS = 10
 """With fewer, a share that is held out is nothing, or one document."""
 _HEADINGS = (
-    (r"= [^=].* =", False),
+    (r"\n= [^=].* =\n", False),
     (r"(?i:chapter|chapitre|kapitel|cap[ií]tulo|capitolo|hoofdstuk|глава|book|act|scene|letter|part) +[A-Z0-9].{0,60}", False),
     (r"# .+", False),
     (r"[IVXLC]+\.?", False),
@@ -77,7 +77,7 @@ def _separated(texts: Sequence[str]) -> bool:
 
 def _section_sizes(text: str, pattern: str) -> list[int]:
     """Words from each line that matches to the next."""
-    matches, sizes = re.compile(pattern).fullmatch, list[int]()
+    matches, sizes = re.compile(pattern.removeprefix(r"\n").removesuffix(r"\n")).fullmatch, list[int]()
     for line in text.splitlines():
         if matches(line.strip()):
             sizes.append(0)

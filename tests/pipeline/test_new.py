@@ -133,17 +133,19 @@ def test_encodings_and_control_characters(folder: Callable[..., str]) -> None:
     ("content", "expected"),
     [
         ("\n\n".join(f"CHAPTER {number}\n\n{article(number)}" for number in range(1, 25)), ("pattern", "sentencex", "streams")),
+        ("\n".join(f" \n = Article {number} = \n \n{article(number)}" for number in range(24)), ("pattern", "sentencex", "streams")),
         ("\n".join(f"{article(number, 4)}%" for number in range(60)), ("pattern", "sentencex", "streams")),
         ("\n\n".join(article(number, 3).replace("\n", " ") for number in range(60)), ("paragraph", "sentencex", "streams")),
         ("\n".join(sentence(np.random.default_rng(number)) for number in range(300)), ("line", "none", "sentences")),
     ],
-    ids=["chapters", "separators", "paragraphs", "lines"],
+    ids=["chapters", "wiki", "separators", "paragraphs", "lines"],
 )  # fmt: skip
 def test_a_single_file_is_cut_into_documents(folder: Callable[..., str], content: str, expected: tuple[str, str, str]) -> None:
     folder({"book.txt": content})
     settings, _ = loaded("texts/book.txt")
     assert settings.run.name == "book" and settings.corpus.validation_fraction > 0
     assert (settings.corpus.document, settings.corpus.sentences, settings.train.segments) == expected
+    assert (settings.corpus.document_pattern == r"\n= [^=].* =\n") == ("Article" in content)
     assert ("%+" in settings.corpus.drop_lines) == ("%" in content)
 
 
