@@ -96,6 +96,7 @@ def run(main: Callable[[], None], less_memory: str = "") -> None:
         if sys.stdout:
             sys.stdout.flush()
     except BaseException as error:
+        eval("None")  # a KeyboardInterrupt within exec("...") (named tuples, dataclasses) would kill Python at its end; this clears that
         if isinstance(error, SystemExit) and not isinstance(error.code, str):
             raise
         sys.exit(_report(error, less_memory))

@@ -158,6 +158,17 @@ def test_a_signal_is_one_line_and_status_75(tmp_path, number, when):
     assert (tmp_path / "clean").exists() == (when == "cleaning up")
 
 
+def test_a_signal_within_code_from_a_string_is_status_75(tmp_path):
+    """As in the making of a named tuple or dataclass: `python -m` would end itself by SIGINT, though the exception was caught."""
+    (tmp_path / "module.py").write_text("import os, signal\ndef main(): exec('os.kill(os.getpid(), signal.SIGHUP)')\n")
+    (tmp_path / "starter.py").write_text("from packlm.base import program\nprogram.run('module')\n")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "starter"], cwd=tmp_path, env=environment, capture_output=True, text=True, preexec_fn=_default_signals
+    )
+    assert (done.returncode, done.stderr) == (75, "error: stopped by SIGHUP\n")
+
+
 @pytest.mark.parametrize("number", program.SIGNALS)
 def test_a_signal_at_the_end_of_the_interpreter_changes_nothing(tmp_path, number):
     """In an exit handler, and in a finalizer after all of these, when Python has taken its handlers away."""

@@ -34,5 +34,5 @@ def test_the_page_marks_bytes_that_are_no_text_and_has_no_gaps(tokenizer: Tokeni
     text = samples.Sampler(tokenizer, 1, 0, True)._text([1, 3, 2])
     rows = samples.add_samples(tmp_path / "samples.jsonl", 0, None, [text, "a\x00b\n\n \n<c>\n"])
     page = (tmp_path / "samples.html").read_text(encoding="utf-8")
-    assert "<td>cat<i>?</i>dog</td>" in page and "<td>a<i>00</i>b\n&lt;c&gt;</td>" in page
+    assert "<td>cat<span>?</span>dog</td>" in page and "<td>a<span>00</span>b\n&lt;c&gt;</td>" in page
     assert rows[0]["text"] == text == " cat\ufffddog", "samples.jsonl and MLflow have the text as it is"

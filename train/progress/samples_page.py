@@ -14,11 +14,12 @@ th:nth-child(1) { width: 4em }
 th:nth-child(2) { width: 6em }
 th, td { border-top: 1px solid #ccc; padding: .5em .8em; text-align: left; vertical-align: top }
 td { overflow-wrap: anywhere; white-space: pre-line }
-i { font: .75em/1 monospace; color: #666; background: #eee; border-radius: 2px; padding: 0 .2em; margin: 0 .1em }
+span { font: .75em/1 monospace; color: #666; background: #eee; border-radius: 2px; padding: 0 .2em; margin: 0 .1em }
 .number { font: .85em/1.7 sans-serif; text-align: right; white-space: nowrap }
 </style>
 <p>Each column is sampled with the same random numbers at every validation: only the model changes.
-<i>?</i>: a byte that is not valid UTF-8, of which a model that has learned little makes many; <i>0A</i>: a control character.</p>
+<span>?</span>: a byte that is not valid UTF-8, of which a model that has learned little makes many;
+<span>0A</span>: a control character.</p>
 """
 _NO_TEXT = re.compile(r"[\ufffd\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
@@ -44,4 +45,4 @@ def _line(step: int, samples: list[dict[str, Any]]) -> str:
 def _cell(text: str) -> str:
     """A text without blank lines, and with marks for what a browser cannot show."""
     lines = "\n".join(line for line in map(str.strip, text.split("\n")) if line)
-    return _NO_TEXT.sub(lambda match: f"<i>{'?' if match[0] == chr(0xFFFD) else f'{ord(match[0]):02X}'}</i>", html.escape(lines))
+    return _NO_TEXT.sub(lambda match: f"<span>{'?' if match[0] == chr(0xFFFD) else f'{ord(match[0]):02X}'}</span>", html.escape(lines))
