@@ -297,7 +297,7 @@ def test_the_command(corpus, tmp_path, command_line):
 def test_penn_treebank(made, corpora):
     given = {"corpus__train": str(corpora / "ptb" / "ptb.train.txt"), "corpus__validation": str(corpora / "ptb" / "ptb.valid.txt")}
     rules = {"corpus__document": "line", "corpus__sentences": "none", "dataset__workers": 1, "dataset__length": 64}
-    _, manifest = made(**given, **rules, tokenizer__kind="word", tokenizer__vocab_size=10_000)
+    _, manifest = made(**given, **rules, tokenizer__kind="word", tokenizer__vocab_size=10_000, tokenizer__min_count=1)
     assert {name: split.tokens for name, split in manifest.splits.items()} == {"train": 929_589, "validation": 73_760}
     assert manifest.vocab_size == 10_000 and manifest.counts == {}
     assert dataset.id_type(manifest.vocab_size).name == "uint16"
