@@ -1,10 +1,10 @@
 """Converts a SentencePiece model to a tokenizer of the `tokenizers` library, and compares both on probe texts.
 
-SentencePiece normalizes text by a table of its own (`precompiled_charsmap`), may strip whitespace at both ends and all but one space within,
-may prepend or append a space, writes every space as U+2581, and segments the result: into the most likely pieces (unigram) or by merging the
-best pair first (bpe). Each step has an equivalent in `tokenizers`; both libraries encode the same probes, and a model for which they differ is
-refused. What may still differ: a combining mark after a character that the table rewrites without it (such as an accent after a ligature),
-which `tokenizers` drops; segmentations of equal likelihood up to rounding; overlapping merges of equal rank.
+SentencePiece normalizes text by a table of its own (`precompiled_charsmap`), may strip whitespace at both ends and all but one space
+within, may prepend or append a space, writes every space as U+2581, and segments the result: into the most likely pieces (unigram) or by
+merging the best pair first (bpe). Each step has an equivalent in `tokenizers`; both libraries encode the same probes, and a model for
+which they differ is refused. What may still differ: a combining mark after a character that the table rewrites without it (such as an
+accent after a ligature), which `tokenizers` drops; segmentations of equal likelihood up to rounding; overlapping merges of equal rank.
 """
 
 import base64

@@ -15,8 +15,8 @@ from packlm.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PLACEHOLDER = re.compile(r"[A-Z_]+(\.[a-z]+)?|.*\.\.\.|.*\|.*")
-"""Words that a reader replaces: `FOLDER`, `C.toml`, `M`, `document|none`."""
+PLACEHOLDER = re.compile(r"[A-Z_]+(\.[a-z]+)?|[a-z]+\.toml|.*\.\.\.|.*\|.*")
+"""Words that a reader replaces: `FOLDER`, `C.toml`, `M`, `document|none`; and recipes that `packlm new` has written for the reader."""
 
 
 def documented() -> Iterator[tuple[str, str]]:
