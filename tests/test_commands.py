@@ -104,9 +104,20 @@ def test_a_shell_completes(
 @pytest.mark.parametrize(
     "words",
     [
-        "--help", "train --help", "evaluate --strategy beam", "train --train.lr x", "preprocess verify nowhere", "evalaute", "recipes",
-        "generate --model nowhere --prompt a", "next --model nowhere --prompt a", "evaluate --model . --text a.txt",
-        "score --model nowhere", "pairs --model models:x", "rescore --model nowhere --nbest a.jsonl", "next --model . --prompt a --top 1.5",
+        "--help",
+        "train --help",
+        "evaluate --strategy beam",
+        "train --train.lr x",
+        "preprocess verify nowhere",
+        "evalaute",
+        "recipes",
+        "generate --model nowhere --prompt a",
+        "next --model nowhere --prompt a",
+        "evaluate --model . --text a.txt",
+        "score --model nowhere",
+        "pairs --model models:x",
+        "rescore --model nowhere --nbest a.jsonl",
+        "next --model . --prompt a --top 1.5",
     ],
 )
 def test_help_and_refusals_import_nothing_heavy(words: str, tmp_path: Path) -> None:
