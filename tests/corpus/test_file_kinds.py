@@ -72,6 +72,7 @@ def archive(kind):
         (b"\x89PNG\r\n\x1a\n\x00", "binary", "a binary file; remove it from the corpus"), (b"%PDF-1.7\n", "binary", "a binary file"),
         (b"PAR1\x15\x00", "binary", "a binary file"), (bytes(range(256)), "binary", "a binary file"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",  # archives hold the time
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.tsv", "a", "a.tok"])
 def test_what_is_no_text_is_told_whatever_its_name(data, what, message, name):
