@@ -34,7 +34,7 @@ def advice(
     else:
         found = f"it has not learned its training text either (perplexity {perplexity(training_loss):,.1f} there)"
         things = ["more epochs (train.epochs)", f"more units or less dropout (model.hidden = {widest * 3 // 2})"]
-        last = "another optimizer or learning rate (train.optimizer = muon, train.lr = 0.01)"
+        last = "another learning rate (train.lr)"
     if training_tokens < _RARE * vocab_size:
         last = f"a smaller vocabulary (tokenizer.vocab_size = {max(300, 100 * round(training_tokens / _RARE / 100))}; now {vocab_size})"
     return (
