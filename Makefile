@@ -89,7 +89,7 @@ clean-volumes:
 	@$(COMPOSE) --profile stages --profile cpu --profile gpu down --volumes
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint
 	@$(BIN)/python -m pytest -n auto $(QUICK) $(ARGS)

@@ -15,6 +15,14 @@ settings.register_profile("packlm", deadline=None)
 settings.load_profile("packlm")
 
 
+LONG = ("faults", "train", "tracking", "pipeline", "preprocess")
+"""Folders whose tests start processes. They come first, or one worker would run the last of them while the others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _log_as_at_first() -> Iterator[None]:
     """A command that a test runs in this process sends our log elsewhere; the next test finds it as it was."""
