@@ -1,6 +1,6 @@
 """The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|next|generate`, also under torchrun."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,7 @@ def score(
 
     Tables are read by `corpus.delimiter` and `corpus.quoting`, as corpora are.
     """
-    config = arguments.load(model_only=model is not None)
-    names = inputs.names([*(source or "-"), *more])
-    output_paths.check({"--out": out, "--html": html}, names)
-    address = _model(model, config)
+    config, names, address = _checked(arguments, model, [*(source or "-"), *more], {"--out": out, "--html": html})
 
     from packlm import distributed
 
@@ -161,10 +158,7 @@ def pairs(
 
     Tables are read by `corpus.delimiter` and `corpus.quoting`, as corpora are.
     """
-    config = arguments.load(model_only=model is not None)
-    names = inputs.names([*(source or "-"), *more])
-    output_paths.check({"--out": out, "--summary": summary}, names)
-    address = _model(model, config)
+    config, names, address = _checked(arguments, model, [*(source or "-"), *more], {"--out": out, "--summary": summary})
 
     from packlm import distributed
 
@@ -253,6 +247,16 @@ def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> N
             command.run(address, command.GenerateOptions(model=model, **options), config, settings, ranks)
         else:
             stage.generate(config, ranks)
+
+
+def _checked(
+    arguments: ConfigArguments, model: str | None, sources: list[str], outputs: Mapping[str, output_paths.Name]
+) -> tuple[Config, list[str], str | Path]:
+    """(configuration, input files, model) of a command that scores files; a `RequestError` before torch is imported if one is wrong."""
+    config = arguments.load(model_only=model is not None)
+    names = inputs.names(sources)
+    output_paths.check(outputs, names)
+    return config, names, _model(model, config)
 
 
 def _model(model: str | None, config: Config) -> str | Path:
