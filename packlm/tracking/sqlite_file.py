@@ -46,7 +46,8 @@ def check(path: Path) -> None:
     if not path.is_file():
         raise PacklmError(f"{path}: not a file, so not an SQLite store; give another --tracking.uri")
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=1.0)) as connection:
+        # Not mode=ro: what a killed process left of a transaction (a hot journal) is rolled back by the first reader that may write.
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=1.0)) as connection:
             connection.execute("PRAGMA schema_version")
             half_made = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE '\\_alembic\\_tmp\\_%' ESCAPE '\\'").fetchall()
             version = connection.execute("SELECT version_num FROM alembic_version").fetchall()

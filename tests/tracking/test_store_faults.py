@@ -206,3 +206,17 @@ def test_a_store_of_another_version_is_named_and_not_upgraded(tmp_path: Path) ->
     connection.close()
     with pytest.raises(PacklmError, match=r"mlflow\.db: MLflow was killed while it created or upgraded it; move it away \(mv "):
         sqlite_file.prepare(path, lambda preparing: None)
+
+
+def test_a_database_whose_writer_was_killed_within_a_transaction_is_used(tmp_path: Path) -> None:
+    """The transaction is rolled back, as SQLite does it, by the process that looks at the file first."""
+    path = tmp_path / "store.db"
+    sqlite_file.prepare(path, lambda preparing: None)
+    writer = (
+        "import os, sqlite3, sys; store = sqlite3.connect(sys.argv[1]); store.execute('PRAGMA cache_size = 1'); "
+        "store.execute('CREATE TABLE big (x)'); "
+        "store.executemany('INSERT INTO big VALUES (?)', [('x' * 1000,)] * 2000); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", writer, str(path)], check=True)
+    assert path.with_name("store.db-journal").stat().st_size, "the writer left no journal"
+    sqlite_file.check(path)
