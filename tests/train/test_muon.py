@@ -1,4 +1,5 @@
-"""Muon: the iterations on the Gram matrix are the published ones on the matrix itself, and its steps are torch's but for bfloat16."""
+"""Muon: the iterations on the Gram matrix are the published ones on the matrix itself, also in bfloat16 for gradients of low rank,
+and its steps are torch's but for bfloat16."""
 
 import pytest
 import torch
@@ -20,6 +21,19 @@ def test_orthogonal_is_newton_schulz(shape: tuple[int, int]) -> None:
 def test_singular_values_come_near_one() -> None:
     values = torch.linalg.svdvals(orthogonal(torch.randn(64, 32, generator=torch.Generator().manual_seed(1))))
     assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+
+
+@pytest.mark.parametrize(("rank", "noise"), [(130, 0.0), (5, 0.1), (5, 1e-3), (1, 1e-5)])
+def test_singular_values_in_bfloat16(rank: int, noise: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    matrix = torch.randn(520, rank, generator=generator) @ torch.randn(rank, 130, generator=generator)
+    matrix += noise * torch.randn(520, 130, generator=generator)
+    ours, exact = orthogonal(matrix, bfloat16=True), orthogonal(matrix.double())
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    difference = left.T[:rank].double() @ (ours - exact) @ right[:rank].T.double()  # where the matrix is more than noise
+    assert ours.dtype == torch.float32
+    assert float(difference.abs().max()) < 0.06
+    assert float(torch.linalg.svdvals(ours).max()) < 1.3
 
 
 def test_steps_are_those_of_torch() -> None:
