@@ -14,6 +14,7 @@ from hypothesis import settings
 settings.register_profile("packlm", deadline=None)
 settings.load_profile("packlm")
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `packlm.base.program`, before torch is imported: workers share the processors
 
 LONG = ("faults", "train", "tracking", "pipeline", "preprocess")
 """Folders whose tests start processes. They come first, or one worker would run the last of them while the others have ended."""

@@ -1,4 +1,4 @@
-"""What every program of ours does first: signals, standard streams, log, and one line for whatever exception comes.
+"""What every program of ours does first: signals, standard streams, threads, log, and one line for whatever exception comes.
 
 A signal becomes a `KeyboardInterrupt` in the main thread, wherever that is, importing included: `finally` and `with` clean up, and
 `errors.run` makes it one line and status 75. A part that can stop better by itself (a training after its step, a pipeline after its stage)
@@ -34,6 +34,7 @@ def run(module: str) -> None:
     """Runs `main` of a module, imported by name, as the program of this process, and exits with its status."""
     _open_standard_streams()
     raise_on_signals()
+    _share_processors()
     logs.setup()
     threading.excepthook = lambda thread: log.critical("%s", errors.unexpected(thread.exc_value or thread.exc_type()))
     sys.unraisablehook = _in_a_finalizer
@@ -42,6 +43,16 @@ def run(module: str) -> None:
         errors.run(lambda: import_module(module).main())
     finally:
         _replace_handlers(_too_late)
+
+
+def _share_processors() -> None:
+    """Lets threads that wait for others of a matrix product sleep after some microseconds: must run before torch is imported.
+
+    By default they keep their processor busy for milliseconds: two trainings of two threads on two processors then made 0.41 of the steps
+    of one alone, both together, and 0.83 with this; alone, a training is between 2 % faster and 5 % slower (a report of 2026-11-28).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def raise_on_signals() -> None:

@@ -188,3 +188,16 @@ def test_ignored_signals_stay_ignored(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "count"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)  # fmt: skip
+def test_waiting_threads_leave_the_processor_to_others(tmp_path, monkeypatch, variables, count):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    source = "import os, sys\nassert 'torch' not in sys.modules\ndef main(): sys.exit(str(os.environ.get('GOMP_SPINCOUNT')))"
+    status, errors = end(start(tmp_path, source))
+    assert status == 1 and f"SystemExit: {count} (" in errors, errors
