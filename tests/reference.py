@@ -50,7 +50,8 @@ def one_by_one(
                 weights = dict(layer.named_parameters())
                 for name in model.recurrence.cell.recurrent_weights if masks.weights else ():
                     weights[name] = weights[name] * masks.weights[number]
-                row, states[number] = EQUATIONS[model.settings.cell](weights, row, states[number])
+                output, states[number] = EQUATIONS[model.settings.cell](weights, row, states[number])
+                row = output if model.settings.residual == "none" else output + _projected(model, number, row)
             if tar is not None and last is not None:
                 tar.append(((row - last) ** 2).mean())
             last = row
@@ -62,6 +63,12 @@ def one_by_one(
             finals[number].append(final)
         start += length
     return total, tuple(torch.cat(parts, 1) for parts in finals)
+
+
+def _projected(model: LanguageModel, number: int, row: Tensor) -> Tensor:
+    """What a residual connection adds to a layer's output."""
+    weight = dict(model.named_parameters()).get(f"recurrence.shortcuts.{number}.weight")
+    return row if weight is None else row @ weight.T
 
 
 Step = Callable[[dict[str, Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -31,8 +31,9 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
     first = plan.share(0, 0, 0, 1)
     flops = flops_per_token(trainer.model)
     tokens = manifest.split("train").tokens
+    residual = "" if config.model.residual == "none" else ", residual connections"
     rows = {
-        "model": f"{config.model.layers} x {config.model.cell}, {' and '.join(map(str, config.model.widths))} units, "
+        "model": f"{config.model.layers} x {config.model.cell}, {' and '.join(map(str, config.model.widths))} units{residual}, "
         f"vocabulary of {manifest.vocab_size:,}{', tied' if config.model.tied else ''}",
         "parameters": f"{trainer.num_parameters:,}",
         "operations": f"{flops / 1e6:,.1f} MFLOP per token, forward and backward; {flops * tokens / 1e12:,.1f} TFLOP per epoch",

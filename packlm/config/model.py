@@ -24,6 +24,9 @@ class Model(Section):
     """Embedding size. Default: the size of the last layer."""
     tied: bool = True
     """Ties the softmax weights to the embedding (Inan et al. 2017; Press and Wolf 2017)."""
+    residual: Literal["none", "add", "project"] = "none"
+    """Residual connections: each layer adds its input, x + layer(x) (Wu et al. 2016, section 3.1). add needs an
+    embedding and layers of one width; project multiplies the input by a matrix where the widths differ."""
     dropout: Rate = 0.2
     """Dropout rate on embeddings, between layers and before the softmax (Zaremba et al. 2014); `dropout_input`, `dropout_hidden` and
     `dropout_output` override it."""
@@ -66,6 +69,11 @@ class Model(Section):
         inputs = (self.embedding_width, *self.widths)
         if (weights := sum(4 * width * (width + below) for below, width in zip(inputs, self.widths, strict=False))) > MAX_WEIGHTS:
             raise ValueError(f"layers and hidden make about {weights:.0e} weights, and at most {MAX_WEIGHTS:.0e} are possible; lower them")
+        if self.residual == "add" and len(set(inputs)) > 1:
+            raise ValueError(
+                f'residual = "add" needs an embedding and layers of one width: embedding = {self.embedding_width}, '
+                f'layers {", ".join(map(str, self.widths))}; make them equal or set residual = "project"'
+            )
         if self.tied and self.embedding_width != self.widths[-1]:
             raise ValueError(
                 f"tied = true needs an embedding of the size of the last layer: embedding = {self.embedding_width}, "

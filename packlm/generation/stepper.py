@@ -14,7 +14,7 @@ Shapes: B prompts, R rows, W rows of a block, V vocabulary, I input width, C x S
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -40,8 +40,10 @@ class Stepper:
         self.bias = model.projection.bias.detach()
         self.layers: list[_StepWeights] = []
         """Empty for a quantized model, which has a step of its own."""
+        self.shortcuts: list[Callable[[Tensor], Tensor]] = []
         if not isinstance(model, QuantizedModel):
             self.layers = [_StepWeights(layer) for layer in model.recurrence.layers]
+            self.shortcuts = [_step_shortcut(shortcut) for shortcut in model.recurrence.shortcuts]
             self.projection = model.projection.weight.detach().T.contiguous()
         self._widths: dict[int, tuple[int, ...]] = {}
 
@@ -96,8 +98,9 @@ class Stepper:
         if not self.layers:
             return self.model.step(ids, state)
         rows, after, cell = self.model.embedding(ids), [], self.model.recurrence.cell
-        for layer, before in zip(self.layers, state, strict=True):
-            rows, part = cell.step(layer, cell.project(layer, rows), before)
+        for number, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
+            outputs, part = cell.step(layer, cell.project(layer, rows), before)
+            rows = outputs + self.shortcuts[number](rows) if self.shortcuts else outputs
             after.append(part)
         if not need_log_probs:
             return None, tuple(after)
@@ -149,6 +152,14 @@ class _StepWeights:
 
     def sigmoid(self, rows: Tensor) -> Tensor:
         return torch.tanh(rows * 0.5) * 0.5 + 0.5
+
+
+def _step_shortcut(shortcut: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+    """A residual connection, with its weight, if it has one, laid out likewise."""
+    if not isinstance(shortcut, torch.nn.Linear):
+        return shortcut
+    transposed = shortcut.weight.detach().T.contiguous()
+    return lambda rows: rows @ transposed
 
 
 def repeat_rows(state: State, count: int) -> State:

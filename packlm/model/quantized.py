@@ -154,6 +154,9 @@ class _QuantizedLayers(RecurrentLayers):
         nn.Module.__init__(self)
         self.settings, self.cell = recurrence.settings, recurrence.cell
         self.layers = nn.ModuleList(_QuantizedWeights(layer, matrix) for layer in recurrence.layers)
+        self.shortcuts = nn.ModuleList(
+            matrix(shortcut.weight) if isinstance(shortcut, nn.Linear) else shortcut for shortcut in recurrence.shortcuts
+        )
 
     def zero_state(self, segments: int) -> State:
         device, shapes = next(self.buffers()).device, (self.cell.state_shape(*shape) for shape in self.shapes)

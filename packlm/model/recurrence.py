@@ -115,6 +115,9 @@ class RecurrentLayers(nn.Module):
         super().__init__()
         self.settings, self.cell = settings, CELLS[settings.cell]
         self.layers = nn.ModuleList(self.cell.layer(inputs, units) for inputs, units in self.shapes)
+        residual = settings.residual != "none"
+        self.shortcuts = nn.ModuleList(_shortcut(inputs, units) for inputs, units in self.shapes if residual)
+        """With residual connections, for each layer: what its outputs are added to, from its inputs."""
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -159,7 +162,8 @@ class RecurrentLayers(nn.Module):
         for number, (layer, start) in enumerate(zip(self.layers, state, strict=True)):
             if dropout_hashes is not None:
                 rows = dropout(rows, row_hashes, number, settings.dropout_before(number))
-            rows, final = self._run_layer(layer, rows, start, packing, layout, dropout_hashes, number)
+            outputs, final = self._run_layer(layer, rows, start, packing, layout, dropout_hashes, number)
+            rows = outputs + self.shortcuts[number](rows) if self.shortcuts else outputs
             finals.append(final)
         return packing.unpack(rows, finals if return_state else None)
 
@@ -177,3 +181,8 @@ class RecurrentLayers(nn.Module):
         if layout == "packed":
             return torch_kernels.run_packed(kernel, weights, rows, start, packing.batch_sizes)
         return torch_kernels.run_blocks(kernel, weights, rows, start, packing.blocks())
+
+
+def _shortcut(inputs: int, units: int) -> nn.Module:
+    """From inputs [R, I] to rows [R, H]: as they are, or projected where the widths differ (He et al. 2016, equation 2)."""
+    return nn.Identity() if inputs == units else nn.Linear(inputs, units, bias=False)

@@ -21,9 +21,11 @@ def made_up(stepper: Stepper, rows: int) -> tuple[Tensor, State]:
     return ids, tuple(torch.randn(part.shape, generator=generator).to(part) for part in zero)
 
 
+@pytest.mark.parametrize("residual", ["none", "add", "project"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_step_is_the_models(cell: str) -> None:
-    settings = config.Model(cell=cell, hidden=(6, 7), layers=2, embedding=3, tied=False)
+def test_a_step_is_the_models(cell: str, residual: str) -> None:
+    widths = {"hidden": 7} if residual == "add" else {"hidden": (6, 7), "embedding": 3, "tied": False}
+    settings = config.Model(cell=cell, layers=2, residual=residual, **widths)
     model = wild(models.build(settings, 9, 1).double())
     stepper = Stepper(model)
     ids, state = made_up(stepper, 70)
@@ -44,10 +46,10 @@ def test_prompts_of_any_lengths_are_read_as_one_by_one(cell: str) -> None:
             torch.testing.assert_close(tuple(part[:, row : row + 1] for part in state), after, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("units", [5, 13, 32])
+@pytest.mark.parametrize(("units", "residual"), [(5, "none"), (13, "none"), (32, "none"), (13, "add"), ((9, 13), "project")])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_row_has_the_same_bits_in_any_company(cell: str, units: int) -> None:
-    stepper = Stepper(wild(models.build(config.Model(cell=cell, hidden=units), 11, 1)))
+def test_a_row_has_the_same_bits_in_any_company(cell: str, units: int | tuple[int, int], residual: str) -> None:
+    stepper = Stepper(wild(models.build(config.Model(cell=cell, hidden=units, residual=residual), 11, 1)))
     ids, state = made_up(stepper, 150)
     with torch.inference_mode():
         log_probs, after = stepper.step(ids, state)

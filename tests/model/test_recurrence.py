@@ -16,8 +16,9 @@ V = 11
 LENGTHS = {"unequal": [3, 1, 4, 4, 2], "equal": [3, 3, 3], "single": [1], "rising": [1, 2, 3, 4, 5]}
 
 
-def tiny(cell: str, layout: str, **settings) -> LanguageModel:
-    return build(config.Model(cell=cell, layers=2, hidden=(5, 7), **settings), V, seed=1, layout=layout).double()
+def tiny(cell: str, layout: str, residual: str = "none") -> LanguageModel:
+    widths = (7, 7) if residual == "add" else (5, 7)
+    return build(config.Model(cell=cell, layers=2, hidden=widths, residual=residual), V, seed=1, layout=layout).double()
 
 
 def gradients(model: LanguageModel, loss: torch.Tensor, state: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -29,7 +30,18 @@ def gradients(model: LanguageModel, loss: torch.Tensor, state: tuple[torch.Tenso
 @pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_layout_equals_one_by_one(cell, layout, return_state, lengths):
-    model = tiny(cell, layout)
+    check_one_by_one(tiny(cell, layout), return_state, lengths)
+
+
+@pytest.mark.parametrize("residual", ["add", "project"])
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_layout_equals_one_by_one_with_residual_connections(cell, layout, residual):
+    check_one_by_one(tiny(cell, layout, residual), True, LENGTHS["unequal"])
+    check_one_by_one(tiny(cell, layout, residual), False, LENGTHS["rising"])
+
+
+def check_one_by_one(model: LanguageModel, return_state: bool, lengths: list[int]) -> None:
     torch.manual_seed(2)
     state = tuple(torch.randn_like(part).requires_grad_() for part in model.recurrence.zero_state(len(lengths)))
     batch = random_batch(3, lengths, V, return_state)
@@ -133,10 +145,11 @@ def test_a_packing_shows_every_token_once_and_pads_behind_the_end():
     assert padded.tokens.view(5, 3)[:, 2].tolist() == [7] * 5
 
 
+@pytest.mark.parametrize("residual", ["none", "project"])
 @pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("cell", CELLS)
-def test_read_and_step_agree_with_whole_sequences(cell, layout):
-    model = tiny(cell, layout)
+def test_read_and_step_agree_with_whole_sequences(cell, layout, residual):
+    model = tiny(cell, layout, residual)
     ids = torch.tensor([1, 2, 3, 4, 5])
     whole, _ = model.read(ids, np.array([2, 3]))
     state, log_probs = model.recurrence.zero_state(2), None

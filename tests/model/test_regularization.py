@@ -76,10 +76,10 @@ def test_dropped_weights_stay_dropped_for_a_step_and_differ_between_steps_and_la
 
 @pytest.mark.parametrize("locked", [False, True])
 @pytest.mark.parametrize("layout", ["steps", "packed", "rectangle"])
-@pytest.mark.parametrize("cell", CELLS)
-def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell, layout: Layout, locked):
+@pytest.mark.parametrize(("cell", "residual"), [*((cell, "none") for cell in CELLS), ("lstm", "project")])
+def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell, residual, layout: Layout, locked):
     """Against masks multiplied in by hand, one segment after the other; AR and TAR too; loss and gradients."""
-    settings = config.Model(cell=cell, hidden=(5, 7), tied=False, embedding=4, locked=locked, **RATES)
+    settings = config.Model(cell=cell, hidden=(5, 7), tied=False, embedding=4, locked=locked, residual=residual, **RATES)
     model = build(settings, V, 1, layout).double()
     ids = random_batch(3, LENGTHS, V).inputs.numpy()
     hashes = hashes_of_batch(LENGTHS, ids, locked=locked)

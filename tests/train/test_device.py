@@ -20,14 +20,17 @@ TRAININGS = {
     "bitwise": {"kind": "streams", "bitwise": 2},
     "adamw": {"kind": "rows", "optimizer": "adamw"},
     "muon": {"kind": "sentences", "optimizer": "muon", "ema": 0.5},
+    "residual": {"kind": "streams", "residual": "project"},
     "fp16": {"kind": "streams", "precision": "fp16"},
     **{cell: {"kind": "streams", "cell": cell, "weight_drop": 0.0} for cell in ("rnn", "gru", "mogrifier")},
 }
 
 
-def configure(data, run, kind, cell="lstm", weight_drop=0.3, **train):
+def configure(data, run, kind, cell="lstm", weight_drop=0.3, residual="none", **train):
     config = settings(data, run, kind, **SHORT | train)
-    return config.model_copy(update={"model": config.model.model_copy(update={"cell": cell, "weight_drop": weight_drop})})
+    return config.model_copy(
+        update={"model": config.model.model_copy(update={"cell": cell, "weight_drop": weight_drop, "residual": residual})}
+    )
 
 
 @pytest.mark.parametrize("train", TRAININGS.values(), ids=TRAININGS)
