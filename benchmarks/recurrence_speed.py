@@ -9,7 +9,7 @@
 
 Needs the recipe's dataset (`make preprocess CONFIG=C`). Sides run in processes of their own and take turns; every figure is the median over
 the rounds, every ratio the median of the rounds' ratios. `of limit`: floating-point operations per second relative to a product of two
-matrices of 1,024 x 1,024 on the same machine in the same run.
+matrices of 1,024 x 1,024 of the same type, by the fastest library of the machine (`packlm.model.products`), in the same run.
 """
 
 import sys
@@ -41,10 +41,12 @@ from packlm.dataset.views import Sentences
 from packlm.distributed import Ranks
 from packlm.model.cell import LayerWeights
 from packlm.model.cells import CELLS
+from packlm.model.products import matmul
 from packlm.model.recurrence import Packing
 from train.trainer import Trainer
 
 WINDOW = 35
+TYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main() -> None:
@@ -97,7 +99,8 @@ def sentences(arguments: Arguments, rounds: int, seconds: float) -> None:
 
 
 def step(arguments: Arguments, rounds: int, seconds: float) -> None:
-    """Our trainer on streams of the recipe's text, and the loop of PyTorch's word-language-model example, in float32, of as many words."""
+    """Our trainer on streams of the recipe's text, in float32 and bf16, and the loop of PyTorch's word-language-model example, in float32,
+    of as many words."""
     vocab_size = _opened(arguments)[1].vocab_size
     for units in (200, 650):
         for streams in (20, 64):
@@ -109,20 +112,21 @@ def step(arguments: Arguments, rounds: int, seconds: float) -> None:
             options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
             sides = [
                 Side("plain", plain_side, (units, streams, vocab_size)),
-                Side("ours", trainer_side, (arguments, options)),
-                Side("limit", limit_side, ()),
+                *(Side(type_, trainer_side, (arguments, [*options, "--train.precision", type_])) for type_ in TYPES),
+                *(Side(f"limit {type_}", limit_side, (dtype,)) for type_, dtype in TYPES.items()),
             ]
             speeds = tokens_per_second(sides, rounds, seconds)
             speed = medians(speeds)
             operations = 48 * units * 2 * units + 6 * units * vocab_size
-            limit = speed["limit"] / operations
-            print(
-                f"2x{units} {streams} streams  plain {speed['plain']:,.0f}  ours {speed['ours']:,.0f} tokens/s  "
-                f"ours/plain {ratio(speeds, 'ours', 'plain'):.2f}  "
-                f"of limit {speed['ours'] / limit:.0%} (plain {speed['plain'] / limit:.0%}, "
-                f"so no more than {limit / speed['plain']:.2f} times it)",
-                flush=True,
-            )
+            print(f"2x{units} {streams} streams  plain {speed['plain']:,.0f} tokens/s", end="")
+            for type_ in TYPES:
+                limit = speed[f"limit {type_}"] / operations
+                print(
+                    f"  {type_} {speed[type_]:,.0f} ({ratio(speeds, type_, 'plain'):.2f} times plain, {speed[type_] / limit:.0%} of the "
+                    f"limit of {limit:,.0f} or {limit / speed['plain']:.2f} times plain)",
+                    end="",
+                )
+            print(flush=True)
 
 
 def ranks(arguments: Arguments, rounds: int, seconds: float) -> None:
@@ -232,12 +236,13 @@ def plain_side(units: int, streams: int, vocab_size: int) -> Step:
     return run
 
 
-def limit_side() -> Step:
-    """A product of two matrices in float32: its `tokens` are floating-point operations."""
-    one, other, out = (torch.randn(1024, 1024) for _ in range(3))
+def limit_side(dtype: torch.dtype = torch.float32) -> Step:
+    """A product of two matrices: its `tokens` are floating-point operations."""
+    one, other = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
 
     def run() -> int:
-        torch.mm(one, other, out=out)
+        with torch.no_grad():
+            matmul(one, other)
         return 2 * 1024**3
 
     return run

@@ -24,6 +24,7 @@ from packlm.model import info as model_info
 from packlm.model.finite import MAX_LOSS, NotFinite, first_not_finite
 from packlm.model.language_model import build
 from packlm.model.precision import Precision
+from packlm.model.products import type_under_autocast
 from packlm.model.recurrence import layout_name
 
 from . import checkpoint, outcome, setup
@@ -201,9 +202,11 @@ class Trainer:
     def introduce(self) -> None:
         """Logs what is about to be trained."""
         config, ranks = self.config, self.ranks
-        layout = layout_name(config.train.layout, config.model.cell, ranks.device, self.precision.weights_dtype)
+        with self.precision.autocast():
+            product_type = type_under_autocast(self.precision.weights_dtype, ranks.device)
+        layout = layout_name(config.train.layout, config.model.cell, ranks.device, product_type)
         log.info(
-            "%s: %s parameters, %s of %s in %s layout, %s steps per epoch, %d process(es) on %s",
+            "%s: %s parameters, %s of %s, layout %s, %s steps per epoch, %d process(es) on %s",
             f"resuming {config.run.name} from step {self.state.step:,}" if self.state.step else f"training {config.run.name}",
             f"{self.num_parameters:,}", config.train.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
             ranks.device.type,

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from packlm.model.products import type_under_autocast
 from packlm.model.time_steps import TimeSteps
 
 
@@ -93,15 +94,18 @@ class Cell(ABC):
 
 
 Kernel = Callable[[Any, LayerWeights, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+TypedKernel = Callable[[Any, LayerWeights, Tensor, Tensor, Tensor, torch.dtype], tuple[Tensor, Tensor]]
 
 
-def in_dtype_of_weights(run: Kernel) -> Kernel:
-    """Decorates a cell's `run`: it computes in the type of the weights, under autocast too."""
+def with_product_type(run: TypedKernel) -> Kernel:
+    """Decorates a cell's `run` that takes the type of its matrix products too (`type_under_autocast`); everything else is computed in the
+    type of the weights."""
 
     @wraps(run)
     def wrapped(cell: Any, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = next(iter(weights.tensors.values())).dtype
-        with torch.autocast(rows.device.type, enabled=False):
-            return run(cell, weights, rows.to(dtype), start.to(dtype), batch_sizes)
+        dtype, device = next(iter(weights.tensors.values())).dtype, rows.device
+        product_type = type_under_autocast(dtype, device)
+        with torch.autocast(device.type, enabled=False):
+            return run(cell, weights, rows.to(dtype), start.to(dtype), batch_sizes, product_type)
 
     return wrapped

@@ -7,16 +7,19 @@ they are in the cache, and the backward pass only scales it. (The usual form wri
 [P, V] to memory and reads them again.)
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from packlm.model.matmul import pad_columns
+from packlm.model.products import matmul, sum_of_outer_products
 
 DEFAULT_BYTES = 30 << 20
 """Memory for the logits of a chunk. From 32 MiB on, glibc asks the system for fresh pages each time."""
+_CACHE_BYTES = 1 << 21
+"""On CPUs, memory for the rows of a chunk that run through all operations of the softmax before the next ones do."""
 
 
 def summed_loss(rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, logits_bytes: int = DEFAULT_BYTES) -> Tensor:
@@ -41,9 +44,8 @@ def row_losses(
 ) -> Tensor:
     """The loss of each row, [P] in nats; no gradient. Arguments as of `summed_loss`."""
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-        weight_ = weight.to(product_type or rows.dtype)
-        chunks = zip(*_chunks(logits_bytes, weight, rows.to(weight_.dtype), targets), strict=True)
-        return torch.cat([_losses_and_probabilities(rows_, targets_, weight_, bias)[0] for rows_, targets_ in chunks])
+        blocks = _blocks_of_logits(rows, targets, weight.to(product_type or rows.dtype), bias, logits_bytes)
+        return torch.cat([_losses_and_probabilities(logits, targets_, bias)[0] for logits, targets_ in blocks])
 
 
 class RowScores(NamedTuple):
@@ -65,10 +67,8 @@ def row_scores(
     """The scores of each row; no gradient. Arguments as of `summed_loss`; `marked`: [V] bool."""
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         mask = None if marked is None else marked.to(bias.dtype)
-        scores = [
-            scores_from_logits((rows_ @ weight.T).to(bias.dtype).add_(bias), targets_, mask)
-            for rows_, targets_ in zip(*_chunks(logits_bytes, weight, rows.to(weight.dtype), targets), strict=True)
-        ]
+        blocks = _blocks_of_logits(rows, targets, weight, bias, logits_bytes)
+        scores = [scores_from_logits(logits + bias, targets_, mask) for logits, targets_ in blocks]
         return RowScores(*(torch.cat(chunks) for chunks in zip(*scores, strict=True)))
 
 
@@ -95,25 +95,16 @@ class _SummedLoss(torch.autograd.Function):
         ctx: Any, rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, logits_bytes: int, product_type: torch.dtype
     ) -> Tensor:  # fmt: skip
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
-        d_rows, d_bias = torch.empty_like(rows), torch.zeros_like(bias)
+        d_rows, d_weight, d_bias = torch.empty_like(rows), None, torch.zeros_like(bias)
         with torch.autocast(rows.device.type, enabled=False):
             weight_, rows = weight.to(product_type), rows.to(product_type)
-            padded = pad_columns(rows)
-            d_weight = weight.new_zeros(len(weight), padded.shape[1])
-            for rows_, padded_, targets_, d_rows_ in zip(*_chunks(logits_bytes, weight, rows, padded, targets, d_rows), strict=True):
-                losses, probabilities = _losses_and_probabilities(rows_, targets_, weight_, bias)
-                total += losses.sum(dtype=torch.float64)
-                # The gradient of the logits: probabilities, less one at the target.
-                d_logits = probabilities.scatter_add_(1, targets_[:, None], probabilities.new_full((len(targets_), 1), -1.0))
-                d_bias += d_logits.sum(0)
-                d_logits = d_logits.to(product_type)
-                if product_type == weight.dtype:
-                    torch.mm(d_logits, weight_, out=d_rows_)
-                    d_weight.addmm_(d_logits.T, padded_)
-                else:  # sums over chunks stay in the type of the weights
-                    d_rows_.copy_(d_logits @ weight_)
-                    d_weight += d_logits.T @ padded_
-        ctx.save_for_backward(d_rows, d_weight[:, : rows.shape[1]], d_bias)
+            for rows_, targets_, d_rows_ in _chunks(logits_bytes, weight_, rows, targets, d_rows):
+                logits = matmul(rows_, weight_.T)
+                total += _replace_by_gradient(logits, targets_, bias, d_bias).sum(dtype=torch.float64)
+                d_rows_.copy_(matmul(logits, weight_))
+                d_weight_ = sum_of_outer_products(logits, rows_).to(weight.dtype)  # sums over chunks stay in the type of the weights
+                d_weight = d_weight_ if d_weight is None else d_weight.add_(d_weight_)
+        ctx.save_for_backward(d_rows, d_weight, d_bias)
         return total
 
     @staticmethod
@@ -123,18 +114,44 @@ class _SummedLoss(torch.autograd.Function):
         return d_rows * scale, None, d_weight * scale, d_bias * scale, None, None
 
 
-def _chunks(logits_bytes: int, weight: Tensor, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Splits each of the tensors of P rows into the fewest chunks, of about equal size, whose logits fit."""
+def _chunks(logits_bytes: int, weight: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Splits the tensors of P rows alike into the fewest chunks, of about equal size, whose logits fit."""
     max_rows = max(1, logits_bytes // (weight.shape[0] * weight.element_size()))
     count = max(1, -(-len(tensors[0]) // max_rows))
-    return [tensor.tensor_split(count) for tensor in tensors]
+    return zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
 
 
-def _losses_and_probabilities(rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of each row of a chunk [p], and its probabilities of all ids [p, V], in the type of the bias."""
-    logits = (rows @ weight.T).to(bias.dtype).add_(bias)
-    of_targets = logits.gather(1, targets[:, None])
-    highest = logits.amax(1, keepdim=True)
-    powers = logits.sub_(highest).exp_()
-    totals = powers.sum(1, keepdim=True)
-    return (totals.log() + highest - of_targets).squeeze(1), powers.div_(totals)
+def _blocks_of_logits(rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, logits_bytes: int) -> Iterator[tuple[Tensor, ...]]:
+    """Logits [b, V], without the bias, and targets [b] of a few rows at a time."""
+    for rows_, targets_ in _chunks(logits_bytes, weight, rows.to(weight.dtype), targets):
+        yield from _cache_blocks(bias, matmul(rows_, weight.T), targets_)
+
+
+def _cache_blocks(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Splits tensors of p rows, such as logits [p, V], into blocks of rows that fit the cache."""
+    return _chunks(_CACHE_BYTES if bias.device.type == "cpu" else 2**62, bias, *tensors)
+
+
+def _replace_by_gradient(logits: Tensor, targets: Tensor, bias: Tensor, d_bias: Tensor) -> Tensor:
+    """Replaces logits [p, V], without the bias, by the gradient of the summed loss: probabilities, less one at the target. Adds its sum
+    over rows to `d_bias`, and returns the loss of each row [p].
+
+    Block by block of rows, which stay in the processor's cache from the first operation on them to the last.
+    """
+    losses = []
+    for logits_, targets_ in _cache_blocks(bias, logits, targets):
+        losses_, gradient = _losses_and_probabilities(logits_, targets_, bias)
+        gradient.scatter_add_(1, targets_[:, None], gradient.new_full((len(targets_), 1), -1.0))
+        d_bias += gradient.sum(0)
+        logits_.copy_(gradient)
+        losses.append(losses_)
+    return torch.cat(losses)
+
+
+def _losses_and_probabilities(logits: Tensor, targets: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each row [p] of logits [p, V], without the bias, and the probabilities of all ids [p, V], in the type of the bias."""
+    logits = logits + bias
+    probabilities = torch.softmax(logits, 1)
+    # The likeliest id's probability, unlike the target's, never underflows.
+    log_totals = logits.amax(1) - probabilities.amax(1).log()
+    return log_totals - logits.gather(1, targets[:, None]).squeeze(1), probabilities

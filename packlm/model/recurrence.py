@@ -27,6 +27,7 @@ from packlm.model import torch_kernels
 from packlm.model.cell import LayerWeights
 from packlm.model.cells import CELLS
 from packlm.model.hashed_dropout import DropoutHashes
+from packlm.model.products import type_under_autocast
 from packlm.model.regularization import drop_weights, drop_words, dropout
 
 Layout = Literal["auto", "steps", "packed", "rectangle"]
@@ -36,18 +37,24 @@ State = tuple[Tensor, ...]
 DENSE_ENOUGH = 0.8
 """On CPUs, the share of a rectangle that has to be tokens for oneDNN's LSTM, which needs one, to be faster than ours, which does not:
 0.66 to 0.84 of our time for the same rows (benchmarks/2026-11-24-recurrence.md)."""
+MANY_SEGMENTS = 48
+"""On CPUs, the segments from which on oneDNN's LSTM is the faster one in bfloat16: whole steps of 2 x 650 units took 0.89 of its time in
+ours with 20 segments, 1.06 with 64; of 2 x 200 units 1.00 and 1.15 (benchmarks/2026-11-28-speed.md)."""
 
 
 def fastest(cell: str, lengths: np.ndarray, return_state: bool, device: torch.device, dtype: torch.dtype) -> Layout:
     """The fastest layout for segments of these lengths; all give the same results to rounding.
 
-    GPUs: cuDNN's packed kernels. CPUs: ours, except where oneDNN has one (an LSTM in float32 over dense blocks).
+    GPUs: cuDNN's packed kernels. CPUs: ours, except where oneDNN has one (an LSTM in float32 or bfloat16 over dense blocks). `dtype` is
+    that of the matrix products.
     """
     if CELLS[cell].torch_kernel is None:
         return "steps"
     if device.type != "cpu":
         return "packed"
-    if not CELLS[cell].has_onednn_kernel or dtype != torch.float32:
+    if not CELLS[cell].has_onednn_kernel or dtype not in (torch.float32, torch.bfloat16):
+        return "steps"
+    if dtype == torch.bfloat16 and len(lengths) < MANY_SEGMENTS:
         return "steps"
     if return_state:
         return "rectangle" if lengths.min() == lengths.max() else "steps"
@@ -58,8 +65,9 @@ def layout_name(layout: Layout, cell: str, device: torch.device, dtype: torch.dt
     """A layout for the log, with what `auto` chooses here."""
     if layout != "auto":
         return layout
-    dense, ragged = (fastest(cell, np.array(lengths), False, device, dtype) for lengths in ([2, 2], [9, 1]))
-    return f"auto ({dense})" if dense == ragged else f"auto ({dense} where it is full enough, else {ragged})"
+    shapes = ([2] * 2, [2] * MANY_SEGMENTS, [9, 1])
+    chosen = sorted({fastest(cell, np.array(lengths), False, device, dtype) for lengths in shapes})
+    return f"auto ({' or '.join(chosen)})"
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,8 @@ class RecurrentLayers(nn.Module):
         """
         settings = self.settings
         if layout == "auto":
-            layout = fastest(settings.cell, lengths, return_state, ids.device, next(self.parameters()).dtype)
+            dtype = type_under_autocast(next(self.parameters()).dtype, ids.device)
+            layout = fastest(settings.cell, lengths, return_state, ids.device, dtype)
         packing = Packing.of(lengths, padded=layout == "rectangle" and not return_state, device=ids.device)
         rows = embedding(ids[packing.tokens])
         if dropout_hashes is not None:

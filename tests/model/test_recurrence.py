@@ -96,8 +96,14 @@ def test_auto_takes_torchs_dense_lstm_where_a_rectangle_is_full_and_ours_elsewhe
         fastest("lstm", equal, False, cpu, torch.float64), fastest("gru", equal, False, cpu, torch.float32),
     ]  # fmt: skip
     assert set(ours) == {"steps"}
+    many = np.full(64, 5)
+    assert [fastest("lstm", lengths, True, cpu, torch.bfloat16) for lengths in (many, equal, many + np.arange(64))] == [
+        "rectangle",
+        "steps",
+        "steps",
+    ]
     assert fastest("lstm", far, True, torch.device("cuda"), torch.float32) == "packed"
-    assert layout_name("auto", "lstm", cpu, torch.float32) == "auto (rectangle where it is full enough, else steps)"
+    assert layout_name("auto", "lstm", cpu, torch.float32) == "auto (rectangle or steps)"
     assert layout_name("auto", "gru", cpu, torch.float32) == "auto (steps)" and layout_name("packed", "gru", cpu, torch.float32) == "packed"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from packlm import config
-from packlm.model.matmul import has_bfloat16
+from packlm.model.products import has_bfloat16, matmul
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the polynomial that brings every singular value to between about 0.7 and 1.2 in `ITERATIONS` steps."""
@@ -71,8 +71,8 @@ def orthogonal(matrix: Tensor, bfloat16: bool = False) -> Tensor:
     if bfloat16:
         matrix = matrix.bfloat16()
     for iterations in _BFLOAT16_GROUPS if bfloat16 else (ITERATIONS,):
-        factor = _polynomial(matrix.T @ matrix if tall else matrix @ matrix.T, iterations)
-        matrix = matrix @ factor if tall else factor @ matrix
+        factor = _polynomial(matmul(matrix.T, matrix) if tall else matmul(matrix, matrix.T), iterations)
+        matrix = matmul(matrix, factor) if tall else matmul(factor, matrix)
     return matrix.to(dtype)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from packlm.model.cell import Cell, LayerWeights, Products, in_dtype_of_weights
-from packlm.model.matmul import sum_of_outer_products
+from packlm.model.cell import Cell, LayerWeights, Products, with_product_type
+from packlm.model.products import add_product_, affine, matmul, sum_of_outer_products
 from packlm.model.time_steps import TimeSteps
 
 
@@ -33,28 +33,32 @@ class Gru(Cell):
         h = n + products.sigmoid(z_x + z_h) * (h - n)
         return h, h[None]
 
-    @in_dtype_of_weights
-    def run(self, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    @with_product_type
+    def run(
+        self, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor, product_type: torch.dtype
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         steps = TimeSteps(batch_sizes, rows.device)
-        hidden = _Kernel.apply(rows, start[0], *weights.tensors.values(), steps)
+        hidden = _Kernel.apply(rows, start[0], *weights.tensors.values(), steps, product_type)
         return hidden, steps.last(hidden)[None]
 
 
 class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, start: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, steps: TimeSteps
+        ctx: Any, rows: Tensor, start: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, steps: TimeSteps,
+        product_type: torch.dtype,
     ) -> Tensor:  # fmt: skip
         units = start.shape[1]
-        gates, states, w_hh_t = torch.addmm(b_ih, rows, w_ih.T), steps.allocate(start), w_hh.T.contiguous()
-        hidden, recurrent = states[len(start) :], rows.new_empty(len(rows), 3 * units)  # recurrent: U h + b'
+        rows, w_ih, w_hh = (factor.to(product_type) for factor in (rows, w_ih, w_hh))
+        gates, states, w_hh_t = affine(rows, w_ih, b_ih), steps.allocate(start), w_hh.T.contiguous()
+        hidden, recurrent = states[len(start) :], b_hh.repeat(len(rows), 1)  # recurrent: U h + b'
         rz, n_h = gates[:, : 2 * units], recurrent[:, 2 * units :]
         parts = zip(
             steps.split(recurrent), steps.split(recurrent[:, : 2 * units]), steps.split(n_h), steps.split(rz), steps.split(rz[:, :units]),
             steps.split(rz[:, units:]), steps.split(gates[:, 2 * units :]), steps.previous(states), steps.split(hidden), strict=True,
         )  # fmt: skip
         for recurrent_t, rz_h_t, n_h_t, rz_t, r, z, n, before, after in parts:
-            torch.addmm(b_hh, before, w_hh_t, out=recurrent_t)
+            add_product_(recurrent_t, before, w_hh_t)
             rz_t.add_(rz_h_t).sigmoid_()
             n.addcmul_(r, n_h_t).tanh_()
             torch.sub(before, n, out=after).mul_(z).add_(n)
@@ -81,11 +85,12 @@ class _Kernel(torch.autograd.Function):
         )  # fmt: skip
         for before_t, total, factor, recurrent_t, z_t in parts:
             factor.mul_(total[:, None])
-            before_t.addmm_(recurrent_t, w_hh).addcmul_(total, z_t)
-        d_w_hh, d_b_hh = sum_of_outer_products(recurrent, before), recurrent.sum(0)
+            add_product_(before_t, recurrent_t, w_hh)
+            before_t.addcmul_(total, z_t)
+        d_w_hh, d_b_hh = sum_of_outer_products(recurrent, before.to(rows.dtype)), recurrent.sum(0)
         # W x + b has the same gradients as U h + b', except for n, where only U h + b' is multiplied by r.
         inputs = torch.cat([recurrent[:, : 2 * z.shape[1]], totals * dn], 1)
-        return inputs @ w_ih, start, sum_of_outer_products(inputs, rows), d_w_hh, inputs.sum(0), d_b_hh, None
+        return matmul(inputs, w_ih), start, sum_of_outer_products(inputs, rows), d_w_hh, inputs.sum(0), d_b_hh, None, None
 
 
 CELLS = {"gru": Gru()}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from packlm.model.cell import Cell, LayerWeights, Products, in_dtype_of_weights
-from packlm.model.matmul import sum_of_outer_products
+from packlm.model.cell import Cell, LayerWeights, Products, with_product_type
+from packlm.model.products import add_product_, affine, matmul, sum_of_outer_products
 from packlm.model.time_steps import TimeSteps
 
 
@@ -33,10 +33,12 @@ class Lstm(Cell):
         h, c = state
         return lstm(products, projected + products.affine(h, "weight_hh_l0", "bias_hh_l0"), c)
 
-    @in_dtype_of_weights
-    def run(self, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    @with_product_type
+    def run(
+        self, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor, product_type: torch.dtype
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         steps = TimeSteps(batch_sizes, rows.device)
-        hidden, cells = _Kernel.apply(rows, start[0], start[1], *weights.tensors.values(), steps)
+        hidden, cells = _Kernel.apply(rows, start[0], start[1], *weights.tensors.values(), steps, product_type)
         return hidden, torch.stack([steps.last(hidden), steps.last(cells)])
 
 
@@ -51,11 +53,13 @@ def lstm(products: Products, total: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, start: Tensor, start_c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, steps: TimeSteps
+        ctx: Any, rows: Tensor, start: Tensor, start_c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, steps: TimeSteps,
+        product_type: torch.dtype,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         units, segments = start.shape[1], len(start)
-        gates, w_hh_t = torch.addmm(b_ih + b_hh, rows, w_ih.T), w_hh.T.contiguous()
-        states, cells, tanh_c = steps.allocate(start), steps.allocate(start_c), rows.new_empty(len(rows), units)
+        rows, w_ih, w_hh = (factor.to(product_type) for factor in (rows, w_ih, w_hh))
+        gates, w_hh_t = affine(rows, w_ih, b_ih + b_hh), w_hh.T.contiguous()
+        states, cells, tanh_c = steps.allocate(start), steps.allocate(start_c), start.new_empty(len(rows), units)
         i, f, g, o = gates.chunk(4, dim=1)
         parts = zip(
             steps.split(gates), steps.split(gates[:, : 2 * units]), steps.split(i), steps.split(f), steps.split(g), steps.split(o),
@@ -63,7 +67,7 @@ class _Kernel(torch.autograd.Function):
             steps.split(tanh_c), strict=True,
         )  # fmt: skip
         for total, i_f, i_t, f_t, g_t, o_t, before, c_before, after, c_after, tanh_c_t in parts:
-            total.addmm_(before, w_hh_t)
+            add_product_(total, before, w_hh_t)
             i_f.sigmoid_()
             g_t.tanh_()
             o_t.sigmoid_()
@@ -106,10 +110,10 @@ class _Kernel(torch.autograd.Function):
             ifg.mul_(c[:, None])
             o_t.mul_(total)
             c.mul_(f_t)
-            before.addmm_(factors_t, w_hh)
+            add_product_(before, factors_t, w_hh)
         inside = factors.flatten(1)
-        bias, d_w_hh = inside.sum(0), sum_of_outer_products(inside, steps.previous_rows(states))
-        return inside @ w_ih, start, start_c, sum_of_outer_products(inside, rows), d_w_hh, bias, bias, None
+        bias, d_w_hh = inside.sum(0), sum_of_outer_products(inside, steps.previous_rows(states).to(rows.dtype))
+        return matmul(inside, w_ih), start, start_c, sum_of_outer_products(inside, rows), d_w_hh, bias, bias, None, None
 
 
 CELLS = {"lstm": Lstm()}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from packlm.model.cell import Cell, LayerWeights, Products, in_dtype_of_weights
-from packlm.model.matmul import sum_of_outer_products
+from packlm.model.cell import Cell, LayerWeights, Products, with_product_type
+from packlm.model.products import add_product_, affine, matmul, sum_of_outer_products
 from packlm.model.time_steps import TimeSteps
 
 
@@ -29,22 +29,26 @@ class Rnn(Cell):
         h = torch.relu(total) if self.relu else torch.tanh(total)
         return h, h[None]
 
-    @in_dtype_of_weights
-    def run(self, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    @with_product_type
+    def run(
+        self, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor, product_type: torch.dtype
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         steps = TimeSteps(batch_sizes, rows.device)
-        hidden = _Kernel.apply(rows, start[0], *weights.tensors.values(), steps, self.relu)
+        hidden = _Kernel.apply(rows, start[0], *weights.tensors.values(), steps, self.relu, product_type)
         return hidden, steps.last(hidden)[None]
 
 
 class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, start: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, steps: TimeSteps, relu: bool
+        ctx: Any, rows: Tensor, start: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, steps: TimeSteps, relu: bool,
+        product_type: torch.dtype,
     ) -> Tensor:  # fmt: skip
-        inputs, states, w_hh_t = torch.addmm(b_ih + b_hh, rows, w_ih.T), steps.allocate(start), w_hh.T.contiguous()
+        rows, w_ih, w_hh = (factor.to(product_type) for factor in (rows, w_ih, w_hh))
+        inputs, states, w_hh_t = affine(rows, w_ih, b_ih + b_hh), steps.allocate(start), w_hh.T.contiguous()
         hidden = states[len(start) :]
         for total, before, after in zip(steps.split(inputs), steps.previous(states), steps.split(hidden), strict=True):
-            total.addmm_(before, w_hh_t)
+            add_product_(total, before, w_hh_t)
             torch.clamp(total, min=0, out=after) if relu else torch.tanh(total, out=after)
         ctx.steps, ctx.relu = steps, relu
         ctx.save_for_backward(rows, states, w_ih, w_hh)
@@ -61,10 +65,9 @@ class _Kernel(torch.autograd.Function):
         start = totals.new_zeros(len(states) - len(rows), totals.shape[1])
         parts = zip(steps.previous_reversed(totals, start), steps.split_reversed(totals), steps.split_reversed(slopes), strict=True)
         for before, total, slope in parts:
-            before.addmm_(total.mul_(slope), w_hh)
-        bias = totals.sum(0)
-        d_w_ih, d_w_hh = sum_of_outer_products(totals, rows), sum_of_outer_products(totals, steps.previous_rows(states))
-        return totals @ w_ih, start, d_w_ih, d_w_hh, bias, bias, None, None
+            add_product_(before, total.mul_(slope), w_hh)
+        bias, d_w_hh = totals.sum(0), sum_of_outer_products(totals, steps.previous_rows(states).to(rows.dtype))
+        return matmul(totals, w_ih), start, sum_of_outer_products(totals, rows), d_w_hh, bias, bias, None, None, None
 
 
 CELLS = {"rnn": Rnn(relu=False), "rnn_relu": Rnn(relu=True)}
