@@ -46,11 +46,11 @@ def one_by_one(
             if masks.words is not None:
                 row = row * masks.words[token]
             for number, layer in enumerate(model.recurrence.layers):
-                row = row * masks.inputs[number][token] if masks.inputs else row
+                read = row * masks.inputs[number][token] if masks.inputs else row
                 weights = dict(layer.named_parameters())
                 for name in model.recurrence.cell.recurrent_weights if masks.weights else ():
                     weights[name] = weights[name] * masks.weights[number]
-                output, states[number] = EQUATIONS[model.settings.cell](weights, row, states[number])
+                output, states[number] = EQUATIONS[model.settings.cell](weights, read, states[number])
                 row = output if model.settings.residual == "none" else output + _projected(model, number, row)
             if tar is not None and last is not None:
                 tar.append(((row - last) ** 2).mean())

@@ -25,8 +25,8 @@ class Model(Section):
     tied: bool = True
     """Ties the softmax weights to the embedding (Inan et al. 2017; Press and Wolf 2017)."""
     residual: Literal["none", "add", "project"] = "none"
-    """Residual connections: each layer adds its input, x + layer(x) (Wu et al. 2016, section 3.1). add needs an
-    embedding and layers of one width; project multiplies the input by a matrix where the widths differ."""
+    """Residual connections: each layer adds its input, x + layer(dropout(x)) (Wu et al. 2016, section 3.1). add needs
+    an embedding and layers of one width; project multiplies the input by a matrix where the widths differ."""
     dropout: Rate = 0.2
     """Dropout rate on embeddings, between layers and before the softmax (Zaremba et al. 2014); `dropout_input`, `dropout_hidden` and
     `dropout_output` override it."""

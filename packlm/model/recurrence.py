@@ -169,9 +169,11 @@ class RecurrentLayers(nn.Module):
         state = tuple(part.index_select(1, packing.sorted_indices) for part in state or self.zero_state(len(lengths)))
         finals = []
         for number, (layer, start) in enumerate(zip(self.layers, state, strict=True)):
+            inputs = rows
             if dropout_hashes is not None:
-                rows = dropout(rows, row_hashes, number, settings.dropout_before(number))
-            outputs, final = self._run_layer(layer, rows, start, packing, layout, dropout_hashes, number)
+                inputs = dropout(rows, row_hashes, number, settings.dropout_before(number))
+            outputs, final = self._run_layer(layer, inputs, start, packing, layout, dropout_hashes, number)
+            # The input before its dropout: a unit that several layers dropped would hardly ever arrive.
             rows = outputs + self.shortcuts[number](rows) if self.shortcuts else outputs
             finals.append(final)
         return packing.unpack(rows, finals if return_state else None)
