@@ -140,6 +140,7 @@ def _model(size: Size) -> Settings:
         ("cell", "lstm", ""),
         ("layers", size.layers, ""),
         ("hidden", size.hidden, "by the size of the corpus"),
+        *([("residual", "add", "x + layer(x): two layers learn faster")] if size.layers > 1 else []),
         ("dropout", size.dropout, "the smaller the corpus, the more"),
     ]
 

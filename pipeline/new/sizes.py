@@ -12,14 +12,16 @@ _TABLE = (
     (50_000, 400, 0.6, 25),
     (150_000, 400, 0.5, 14),
     (400_000, 400, 0.45, 10),
-    (1_000_000, 400, 0.35, 6),
-    (2_500_000, 448, 0.25, 5),
-    (5_000_000, 448, 0.15, 3),
-    (20_000_000, 512, 0.05, 2),
+    (1_000_000, 400, 0.35, 4),
+    (2_500_000, 448, 0.25, 3),
+    (5_000_000, 448, 0.15, 2),
+    (20_000_000, 512, 0.05, 1),
     (100_000_000, 640, 0.0, 1),
 )
-_TWO_LAYERS, _TWENTY_STREAMS = 600_000, 1_500_000
-"""Training tokens from which on two layers are better than one, and larger batches make enough updates."""
+_TWO_LAYERS = 600_000
+"""Training tokens from which on two layers are better than one."""
+_STREAMS = ((0, 10), (1_500_000, 20), (4_000_000, 40))
+"""Training tokens from which on batches of so many streams make enough updates."""
 _SECONDS_PER_PRODUCT, _SECONDS_PER_TOKEN = 8.5e-12, 2.5e-5
 """Time of a training token on two cores with instructions for bfloat16: for each multiplication, and besides."""
 
@@ -49,7 +51,7 @@ def by_size(train_bytes: int, vocab_size: int) -> Size:
     dropout = round(_interpolated(tokens, [(size, rate) for size, _, rate, _ in _TABLE]), 2)
     epochs = round(_interpolated(tokens, [(size, passes) for size, _, _, passes in _TABLE]))
     layers = 1 if tokens < _TWO_LAYERS else 2
-    streams = 10 if tokens < _TWENTY_STREAMS else 20
+    streams = max(count for size, count in _STREAMS if tokens >= size)
     products = layers * 8 * hidden**2 + hidden * vocab_size
     minutes = epochs * tokens * (3 * products * _SECONDS_PER_PRODUCT + _SECONDS_PER_TOKEN) / 60
     fast = _has_bfloat16()
