@@ -97,6 +97,9 @@ def served(tracked: Tracking, rows: list[dict[str, str]], expected: list[Any]) -
             ({"dataframe_records": [{"text": "the cat"}]}, "Model is missing inputs ['prompt']"),
             ({"dataframe_records": [{"prompt": None}]}, "prompts.0: Input should be a valid string, got None"),
             ({"inputs": rows, "params": {"top_p": 7.0}}, "generate.top_p: Input should be less than or equal to 1, got 7.0"),
+            ({"dataframe_records": [*rows, {"prompt": "a" * 30_001}]}, "prompts.2: 30,001 characters; at most 30,000 are read"),
+            ({"dataframe_records": rows, "params": {"samples": 9_000, "max_tokens": 60}}, "1,080,000 tokens (prompts x samples or beams"),
+            ({"dataframe_records": [{"prompt": "a" * 1_000_001}], "params": {"task": "score"}}, "at most 1,000,000 are scored"),
         ):
             status, answer = ask(port, wrong)
             assert status == 400 and message in answer["message"] and "Traceback" not in json.dumps(answer)

@@ -1,0 +1,73 @@
+"""Requests that wait at the same time run together.
+
+A step of many prompts costs hardly more than one of a single prompt, and a continuation depends on its prompt, the seed and the settings
+alone, bit for bit (`decoding`): so requests of several clients become one batch, and each gets what it would get alone. Nothing waits for
+company: while a batch runs, the requests that arrive meanwhile queue up to be the next one.
+"""
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(eq=False)
+class _Request:
+    key: Hashable
+    prompts: Sequence[str]
+    done: bool = False
+    results: list[Any] = field(default_factory=list)
+    error: BaseException | None = None
+
+
+class RequestBatches:
+    """Answers the requests of several threads, one batch after the other, the oldest request first."""
+
+    def __init__(self, run: Callable[[Hashable, list[str]], list[Any]], max_prompts: int = 256):
+        """
+        Args:
+            run: answers prompts of one key, such as the seed and the settings: one result for each.
+            max_prompts: most prompts of a batch of several requests. It bounds how long a request waits for the batch before it.
+        """
+        self._run, self._max_prompts = run, max_prompts
+        self._waiting: list[_Request] = []
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+
+    def answer(self, key: Hashable, prompts: Sequence[str]) -> list[Any]:
+        """The results of `run`, or what it raises for these prompts alone; called by any number of threads."""
+        request = _Request(key, prompts)
+        with self._lock:
+            self._waiting.append(request)
+        while not request.done:  # another thread's turn may have answered it
+            with self._turn:
+                if not request.done:
+                    self._answer(self._next_batch())
+        if request.error:
+            raise request.error
+        return request.results
+
+    def _next_batch(self) -> list[_Request]:
+        """Takes the oldest request, and later ones of its key as far as they fit."""
+        with self._lock:
+            batch, count = [self._waiting[0]], len(self._waiting[0].prompts)
+            for request in self._waiting[1:]:
+                if request.key == batch[0].key and count + len(request.prompts) <= self._max_prompts:
+                    batch.append(request)
+                    count += len(request.prompts)
+            self._waiting = [request for request in self._waiting if request not in batch]
+        return batch
+
+    def _answer(self, batch: list[_Request]) -> None:
+        try:
+            results = iter(self._run(batch[0].key, [prompt for request in batch for prompt in request.prompts]))
+            for request in batch:
+                request.results = [next(results) for _ in request.prompts]
+        except BaseException as error:
+            if len(batch) > 1 and isinstance(error, Exception):  # it shows alone whose fault it is
+                for request in batch:
+                    self._answer([request])
+                return
+            for request in batch:
+                request.error = error
+        for request in batch:
+            request.done = True
