@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from packlm import config
 from packlm.model.products import has_bfloat16, matmul
 
+from .optimizers import adamw
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the polynomial that brings every singular value to between about 0.7 and 1.2 in `ITERATIONS` steps."""
 ITERATIONS = 5
@@ -33,7 +35,7 @@ def build(settings: config.Train, model: nn.Module) -> list[Optimizer]:
     bfloat16 = settings.precision == "bf16" and bool(matrices) and has_bfloat16(matrices[0].device)
     return [
         Muon(matrices, settings.lr, weight_decay=settings.weight_decay, bfloat16=bfloat16),
-        torch.optim.AdamW(others, settings.lr, weight_decay=settings.weight_decay),
+        adamw(others, settings.lr, settings.weight_decay),
     ]
 
 
