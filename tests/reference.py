@@ -115,8 +115,30 @@ def _mogrifier(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[
     return _lstm(weights, row, torch.stack([h, state[1]]))
 
 
-EQUATIONS: dict[str, Step] = {"rnn": _rnn, "rnn_relu": _rnn_relu, "gru": _gru, "lstm": _lstm, "mogrifier": _mogrifier}
-"""As published (Elman 1990; Hochreiter and Schmidhuber 1997; Cho et al. 2014; Melis et al. 2020), by the names of `model.cell`."""
+def _qrnn(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    units = len(weights["bias_ih_l0"]) // 3
+    c, before = state[0, :, :units], state[0, :, units:]
+    of_x, of_before = weights["weight_ih_l0"].chunk(2, dim=1)
+    z, f, o = (row @ of_x.T + before @ of_before.T + weights["bias_ih_l0"]).chunk(3, dim=-1)
+    f = torch.sigmoid(f)
+    c = f * c + (1 - f) * torch.tanh(z)
+    return torch.sigmoid(o) * c, torch.cat([c, row], 1)[None]
+
+
+def _sru(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    units, c = len(weights["bias_l0"]) // 2, state[0]
+    matrices, (v_f, v_r), (b_f, b_r) = weights["weight_ih_l0"].split(units), weights["weight_c_l0"].chunk(2), weights["bias_l0"].chunk(2)
+    f = torch.sigmoid(row @ matrices[1].T + v_f * c + b_f)
+    r = torch.sigmoid(row @ matrices[2].T + v_r * c + b_r)
+    c = f * c + (1 - f) * (row @ matrices[0].T)
+    return r * c + (1 - r) * (row @ matrices[3].T if len(matrices) == 4 else row), c[None]
+
+
+EQUATIONS: dict[str, Step] = {
+    "rnn": _rnn, "rnn_relu": _rnn_relu, "gru": _gru, "lstm": _lstm, "mogrifier": _mogrifier, "qrnn": _qrnn, "sru": _sru,
+}  # fmt: skip
+"""As published (Elman 1990; Hochreiter and Schmidhuber 1997; Cho et al. 2014; Melis et al. 2020; Bradbury et al. 2017; Lei et al. 2018),
+by the names of `model.cell`."""
 
 
 def random_batch(

@@ -1,6 +1,7 @@
 """Settings that change nothing beside others: a training says so at its start."""
 
 from packlm.config import Config
+from packlm.model.cells import CELLS
 
 
 def without_effect(config: Config) -> list[str]:
@@ -12,6 +13,7 @@ def without_effect(config: Config) -> list[str]:
     rules = {
         "model.dropout": (None in positions, "dropout_input, dropout_hidden and dropout_output override it"),
         "model.dropout_hidden": (model.layers > 1, "there is one layer"),
+        "model.weight_drop": (bool(CELLS[model.cell].recurrent_weights), f"model.cell = {model.cell} has no recurrent matrix"),
         "model.locked": (any(map(model.dropout_before, range(model.layers + 1))), "there is no dropout of units"),
         "train.reset": (streams, segments),
         "train.streams": (streams, segments),

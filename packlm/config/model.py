@@ -13,9 +13,9 @@ MAX_WEIGHTS = 10**12
 
 
 class Model(Section):
-    cell: Literal["rnn", "rnn_relu", "gru", "lstm", "mogrifier"] = "lstm"
-    """The recurrent cell: Elman's (tanh, or ReLU), gated recurrent unit, long short-term memory, or an LSTM whose inputs and states
-    gate one another (Melis et al. 2020)."""
+    cell: Literal["rnn", "rnn_relu", "gru", "lstm", "mogrifier", "qrnn", "sru"] = "lstm"
+    """The recurrent cell: Elman's (tanh, or ReLU), gated recurrent unit, long short-term memory, an LSTM whose inputs and states gate
+    one another (Melis et al. 2020), quasi-recurrent network (Bradbury et al. 2017), or simple recurrent unit (Lei et al. 2018)."""
     layers: int = Field(2, ge=1, le=1_000)
     """Number of recurrent layers."""
     hidden: Width | Annotated[tuple[Width, ...], Field(max_length=1_000)] = 256

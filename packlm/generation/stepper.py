@@ -150,6 +150,9 @@ class _StepWeights:
         transposed = self._tensors[weight]
         return rows @ transposed if bias is None else torch.addmm(self._tensors[bias], rows, transposed)
 
+    def vector(self, name: str) -> Tensor:
+        return self._tensors[name]
+
     def sigmoid(self, rows: Tensor) -> Tensor:
         return torch.tanh(rows * 0.5) * 0.5 + 0.5
 

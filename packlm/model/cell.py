@@ -27,6 +27,10 @@ class Products(Protocol):
         """rows [n, I] -> rows @ weight.T + bias, [n, O]. `weight` [O, I] and `bias` [O] are names of the layer's parameters."""
         ...
 
+    def vector(self, name: str) -> Tensor:
+        """The parameter of this name, which is no matrix."""
+        ...
+
     def sigmoid(self, rows: Tensor) -> Tensor: ...
 
 
@@ -40,6 +44,9 @@ class LayerWeights:
     def affine(self, rows: Tensor, weight: str, bias: str | None = None) -> Tensor:
         transposed = self.tensors[weight].T
         return rows @ transposed if bias is None else torch.addmm(self.tensors[bias], rows, transposed)
+
+    def vector(self, name: str) -> Tensor:
+        return self.tensors[name]
 
     def sigmoid(self, rows: Tensor) -> Tensor:
         return torch.sigmoid(rows)

@@ -180,6 +180,9 @@ class _QuantizedWeights(nn.Module):
         product = self.matrices[_key(weight)](rows)
         return product if bias is None else product.add_(self.get_buffer(_key(bias)))
 
+    def vector(self, name: str) -> Tensor:
+        return self.get_buffer(_key(name))
+
     def sigmoid(self, rows: Tensor) -> Tensor:
         return torch.sigmoid(rows)
 

@@ -131,7 +131,7 @@ def test_a_returned_state_continues_the_segment(cell):
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in ("qrnn", "sru")])
 def test_the_last_output_is_the_final_hidden_state(cell, layout):
     model = tiny(cell, layout)
     lengths = np.array(LENGTHS["unequal"])

@@ -88,7 +88,11 @@ def test_everything_that_is_dropped_falls_on_the_same_units_in_every_layout(cell
     by_hand = Masks(
         [dropout(one, hashes.rows, layer, settings.dropout_before(layer)) for layer, one in enumerate(ones)],
         drop_words(torch.ones(sum(LENGTHS), 1).double(), hashes.words, 0.25),
-        [drop_weights(torch.ones_like(layer.weight_hh_l0), hashes, number, 0.5) for number, layer in enumerate(model.recurrence.layers)],
+        [
+            drop_weights(torch.ones_like(layer.get_parameter(name)), hashes, number, 0.5)
+            for number, layer in enumerate(model.recurrence.layers)
+            for name in CELLS[cell].recurrent_weights
+        ],
     )
     ar, tar = [], []
     nll, _ = one_by_one(model, batch, state, by_hand, ar, tar)

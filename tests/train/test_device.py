@@ -22,7 +22,7 @@ TRAININGS = {
     "muon": {"kind": "sentences", "optimizer": "muon", "ema": 0.5},
     "residual": {"kind": "streams", "residual": "project"},
     "fp16": {"kind": "streams", "precision": "fp16"},
-    **{cell: {"kind": "streams", "cell": cell, "weight_drop": 0.0} for cell in ("rnn", "gru", "mogrifier")},
+    **{cell: {"kind": "streams", "cell": cell, "weight_drop": 0.0} for cell in ("rnn", "gru", "mogrifier", "qrnn", "sru")},
 }
 
 

@@ -36,6 +36,8 @@ def settings(data: Path, run: Path, model: dict[str, Any] | None = None, **train
         ({"dropout": 0.3, "dropout_input": 0.1, "dropout_hidden": 0.1, "dropout_output": 0.1}, {}, ["model.dropout (dropout_input"]),
         ({"layers": 1, "dropout": 0.3, "dropout_input": 0.1, "dropout_output": 0.1}, {}, ["model.dropout (dropout_input"]),
         ({"layers": 1, "dropout": 0.3, "dropout_input": 0.1}, {}, []),
+        ({"cell": "sru", "weight_drop": 0.3}, {}, ["model.weight_drop (model.cell = sru has no recurrent matrix)"]),
+        ({"cell": "qrnn", "weight_drop": 0.3}, {}, []),
         ({"locked": True}, {}, ["model.locked (there is no dropout of units)"]),
         ({"locked": True, "dropout": 0.1}, {}, []),
         ({}, {"optimizer": "adamw", "momentum": 0.9}, ["train.momentum (train.optimizer = adamw)"]),
