@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(eq=False)
-class _Request:
+class _WaitingRequest:
     key: Hashable
     prompts: Sequence[str]
     done: bool = False
@@ -30,12 +30,12 @@ class RequestBatches:
             max_prompts: most prompts of a batch of several requests. It bounds how long a request waits for the batch before it.
         """
         self._run, self._max_prompts = run, max_prompts
-        self._waiting: list[_Request] = []
+        self._waiting: list[_WaitingRequest] = []
         self._lock, self._turn = threading.Lock(), threading.Lock()
 
     def answer(self, key: Hashable, prompts: Sequence[str]) -> list[Any]:
         """The results of `run`, or what it raises for these prompts alone; called by any number of threads."""
-        request = _Request(key, prompts)
+        request = _WaitingRequest(key, prompts)
         with self._lock:
             self._waiting.append(request)
         while not request.done:  # another thread's turn may have answered it
@@ -46,7 +46,7 @@ class RequestBatches:
             raise request.error
         return request.results
 
-    def _next_batch(self) -> list[_Request]:
+    def _next_batch(self) -> list[_WaitingRequest]:
         """Takes the oldest request, and later ones of its key as far as they fit."""
         with self._lock:
             batch, count = [self._waiting[0]], len(self._waiting[0].prompts)
@@ -57,7 +57,7 @@ class RequestBatches:
             self._waiting = [request for request in self._waiting if request not in batch]
         return batch
 
-    def _answer(self, batch: list[_Request]) -> None:
+    def _answer(self, batch: list[_WaitingRequest]) -> None:
         try:
             results = iter(self._run(batch[0].key, [prompt for request in batch for prompt in request.prompts]))
             for request in batch:
