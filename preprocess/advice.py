@@ -2,6 +2,7 @@
 
 from packlm.config import Config
 from packlm.dataset import Manifest
+from packlm.text.tokenizers import KINDS
 
 MAX_UNKNOWN = 0.05
 """Share of unknown tokens in a held-out split above which perplexity says little about the text."""
@@ -34,4 +35,10 @@ def _unknown(config: Config, manifest: Manifest, split: str) -> str | None:
     problem = f"{content.unknown / content.tokens:.1%} of the {split} tokens are unknown to a vocabulary of {manifest.vocab_size:,}"
     if config.tokenizer.kind == "file":
         return f"{problem}; use a tokenizer of this language, or train one with --tokenizer.kind bpe"
-    return f"{problem}; use --tokenizer.kind bpe, which knows all text, a larger --tokenizer.vocab_size, or --tokenizer.min_count 1"
+    settings = KINDS[config.tokenizer.kind].resolve(config.tokenizer)
+    remedies = ["--tokenizer.kind bpe, which knows all text"]
+    if manifest.vocab_size >= (settings.vocab_size or 0):
+        remedies.append("a larger --tokenizer.vocab_size")
+    elif (settings.min_count or 1) > 1:
+        remedies.append("--tokenizer.min_count 1")
+    return f"{problem}; use {', or '.join(remedies)}"

@@ -41,7 +41,8 @@ def test_a_held_out_split_that_comes_out_empty(warnings: Callable[..., list[str]
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
-        ({"kind": "word", "vocab_size": 10}, "use --tokenizer.kind bpe, which knows all text, a larger --tokenizer.vocab_size"),
+        ({"kind": "word", "vocab_size": 10}, "use --tokenizer.kind bpe, which knows all text, or a larger --tokenizer.vocab_size"),
+        ({"kind": "word", "min_count": 3}, "use --tokenizer.kind bpe, which knows all text, or --tokenizer.min_count 1"),
         ({"kind": "word"}, ""),
         ({"kind": "character", "vocab_size": 10}, "unknown to a vocabulary of 10; use --tokenizer.kind bpe"),
         ({"kind": "bpe", "vocab_size": 300}, ""),
