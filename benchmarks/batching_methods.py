@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from packlm import config
 from packlm.base.errors import RequestError
@@ -72,10 +72,11 @@ class PlainModel(nn.Module):
     def __init__(self, settings: config.Model, vocab_size: int, by_step: bool):
         """`by_step`: layers are cells (`nn.LSTMCell`) instead of modules over sequences (`nn.LSTM`)."""
         super().__init__()
-        inputs = (settings.embedding_width, *settings.widths[:-1])
-        module = plain_modules(settings.cell)[by_step]
+        shapes = list(zip((settings.embedding_width, *settings.widths[:-1]), settings.widths, strict=True))
+        module, residual = plain_modules(settings.cell)[by_step], settings.residual != "none"
         self.embedding = nn.Embedding(vocab_size, settings.embedding_width)
-        self.layers = nn.ModuleList(module(i, h) for i, h in zip(inputs, settings.widths, strict=True))
+        self.layers = nn.ModuleList(module(i, h) for i, h in shapes)
+        self.shortcuts = nn.ModuleList(nn.Identity() if i == h else nn.Linear(i, h, bias=False) for i, h in shapes if residual)
         self.projection = nn.Linear(settings.widths[-1], vocab_size)
         if settings.tied:
             self.projection.weight = self.embedding.weight
@@ -83,9 +84,14 @@ class PlainModel(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Ids [T, B] -> logits [T, B, V]."""
         rows = self.embedding(ids)
-        for layer in self.layers:
-            rows, _ = layer(rows)
+        for number, layer in enumerate(self.layers):
+            outputs, _ = layer(rows)
+            rows = self.add_input(number, outputs, rows)
         return self.projection(rows)
+
+    def add_input(self, layer: int, outputs: Tensor, inputs: Tensor) -> Tensor:
+        """The outputs of a layer, with its residual connection if there are any."""
+        return outputs + self.shortcuts[layer](inputs) if self.shortcuts else outputs
 
 
 def plain_modules(cell: str) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
@@ -166,7 +172,7 @@ def cell_by_step(model: PlainModel, group: Group) -> Tensor:
         rows = model.embedding(inputs[step, :running])
         for number, cell in enumerate(model.layers):
             states[number] = cell(rows, _first(states[number], running))
-            rows = states[number][0] if isinstance(states[number], tuple) else states[number]
+            rows = model.add_input(number, states[number][0] if isinstance(states[number], tuple) else states[number], rows)
         outputs.append(rows)
         step_targets.append(targets[step, :running])
     return _backward(F.cross_entropy(model.projection(torch.cat(outputs)), torch.cat(step_targets)))
@@ -177,8 +183,10 @@ def packed_as_usual(model: PlainModel, group: Group) -> Tensor:
     inputs = pad_sequence(_tensors(model, group.inputs))
     targets = pad_sequence(_tensors(model, group.targets), padding_value=MASKED)
     packed = pack_padded_sequence(model.embedding(inputs), torch.tensor([*map(len, group.inputs)]), enforce_sorted=False)
-    for layer in model.layers:
-        packed, _ = layer(packed)
+    for number, layer in enumerate(model.layers):
+        outputs, _ = layer(packed)
+        rows = model.add_input(number, outputs.data, packed.data)
+        packed = PackedSequence(rows, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
     rows, _ = pad_packed_sequence(packed)
     return _backward(F.cross_entropy(model.projection(rows).flatten(0, 1), targets.flatten(), ignore_index=MASKED))
 

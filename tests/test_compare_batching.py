@@ -69,11 +69,11 @@ def group_of(*lengths: int) -> Group:
     return Group([np.append(0, sentence[:-1]) for sentence in targets], targets)
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(("tied", "residual"), [(True, "none"), (False, "none"), (False, "project")])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_loss_and_gradients_are_those_of_one_by_one(folder: Path, method: Method, cell: str, tied: bool) -> None:
-    settings = recipe(folder, cell=cell, tied=tied, embedding=7 if tied else 4)
+def test_loss_and_gradients_are_those_of_one_by_one(folder: Path, method: Method, cell: str, tied: bool, residual: str) -> None:
+    settings = recipe(folder, cell=cell, tied=tied, embedding=7 if tied else 4, residual=residual)
     model = batching_measure.first_model(settings, 17, CPU, torch.float64)
     group = group_of(6, 6, 6) if method.batches == "equal" else group_of(3, 1, 6, 6, 2)
     difference = batching_measure.difference(method, model, group)

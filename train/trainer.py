@@ -24,7 +24,7 @@ from packlm.model import info as model_info
 from packlm.model.finite import MAX_LOSS, NotFinite, first_not_finite
 from packlm.model.language_model import build
 from packlm.model.precision import Precision
-from packlm.model.products import type_under_autocast
+from packlm.model.products import float32_library, type_under_autocast
 from packlm.model.recurrence import layout_name
 
 from . import checkpoint, outcome, setup
@@ -139,7 +139,7 @@ class Trainer:
             if ranks.first:
                 self.introduce()
                 checkpoint.prepare(self.checkpoints)
-                facts = {"parameters": self.num_parameters, "processes": ranks.world}
+                facts = {"parameters": self.num_parameters, "processes": ranks.world, "float32_products": float32_library(ranks.device)}
                 remaining = RemainingTime(self.total_steps, settings.validate_every or self.plan.steps(0))
                 opened = report(self.config, self.recorded, self.manifest, facts, ranks.device, state, remaining, fresh)
                 self.progress = stack.enter_context(opened)

@@ -36,6 +36,11 @@ def prefers_onednn() -> bool:
     return "GenuineIntel" not in processor and "avx512f" in processor and torch.backends.mkldnn.is_available()
 
 
+def float32_library(device: torch.device) -> str:
+    """What computes products of float32 there, by name: for the record of a run, whose last bits depend on it."""
+    return "oneDNN" if device.type == "cpu" and prefers_onednn() else "torch's default"
+
+
 def matmul(left: Tensor, right: Tensor) -> Tensor:
     """left [N, K] @ right [K, M] in the type of `left`, which is rounded to the type of `right` before."""
     if _by_onednn(left, right):
