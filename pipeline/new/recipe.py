@@ -9,7 +9,7 @@ from packlm.config.reading import toml_value
 from packlm.text.tokenizers.bpe import default_vocab_size
 
 from .findings import Findings
-from .sizes import Size, by_size
+from .sizes import WINDOW, Size, by_size
 
 _STREAM_SENTENCES = 2.5
 """From so many sentences a document on, the state is carried from one to the next."""
@@ -151,7 +151,7 @@ def _train(findings: Findings, size: Size) -> Settings:
             ("segments", "streams", "the state is carried through a document, and reset at the next"),
             ("reset", "document", ""),
             ("streams", size.streams, ""),
-            ("window", 35, ""),
+            ("window", WINDOW, ""),
         ]
     else:
         batches = [("segments", "sentences", "documents are a sentence or two"), ("global_batch_tokens", 40 * size.streams, "")]

@@ -22,8 +22,12 @@ _TWO_LAYERS = 600_000
 """Training tokens from which on two layers are better than one."""
 _STREAMS = ((0, 10), (1_500_000, 20), (4_000_000, 40))
 """Training tokens from which on batches of so many streams make enough updates."""
+WINDOW = 35
+"""Time steps of a stream in an update."""
 _SECONDS_PER_PRODUCT, _SECONDS_PER_TOKEN = 8.5e-12, 2.5e-5
 """Time of a training token on two cores with instructions for bfloat16: for each multiplication, and besides."""
+_SECONDS_PER_UPDATE = 3.6e-10
+"""Time of Muon's update there, for each layer and units cubed (docs/scaling.md)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ def by_size(train_bytes: int, vocab_size: int) -> Size:
     layers = 1 if tokens < _TWO_LAYERS else 2
     streams = max(count for size, count in _STREAMS if tokens >= size)
     products = layers * 8 * hidden**2 + hidden * vocab_size
-    minutes = epochs * tokens * (3 * products * _SECONDS_PER_PRODUCT + _SECONDS_PER_TOKEN) / 60
+    update = layers * hidden**3 * _SECONDS_PER_UPDATE / (streams * WINDOW)
+    minutes = epochs * tokens * (3 * products * _SECONDS_PER_PRODUCT + _SECONDS_PER_TOKEN + update) / 60
     fast = _has_bfloat16()
     return Size(
         tokens, vocab_size, layers, streams, hidden, dropout, epochs, "bf16" if fast else "float32", minutes if fast else 2 * minutes
