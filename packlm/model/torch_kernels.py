@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from packlm.model.cell import LayerWeights
+from packlm.model.products import has_bfloat16
 
 
 def run_packed(kernel: Any, weights: LayerWeights, rows: Tensor, start: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +55,7 @@ def _autocast(device: torch.device, dense: bool) -> Any:
     if device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return nullcontext()
     bfloat16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return nullcontext() if dense and bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.autocast("cpu", enabled=False)
+    return nullcontext() if dense and bfloat16 and has_bfloat16(device) else torch.autocast("cpu", enabled=False)
 
 
 def _unstacked(state: Tensor) -> tuple[Tensor, ...] | Tensor:
