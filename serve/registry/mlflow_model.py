@@ -6,7 +6,6 @@ as one sentence: log P(E), its tokens and their log P, in nats), `seed`, and the
 """
 
 import json
-import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def predict(model: ServedModel, rows: Any, params: dict[str, Any]) -> list[dict[
         ]
     if max(lengths, default=0) > MAX_PROMPT:
         raise RequestError(f"prompts.{lengths.index(max(lengths))}: {max(lengths):,} characters; at most {MAX_PROMPT:,} are read")
-    if (tokens := _most_tokens(len(prompts), model.engine.generation_config | settings)) > MAX_TOKENS:
+    if (tokens := _most_tokens(model.engine, len(prompts), seed, settings)) > MAX_TOKENS:
         raise RequestError(
             f"{tokens:,} tokens (prompts x samples or beams x max_tokens); at most {MAX_TOKENS:,} are generated for one request"
         )
@@ -74,12 +73,13 @@ def predict(model: ServedModel, rows: Any, params: dict[str, Any]) -> list[dict[
     return [{"prompt": prompt, "generations": [vars(item) for item in items]} for prompt, items in zip(prompts, continued, strict=True)]
 
 
-def _most_tokens(prompts: int, settings: dict[str, Any]) -> int:
-    """The most tokens that are generated for some prompts, as far as the settings are numbers; the engine refuses others."""
-    factors = [settings[name] for name in ("samples", "max_tokens") if isinstance(settings.get(name), int)]
-    if settings.get("strategy") == "beam" and isinstance(settings.get("beams"), int):
-        factors[0] = max(factors[0], settings["beams"])
-    return prompts * math.prod(factors)
+def _most_tokens(engine: Any, prompts: int, seed: Any, settings: dict[str, Any]) -> int:
+    """The most tokens that are generated for some prompts with these settings, which are validated first."""
+    from packlm.generation import decoding
+
+    resolved, _ = decoding.resolve(engine.generation_config | settings, seed, engine.info.vocab_size)
+    rows = max(resolved.samples, resolved.beams) if resolved.strategy == "beam" else resolved.samples
+    return prompts * rows * resolved.max_tokens
 
 
 tracking.declare_model(load, predict)

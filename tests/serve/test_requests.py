@@ -35,7 +35,8 @@ ALLOWED: dict[str, list[Any]] = {
 def predict(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     """What MLflow calls."""
     monkeypatch.setattr(tracking, "declare_model", lambda *functions: None)
-    return import_module("serve.registry.mlflow_model").predict  # type: ignore[no-any-return]
+    served = import_module("serve.registry.mlflow_model")
+    return lambda engine, rows, params: served.predict(served.ServedModel(engine), rows, params)
 
 
 def as_word(value: Any) -> str:
