@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from packlm.base import program
+
 # A test may take as long as the machine needs: slowness is not a failure.
 settings.register_profile("packlm", deadline=None)
 settings.load_profile("packlm")
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `packlm.base.program`, before torch is imported: workers share the processors
+program.share_processors()  # before a test imports torch
 
 LONG = ("faults", "train", "tracking", "pipeline", "preprocess")
 """Folders whose tests start processes. They come first, or one worker would run the last of them while the others have ended."""

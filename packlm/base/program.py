@@ -34,7 +34,7 @@ def run(module: str) -> None:
     """Runs `main` of a module, imported by name, as the program of this process, and exits with its status."""
     _open_standard_streams()
     raise_on_signals()
-    _share_processors()
+    share_processors()
     logs.setup()
     threading.excepthook = lambda thread: log.critical("%s", errors.unexpected(thread.exc_value or thread.exc_type()))
     sys.unraisablehook = _in_a_finalizer
@@ -45,7 +45,7 @@ def run(module: str) -> None:
         _replace_handlers(_too_late)
 
 
-def _share_processors() -> None:
+def share_processors() -> None:
     """Lets threads that wait for others of a matrix product sleep after some microseconds: must run before torch is imported.
 
     By default they keep their processor busy for milliseconds: two trainings of two threads on two processors then made 0.41 of the steps

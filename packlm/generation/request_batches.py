@@ -15,6 +15,7 @@ from typing import Any
 class _WaitingRequest:
     key: Hashable
     prompts: Sequence[str]
+    run: Callable[[list[str]], list[Any]]
     done: bool = False
     results: list[Any] = field(default_factory=list)
     error: BaseException | None = None
@@ -23,19 +24,18 @@ class _WaitingRequest:
 class RequestBatches:
     """Answers the requests of several threads, one batch after the other, the oldest request first."""
 
-    def __init__(self, run: Callable[[Hashable, list[str]], list[Any]], max_prompts: int = 256):
-        """
-        Args:
-            run: answers prompts of one key, such as the seed and the settings: one result for each.
-            max_prompts: most prompts of a batch of several requests. It bounds how long a request waits for the batch before it.
-        """
-        self._run, self._max_prompts = run, max_prompts
+    def __init__(self, max_prompts: int = 256):
+        """`max_prompts`: most prompts of a batch of several requests; it bounds how long a request waits for the batch before it."""
+        self._max_prompts = max_prompts
         self._waiting: list[_WaitingRequest] = []
         self._lock, self._turn = threading.Lock(), threading.Lock()
 
-    def answer(self, key: Hashable, prompts: Sequence[str]) -> list[Any]:
-        """The results of `run`, or what it raises for these prompts alone; called by any number of threads."""
-        request = _WaitingRequest(key, prompts)
+    def answer(self, key: Hashable, prompts: Sequence[str], run: Callable[[list[str]], list[Any]]) -> list[Any]:
+        """The results of `run`, one for each prompt, or what it raises for these prompts alone; called by any number of threads.
+
+        Requests of one `key`, such as the seed and the settings, may run together, by the `run` of any of them.
+        """
+        request = _WaitingRequest(key, prompts, run)
         with self._lock:
             self._waiting.append(request)
         while not request.done:  # another thread's turn may have answered it
@@ -59,7 +59,7 @@ class RequestBatches:
 
     def _answer(self, batch: list[_WaitingRequest]) -> None:
         try:
-            results = iter(self._run(batch[0].key, [prompt for request in batch for prompt in request.prompts]))
+            results = iter(batch[0].run([prompt for request in batch for prompt in request.prompts]))
             for request in batch:
                 request.results = [next(results) for _ in request.prompts]
         except BaseException as error:

@@ -1,8 +1,8 @@
 """Matrix products by the fastest exact library of the device, without automatic differentiation: kernels have their own backward passes.
 
 A product of bfloat16 or float64, and every product on a GPU, has one way in torch. One of float32 on a CPU has two: MKL, torch's default,
-and oneDNN. MKL knows Intel's processors best; on others it leaves AVX-512 unused, where oneDNN is up to 2.3 times as fast and as exact
-(benchmarks/2026-11-28-speed.md).
+and oneDNN. MKL knows Intel's processors best, and leaves AVX-512 of others unused; oneDNN is as exact
+(`tests/model/test_products.py`; speeds: benchmarks/2026-11-28-speed.md).
 """
 
 from functools import cache

@@ -38,7 +38,7 @@ DENSE_ENOUGH = 0.8
 """On CPUs, the share of a rectangle that has to be tokens for oneDNN's LSTM, which needs one, to be faster than ours, which does not:
 0.66 to 0.84 of our time for the same rows (benchmarks/2026-11-24-recurrence.md)."""
 MANY_SEGMENTS = 48
-"""On CPUs, the segments from which on oneDNN's LSTM is the faster one in bfloat16: whole steps of 2 x 650 units took 0.89 of its time in
+"""On CPUs, the segments from which on oneDNN's LSTM is the faster one in bfloat16: whole steps of 2 x 650 units took 0.90 of its time in
 ours with 20 segments, 1.06 with 64; of 2 x 200 units 1.00 and 1.15 (benchmarks/2026-11-28-speed.md)."""
 
 

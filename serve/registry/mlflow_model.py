@@ -5,8 +5,6 @@ as one sentence: log P(E), its tokens and their log P, in nats), `seed`, and the
 `model_config`: `precision`, as of `packlm.load`.
 """
 
-import json
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +23,7 @@ class ServedModel:
     def __init__(self, engine: Any):
         from packlm.generation.request_batches import RequestBatches  # with torch, which takes seconds: logging this file needs none
 
-        self.engine = engine
-        self._batches = RequestBatches(self._continuations)
-
-    def generate(self, prompts: list[str], seed: int, settings: dict[str, Any]) -> list[Any]:
-        """`Engine.generate`, together with the requests of other threads for the same seed and settings."""
-        return self._batches.answer(json.dumps([seed, settings], sort_keys=True), prompts)
-
-    def _continuations(self, key: Hashable, prompts: list[str]) -> list[Any]:
-        seed, settings = json.loads(str(key))
-        continuations: list[Any] = self.engine.generate(prompts, seed=seed, **settings)
-        return continuations
+        self.engine, self.batches = engine, RequestBatches()
 
 
 def load(folder: Path, options: dict[str, Any]) -> ServedModel:
@@ -51,7 +39,7 @@ def predict(model: ServedModel, rows: Any, params: dict[str, Any]) -> list[dict[
     Raises:
         RequestError: a prompt is not a text, there is no such task or setting, or the request is too large.
     """
-    prompts, settings = list(rows["prompt"]), dict(params)
+    engine, prompts, settings = model.engine, list(rows["prompt"]), dict(params)
     task, seed = settings.pop("task", "generate"), settings.pop("seed", 1)
     if task not in TASKS:
         raise RequestError(f"task: {task!r} is none of {', '.join(TASKS)}")
@@ -61,25 +49,20 @@ def predict(model: ServedModel, rows: Any, params: dict[str, Any]) -> list[dict[
             raise RequestError(f"{sum(lengths):,} characters; at most {MAX_TEXT:,} are scored in one request")
         return [
             {"prompt": prompt, "log_prob": score.log_prob, "tokens": score.tokens, "log_probs": score.log_probs.tolist()}
-            for prompt, score in zip(prompts, model.engine.score(prompts), strict=True)
+            for prompt, score in zip(prompts, engine.score(prompts), strict=True)
         ]
     if max(lengths, default=0) > MAX_PROMPT:
         raise RequestError(f"prompts.{lengths.index(max(lengths))}: {max(lengths):,} characters; at most {MAX_PROMPT:,} are read")
-    if (tokens := _most_tokens(model.engine, len(prompts), seed, settings)) > MAX_TOKENS:
+    from packlm.generation import decoding  # by now torch is imported
+
+    resolved, seed = decoding.resolve(engine.generation_config | settings, seed, engine.info.vocab_size)
+    if (tokens := len(prompts) * resolved.num_rows * resolved.max_tokens) > MAX_TOKENS:
         raise RequestError(
             f"{tokens:,} tokens (prompts x samples or beams x max_tokens); at most {MAX_TOKENS:,} are generated for one request"
         )
-    continued = model.generate(prompts, seed, settings)
+    key = (seed, resolved.model_dump_json())
+    continued = model.batches.answer(key, prompts, lambda all_prompts: engine.generate(all_prompts, seed=seed, **settings))
     return [{"prompt": prompt, "generations": [vars(item) for item in items]} for prompt, items in zip(prompts, continued, strict=True)]
-
-
-def _most_tokens(engine: Any, prompts: int, seed: Any, settings: dict[str, Any]) -> int:
-    """The most tokens that are generated for some prompts with these settings, which are validated first."""
-    from packlm.generation import decoding
-
-    resolved, _ = decoding.resolve(engine.generation_config | settings, seed, engine.info.vocab_size)
-    rows = max(resolved.samples, resolved.beams) if resolved.strategy == "beam" else resolved.samples
-    return prompts * rows * resolved.max_tokens
 
 
 tracking.declare_model(load, predict)
