@@ -4,9 +4,9 @@
                                         [--cell lstm] [--threads 1]
 
 The model has random weights and generates `--tokens` tokens after each prompt of five, without stopping at `<eos>`. `plain`: one prompt, or
-a batch of 64, read by `LanguageModel.read`, then `LanguageModel.step` and argmax in a loop. The methods of a group run in processes of
-their own and take turns; figures are medians over the rounds, ratios medians of the rounds' ratios. The first line says how many prompts
-get different bits alone than in a batch of 64, with either.
+a batch of 64, read by torch's module (`nn.LSTM`), then a loop of that module, a linear layer and argmax, without ln P. The methods of a
+group run in processes of their own and take turns; figures are medians over the rounds, ratios medians of the rounds' ratios. The first
+line says how many prompts get different bits alone than in a batch of 64, with either, and after how many both generate the same tokens.
 """
 
 import sys
@@ -21,7 +21,7 @@ import platform
 import numpy as np
 import torch
 from side_by_side import Side, Step, medians, ratio, tokens_per_second
-from torch import Tensor
+from torch import Tensor, nn
 
 from packlm import config
 from packlm.base import errors
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=200)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocab", type=int, default=10_000)
-    parser.add_argument("--cell", default="lstm")
+    parser.add_argument("--cell", choices=("rnn", "gru", "lstm"), default="lstm")
     parser.add_argument("--tokens", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.3)
@@ -87,7 +87,8 @@ def make_side(arguments: argparse.Namespace, count: int, settings: dict[str, obj
     torch.set_num_threads(arguments.threads)
     model, prompts = random_model(arguments, count)
     if settings is None:
-        return lambda: plain(model, prompts, arguments.tokens)[0].numel()
+        module = torch_module(model)
+        return lambda: plain(model, module, prompts, arguments.tokens)[0].numel()
     stepper = Stepper(model)
     spellings = [f" {number}".encode() for number in range(arguments.vocab)]
     detokenizer = Detokenizer(spellings, lambda prompt, ids: b"".join(spellings[id] for id in ids).decode())
@@ -109,19 +110,26 @@ def random_model(arguments: argparse.Namespace, count: int) -> tuple[LanguageMod
     return model, [np.append(EOS, generator.integers(1, arguments.vocab, PROMPT_TOKENS - 1)) for _ in range(count)]
 
 
+def torch_module(model: LanguageModel) -> nn.Module:
+    """torch's module of all layers, with the weights of the model."""
+    settings, layers = model.settings, model.recurrence.layers
+    module: nn.Module = getattr(nn, settings.cell.upper())(settings.hidden, settings.hidden, settings.layers)
+    weights = {name.replace("_l0", f"_l{index}"): weight for index, layer in enumerate(layers) for name, weight in layer.named_parameters()}
+    module.load_state_dict(weights)
+    return module.eval()
+
+
 @torch.inference_mode()
-def plain(model: LanguageModel, prompts: list[np.ndarray], tokens: int) -> tuple[Tensor, Tensor]:
-    """A plain greedy loop: ([B, T] ids, [B] ln P of them)."""
-    ids = torch.from_numpy(np.concatenate(prompts).astype(np.int64))
-    log_probs, state = model.read(ids, np.array([len(prompt) for prompt in prompts]))
-    tokens_so_far, total = [], torch.zeros(len(prompts))
-    for time in range(tokens):
-        best, chosen = log_probs.max(-1)
-        tokens_so_far.append(chosen)
-        total += best
-        if time + 1 < tokens:
-            log_probs, state = model.step(chosen, state)
-    return torch.stack(tokens_so_far, 1), total
+def plain(model: LanguageModel, module: nn.Module, prompts: list[np.ndarray], tokens: int) -> tuple[Tensor, Tensor]:
+    """A plain greedy loop: ([B, T] ids, [B, V] the last logits)."""
+    outputs, state = module(model.embedding(torch.from_numpy(np.stack(prompts, 1).astype(np.int64))))
+    logits = model.projection(outputs[-1])
+    tokens_so_far = [logits.argmax(-1)]
+    while len(tokens_so_far) < tokens:
+        outputs, state = module(model.embedding(tokens_so_far[-1][None]), state)
+        logits = model.projection(outputs[0])
+        tokens_so_far.append(logits.argmax(-1))
+    return torch.stack(tokens_so_far, 1), logits
 
 
 def batch_dependence(arguments: argparse.Namespace) -> str:
@@ -130,14 +138,16 @@ def batch_dependence(arguments: argparse.Namespace) -> str:
     model, prompts = random_model(arguments, MANY)
     stepper, few = Stepper(model), 12
     generate = Generate(strategy="greedy", max_tokens=arguments.tokens, stop_at_eos=False)
-    together = plain(model, prompts, arguments.tokens)[1].tolist()
-    ours = [generations[0].log_prob for generations in decoding.generate(stepper, prompts, generate, 1, EOS)]
+    module = torch_module(model)
+    tokens, logits = plain(model, module, prompts, arguments.tokens)
+    ours = [generations[0] for generations in decoding.generate(stepper, prompts, generate, 1, EOS)]
+    equal = sum(np.array_equal(row, generation.ids) for row, generation in zip(tokens.numpy(), ours, strict=True))
     counts = [0, 0]
     for index in range(few):
-        counts[0] += plain(model, [prompts[index]], arguments.tokens)[1].item() != together[index]
-        counts[1] += decoding.generate(stepper, [prompts[index]], generate, 1, EOS)[0][0].log_prob != ours[index]
+        counts[0] += not torch.equal(plain(model, module, [prompts[index]], arguments.tokens)[1][0], logits[index])
+        counts[1] += decoding.generate(stepper, [prompts[index]], generate, 1, EOS)[0][0].log_prob != ours[index].log_prob
     differ = f"different bits alone than in a batch of {MANY}: plain {counts[0]} of {few} prompts, ours {counts[1]}"
-    return f"{differ}; blocks of {stepper.invariant_widths()}"
+    return f"{differ}; blocks of {stepper.invariant_widths()}; the same tokens after {equal} of {MANY} prompts"
 
 
 if __name__ == "__main__":

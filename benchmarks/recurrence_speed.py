@@ -2,6 +2,7 @@
 
     python benchmarks/recurrence_speed.py layers    --config C    a layer forward and backward over sentences of unequal length
     python benchmarks/recurrence_speed.py sentences --config C    whole steps on sentences, beside fixed rows
+    python benchmarks/recurrence_speed.py layouts   --config C    whole steps of the recipe in every layout, beside what `auto` chooses
     python benchmarks/recurrence_speed.py step      --config C    whole steps beside PyTorch's word-language-model loop
     python benchmarks/recurrence_speed.py ranks     --config C    one process of one thread, beside two of one thread each (streams)
     python benchmarks/recurrence_speed.py bitwise   --config C    two processes: as usual, and with `train.bitwise` of 2 and 4
@@ -53,14 +54,13 @@ def main() -> None:
     """Runs one of the comparisons and prints its table."""
     file, settings, others = configuration.split_arguments(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["layers", "sentences", "step", "ranks", "bitwise"])
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args(others)
     arguments = (file or configuration.DEFAULT_CONFIG, settings)
     print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    part = {"layers": layers, "sentences": sentences, "step": step, "ranks": ranks, "bitwise": bitwise}[options.part]
-    part(arguments, options.rounds, options.seconds)
+    PARTS[options.part](arguments, options.rounds, options.seconds)
 
 
 Arguments = tuple[Path, list[str]]
@@ -96,6 +96,18 @@ def sentences(arguments: Arguments, rounds: int, seconds: float) -> None:
         speed = medians(speeds)
         shares = "  ".join(f"{side.name} {speed[side.name]:,.0f} ({ratio(speeds, side.name, 'rows'):.2f})" for side in sides[1:])
         print(f"{units:4} units  rows {speed['rows']:,.0f} tokens/s  sentences: {shares}", flush=True)
+
+
+def layouts(arguments: Arguments, rounds: int, seconds: float) -> None:
+    """Our trainer on the recipe's batches in every layout, in float32 and bf16, relative to `auto`."""
+    for type_ in TYPES:
+        sides = [
+            Side(layout, trainer_side, (arguments, ["--train.precision", type_, "--train.layout", layout]))
+            for layout in ("auto", "steps", "packed", "rectangle")
+        ]
+        speeds = tokens_per_second(sides, rounds, seconds)
+        shares = "  ".join(f"{side.name} {ratio(speeds, side.name, 'auto'):.2f}" for side in sides[1:])
+        print(f"{type_:8} auto {medians(speeds)['auto']:,.0f} tokens/s; of it: {shares}", flush=True)
 
 
 def step(arguments: Arguments, rounds: int, seconds: float) -> None:
@@ -276,6 +288,8 @@ def _opened(arguments: Arguments) -> tuple[Config, dataset.Manifest]:
     config = configuration.load(*arguments)
     return config, dataset.read_manifest(config.dataset.dir)
 
+
+PARTS = {"layers": layers, "sentences": sentences, "layouts": layouts, "step": step, "ranks": ranks, "bitwise": bitwise}
 
 if __name__ == "__main__":
     errors.run(main)

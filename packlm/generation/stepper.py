@@ -6,9 +6,9 @@ widths a row has the bits that it has in the widest block, in the first and the 
 the rows is used, so a single prompt is not padded to 64. If even in the widest block the bits depended on the position, every row would
 run alone: slow, and still exact.
 
-Two more things matter: weights are transposed once (kernels for tiny products of the other layout do depend on the position; and it is
-faster), and the sigmoid is computed by tanh (torch's own takes another code path for the elements that do not fill a vector register).
-Prompts are read in the same way, one token of each at a time.
+Two more things matter: weights are laid out once for products of a few rows (torch's product with a transposed view does depend on the
+position, and is slower), and the sigmoid is computed by tanh (torch's own takes another code path for the elements that do not fill a
+vector register). Prompts are read in the same way, one token of each at a time.
 
 Shapes: B prompts, R rows, W rows of a block, V vocabulary, I input width, C x S the state of a segment (`packlm.model.recurrence`).
 """
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from packlm.model.language_model import LanguageModel
+from packlm.model.products import FixedWeight
 from packlm.model.quantized import QuantizedModel
 from packlm.model.recurrence import State
 
@@ -44,7 +45,7 @@ class Stepper:
         if not isinstance(model, QuantizedModel):
             self.layers = [_StepWeights(layer) for layer in model.recurrence.layers]
             self.shortcuts = [_step_shortcut(shortcut) for shortcut in model.recurrence.shortcuts]
-            self.projection = model.projection.weight.detach().T.contiguous()
+            self.projection = FixedWeight(model.projection.weight, model.projection.bias)
         self._widths: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -91,6 +92,8 @@ class Stepper:
                 log_probs.append(block_log_probs[:rows])
             states.append(tuple(part[:, :rows] for part in after))
             start += rows
+        if len(states) == 1:
+            return log_probs[0] if need_log_probs else None, states[0]
         return torch.cat(log_probs) if need_log_probs else None, tuple(torch.cat(parts, 1) for parts in zip(*states, strict=True))
 
     def _block(self, ids: Tensor, state: State, need_log_probs: bool = True) -> tuple[Tensor | None, State]:
@@ -104,7 +107,7 @@ class Stepper:
             after.append(part)
         if not need_log_probs:
             return None, tuple(after)
-        return F.log_softmax(torch.addmm(self.bias, rows, self.projection), dim=-1), tuple(after)
+        return F.log_softmax(self.projection(rows), dim=-1), tuple(after)
 
     def invariant_widths(self) -> tuple[int, ...]:
         """The widths of blocks, ascending, in which a row has the same bits, with the present number of threads."""
@@ -143,15 +146,15 @@ class _StepWeights:
     """The weights of a layer (`cell.Products`), laid out for products of a few rows."""
 
     def __init__(self, layer: torch.nn.Module):
-        weights = {name: weight.detach() for name, weight in layer.named_parameters()}
-        self._tensors = {name: weight.T.contiguous() if weight.ndim == 2 else weight.clone() for name, weight in weights.items()}
+        self._vectors = {name: weight.detach() for name, weight in layer.named_parameters() if weight.ndim == 1}
+        self._matrices = {name: FixedWeight(weight) for name, weight in layer.named_parameters() if weight.ndim == 2}
 
     def affine(self, rows: Tensor, weight: str, bias: str | None = None) -> Tensor:
-        transposed = self._tensors[weight]
-        return rows @ transposed if bias is None else torch.addmm(self._tensors[bias], rows, transposed)
+        product = self._matrices[weight](rows)
+        return product if bias is None else product.add_(self._vectors[bias])
 
     def vector(self, name: str) -> Tensor:
-        return self._tensors[name]
+        return self._vectors[name]
 
     def sigmoid(self, rows: Tensor) -> Tensor:
         return torch.tanh(rows * 0.5) * 0.5 + 0.5
@@ -161,8 +164,7 @@ def _step_shortcut(shortcut: torch.nn.Module) -> Callable[[Tensor], Tensor]:
     """A residual connection, with its weight, if it has one, laid out likewise."""
     if not isinstance(shortcut, torch.nn.Linear):
         return shortcut
-    transposed = shortcut.weight.detach().T.contiguous()
-    return lambda rows: rows @ transposed
+    return FixedWeight(shortcut.weight)
 
 
 def repeat_rows(state: State, count: int) -> State:

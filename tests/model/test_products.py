@@ -47,6 +47,18 @@ def test_every_product_is_that_of_float64_to_rounding(library, rows, dtype):
     assert products.matmul(left[:0], rounded.T).shape == (0, 90)
 
 
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_products_with_a_fixed_weight_are_those_of_float64_to_rounding(rows, dtype, onednn, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    generator = torch.Generator().manual_seed(rows)
+    left, weight, bias = (torch.randn(shape, generator=generator) for shape in ((rows, 300), (90, 300), (90,)))
+    exact, left = left.double() @ weight.double().T, left.to(dtype)
+    assert error(products.FixedWeight(weight.to(dtype))(left), exact) < EXACT
+    assert error(products.FixedWeight(weight.to(dtype), bias.to(dtype))(left), exact + bias) < EXACT
+
+
 def test_libraries_are_both_used_in_float32(library, monkeypatch):
     used = []
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda left, *_: used.append("onednn") or left)
