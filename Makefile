@@ -26,7 +26,7 @@ WAIT = for second in $$(seq 180); do \
 # What `make check` tests: files and folders that take seconds.
 QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model)
 
-.PHONY: run preprocess train evaluate generate ui bench compare-batching random-trainings torture kill-preprocess kill-training kill-generation \
+.PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings torture kill-preprocess kill-training kill-generation \
 	test check lint help clean up down clean-volumes
 
 run: $(READY)
@@ -50,9 +50,14 @@ ui: $(READY)
 	esac
 
 bench: preprocess
-	@for part in step sentences layers; do $(BIN)/python benchmarks/recurrence_speed.py $$part $(SETTINGS) || exit; done
+	@for part in step sentences layouts layers ranks; do $(BIN)/python benchmarks/recurrence_speed.py $$part $(SETTINGS) || exit; done
 	@$(BIN)/python benchmarks/scoring_speed.py
 	@$(BIN)/python benchmarks/decoding_speed.py
+
+bench-quick: preprocess
+	@$(BIN)/python benchmarks/recurrence_speed.py step $(SETTINGS) --rounds 1 --seconds 0.3
+	@$(BIN)/python benchmarks/scoring_speed.py --sentences 500 --rounds 1
+	@$(BIN)/python benchmarks/decoding_speed.py --rounds 1 --groups 2
 
 compare-batching: $(READY)
 	@$(BIN)/python benchmarks/compare_batching.py $(SETTINGS)
@@ -108,7 +113,8 @@ help:
 	@echo "make evaluate          perplexity of the model"
 	@echo "make generate          text from prompts"
 	@echo "make ui                MLflow with all runs, at http://127.0.0.1:$(PORT)"
-	@echo "make bench             speed of training, scoring and generation compared with plain PyTorch, some minutes"
+	@echo "make bench             speed of training, scoring and generation compared with plain PyTorch, half an hour"
+	@echo "make bench-quick       the same in two minutes: fewer comparisons, each once"
 	@echo "make compare-batching  batching methods compared on a recipe: speed, memory, perplexity"
 	@echo "make torture           kills, damaged files, malformed input, full disks, ... on every stage   ARGS=\"--minutes 60 --seed 7\""
 	@echo "make kill-preprocess, kill-training, kill-generation   its kills alone, files compared   ARGS=\"--trials 300\""

@@ -1,7 +1,7 @@
 """Speed of text generation, compared with plain decoding loops.
 
     python benchmarks/decoding_speed.py [--hidden 200] [--layers 2] [--vocab 10000] [--tokens 12] [--rounds 3] [--seconds 0.3]
-                                        [--cell lstm] [--threads 1]
+                                        [--cell lstm] [--threads 1] [--groups 5]
 
 The model has random weights and generates `--tokens` tokens after each prompt of five, without stopping at `<eos>`. `plain`: one prompt, or
 a batch of 64, read by torch's module (`nn.LSTM`), then a loop of that module, a linear layer and argmax, without ln P. The methods of a
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--groups", type=int, default=5, help="how many of the comparisons to run")
     arguments = parser.parse_args()
     print(f"{' '.join(sys.argv[1:])}: {platform.machine()}, {arguments.threads} threads, torch {torch.__version__}", flush=True)
     print(batch_dependence(arguments), flush=True)
@@ -73,7 +74,7 @@ def main() -> None:
         [("5 samples of 12 prompts", 12, {"samples": 5}), ("5 without replacement", 12, {"samples": 5, "replacement": False})],
     ]
     print("| | tokens/s | relative |\n|---|--:|--:|", flush=True)
-    for group in groups:
+    for group in groups[: arguments.groups]:
         sides = [Side(name, make_side, (arguments, prompts, settings)) for name, prompts, settings in group]
         rates = tokens_per_second(sides, arguments.rounds, arguments.seconds)
         speeds, first = medians(rates), group[0][0]

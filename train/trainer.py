@@ -204,7 +204,7 @@ class Trainer:
         config, ranks = self.config, self.ranks
         with self.precision.autocast():
             product_type = type_under_autocast(self.precision.weights_dtype, ranks.device)
-        layout = layout_name(config.train.layout, config.model.cell, ranks.device, product_type)
+        layout = layout_name(config.train.layout, config.model.cell, max(config.model.widths), ranks.device, product_type)
         log.info(
             "%s: %s parameters, %s of %s, layout %s, %s steps per epoch, %d process(es) on %s",
             f"resuming {config.run.name} from step {self.state.step:,}" if self.state.step else f"training {config.run.name}",

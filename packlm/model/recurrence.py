@@ -37,13 +37,13 @@ State = tuple[Tensor, ...]
 DENSE_ENOUGH = 0.8
 """On CPUs, the share of a rectangle that has to be tokens for oneDNN's LSTM, which needs one, to be faster than ours, which does not:
 0.66 to 0.84 of our time for the same rows (benchmarks/2026-11-24-recurrence.md)."""
-MANY_SEGMENTS = 48
-"""On CPUs, the segments from which on oneDNN's LSTM is the faster one in bfloat16: whole steps of 2 x 650 units took 0.90 of its time in
-ours with 20 segments, 1.06 with 64; of 2 x 200 units 1.00 and 1.15 (benchmarks/2026-11-28-speed.md)."""
+WIDE, FEW_SEGMENTS = 576, 48
+"""On CPUs, ours is the faster LSTM in bfloat16 above so many units, for fewer segments than that: whole steps of 650 units and 20 segments
+took 0.84 of its time in oneDNN's, of 200 to 512 units 1.10 to 1.31, of 650 units and 64 segments 1.06 (benchmarks/2026-11-29-speed.md)."""
 
 
-def fastest(cell: str, lengths: np.ndarray, return_state: bool, device: torch.device, dtype: torch.dtype) -> Layout:
-    """The fastest layout for segments of these lengths; all give the same results to rounding.
+def fastest(cell: str, units: int, lengths: np.ndarray, return_state: bool, device: torch.device, dtype: torch.dtype) -> Layout:
+    """The fastest layout for layers of so many units and segments of these lengths; all give the same results to rounding.
 
     GPUs: cuDNN's packed kernels. CPUs: ours, except where oneDNN has one (an LSTM in float32 or bfloat16 over dense blocks). `dtype` is
     that of the matrix products.
@@ -54,19 +54,19 @@ def fastest(cell: str, lengths: np.ndarray, return_state: bool, device: torch.de
         return "packed"
     if not CELLS[cell].has_onednn_kernel or dtype not in (torch.float32, torch.bfloat16):
         return "steps"
-    if dtype == torch.bfloat16 and len(lengths) < MANY_SEGMENTS:
+    if dtype == torch.bfloat16 and units > WIDE and len(lengths) < FEW_SEGMENTS:
         return "steps"
     if return_state:
         return "rectangle" if lengths.min() == lengths.max() else "steps"
     return "rectangle" if lengths.sum() >= DENSE_ENOUGH * lengths.max() * len(lengths) else "steps"
 
 
-def layout_name(layout: Layout, cell: str, device: torch.device, dtype: torch.dtype) -> str:
+def layout_name(layout: Layout, cell: str, units: int, device: torch.device, dtype: torch.dtype) -> str:
     """A layout for the log, with what `auto` chooses here."""
     if layout != "auto":
         return layout
-    shapes = ([2] * 2, [2] * MANY_SEGMENTS, [9, 1])
-    chosen = sorted({fastest(cell, np.array(lengths), False, device, dtype) for lengths in shapes})
+    shapes = ([2] * 2, [2] * FEW_SEGMENTS, [9, 1])
+    chosen = sorted({fastest(cell, units, np.array(lengths), False, device, dtype) for lengths in shapes})
     return f"auto ({' or '.join(chosen)})"
 
 
@@ -160,7 +160,7 @@ class RecurrentLayers(nn.Module):
         settings = self.settings
         if layout == "auto":
             dtype = type_under_autocast(next(self.parameters()).dtype, ids.device)
-            layout = fastest(settings.cell, lengths, return_state, ids.device, dtype)
+            layout = fastest(settings.cell, max(settings.widths), lengths, return_state, ids.device, dtype)
         packing = Packing.of(lengths, padded=layout == "rectangle" and not return_state, device=ids.device)
         rows = embedding(ids[packing.tokens])
         if dropout_hashes is not None:

@@ -90,21 +90,19 @@ def test_float32_agrees_to_its_rounding(cell, layout):
 
 def test_auto_takes_torchs_dense_lstm_where_a_rectangle_is_full_and_ours_elsewhere():
     cpu, equal, close, far = torch.device("cpu"), np.array([5, 5]), np.array([5, 4, 5]), np.array([9, 1, 1])
-    assert fastest("lstm", close, False, cpu, torch.float32) == fastest("lstm", equal, True, cpu, torch.float32) == "rectangle"
+    assert fastest("lstm", 200, close, False, cpu, torch.float32) == fastest("lstm", 200, equal, True, cpu, torch.float32) == "rectangle"
     ours = [
-        fastest("lstm", far, False, cpu, torch.float32), fastest("lstm", close, True, cpu, torch.float32),
-        fastest("lstm", equal, False, cpu, torch.float64), fastest("gru", equal, False, cpu, torch.float32),
+        fastest("lstm", 200, far, False, cpu, torch.float32), fastest("lstm", 200, close, True, cpu, torch.float32),
+        fastest("lstm", 200, equal, False, cpu, torch.float64), fastest("gru", 200, equal, False, cpu, torch.float32),
     ]  # fmt: skip
     assert set(ours) == {"steps"}
-    many = np.full(64, 5)
-    assert [fastest("lstm", lengths, True, cpu, torch.bfloat16) for lengths in (many, equal, many + np.arange(64))] == [
-        "rectangle",
-        "steps",
-        "steps",
-    ]
-    assert fastest("lstm", far, True, torch.device("cuda"), torch.float32) == "packed"
-    assert layout_name("auto", "lstm", cpu, torch.float32) == "auto (rectangle or steps)"
-    assert layout_name("auto", "gru", cpu, torch.float32) == "auto (steps)" and layout_name("packed", "gru", cpu, torch.float32) == "packed"
+    many, bfloat16 = np.full(64, 5), torch.bfloat16
+    assert [fastest("lstm", units, equal, True, cpu, bfloat16) for units in (200, 650)] == ["rectangle", "steps"]
+    assert [fastest("lstm", 650, lengths, True, cpu, bfloat16) for lengths in (many, many + np.arange(64))] == ["rectangle", "steps"]
+    assert fastest("lstm", 200, far, True, torch.device("cuda"), torch.float32) == "packed"
+    assert layout_name("auto", "lstm", 200, cpu, torch.float32) == "auto (rectangle or steps)"
+    assert layout_name("auto", "gru", 200, cpu, torch.float32) == "auto (steps)"
+    assert layout_name("packed", "gru", 200, cpu, torch.float32) == "packed"
 
 
 def test_a_segment_without_tokens_is_refused_by_its_number():
