@@ -1,17 +1,25 @@
-"""What a user should know of a dataset that was just made, each with its remedy: a held-out split without text, too many unknown words."""
+"""What a user should know of a dataset that was just made, each with its remedy: a held-out split without text, with too many unknown
+words, or with text that training has, too.
+"""
 
 from packlm.config import Config
 from packlm.dataset import Manifest
 from packlm.text.tokenizers import KINDS
 
+from . import overlap
+
 MAX_UNKNOWN = 0.05
 """Share of unknown tokens in a held-out split above which perplexity says little about the text."""
+MAX_OVERLAP = 0.05
+"""Share of a held-out split that training may have, too, in whole sentences or in runs of some words."""
 _HELD_OUT = ("validation", "test")
 
 
 def advice(config: Config, manifest: Manifest) -> list[str]:
     """One line for each thing."""
-    return [line for split in _HELD_OUT for line in (_empty(config, manifest, split), _unknown(config, manifest, split)) if line]
+    overlaps = overlap.load(config.dataset.dir)
+    lines = [line for split in _HELD_OUT for line in (_empty(config, manifest, split), _unknown(config, manifest, split)) if line]
+    return lines + [line for split in overlaps if (line := _overlap(split, overlaps[split], manifest))]
 
 
 def _empty(config: Config, manifest: Manifest, split: str) -> str | None:
@@ -42,3 +50,14 @@ def _unknown(config: Config, manifest: Manifest, split: str) -> str | None:
     elif (settings.min_count or 1) > 1:
         remedies.append("--tokenizer.min_count 1")
     return f"{problem}; use {', or '.join(remedies)}"
+
+
+def _overlap(split: str, shared: overlap.SplitOverlap, manifest: Manifest) -> str | None:
+    """A held-out split that shares much of its text with the training split."""
+    if max(shared.sentence_share, shared.run_share) <= MAX_OVERLAP:
+        return None
+    return (
+        f"the training split also has {shared.sentences:,} of the {manifest.splits[split].sentences:,} sentences of the {split} split "
+        f"({shared.sentence_share:.1%} of its tokens) and {shared.run_share:.1%} of its runs of {shared.run_tokens} tokens: perplexity "
+        "there is lower than on new text; name other files, or skip duplicates (--corpus.duplicates skip) if whole documents are repeated"
+    )

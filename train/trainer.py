@@ -24,7 +24,7 @@ from packlm.model import info as model_info
 from packlm.model.finite import MAX_LOSS, NotFinite, first_not_finite
 from packlm.model.language_model import build
 from packlm.model.precision import Precision
-from packlm.model.products import float32_library, type_under_autocast
+from packlm.model.products import float32_library, has_bfloat16, type_under_autocast
 from packlm.model.recurrence import layout_name
 
 from . import checkpoint, outcome, setup
@@ -80,7 +80,8 @@ class Trainer:
         self.total_steps = min(max(steps), settings.max_steps or 2**62)
         self.resume_step = setup.latest_checkpoint(self.checkpoints, ranks) if resumes else None
 
-        self.precision = Precision(settings.precision, ranks.device)
+        with_bfloat16 = ranks.sum(np.array([float(has_bfloat16(ranks.device))]))[0]
+        self.precision = Precision(settings.precision, ranks.device, with_bfloat16 == ranks.world)
         if settings.bitwise:
             torch.set_num_threads(1)  # sums that are divided among threads are rounded differently by their number
         model = build(config.model, manifest.vocab_size, config.run.seed, settings.layout, settings.logits_mb << 20)
@@ -88,7 +89,7 @@ class Trainer:
         if settings.init and self.resume_step is None:
             setup.load_initial_weights(self.model, config, manifest, ranks)
         self.reduction = GradientReduction(self.model, ranks, settings.accumulate, settings.bitwise)
-        self.optimizers = optimizers.build(settings, self.model)
+        self.optimizers = optimizers.build(settings, self.model, self.precision.multiplies_bfloat16)
         self.schedule = Schedule(settings, self.total_steps)
         self.average = Average(settings, self.model)
         single_sentences = model_info.trained_context(settings.segments, settings.reset) == "sentences"
@@ -139,7 +140,10 @@ class Trainer:
             if ranks.first:
                 self.introduce()
                 checkpoint.prepare(self.checkpoints)
-                facts = {"parameters": self.num_parameters, "processes": ranks.world, "float32_products": float32_library(ranks.device)}
+                facts = {
+                    "parameters": self.num_parameters, "processes": ranks.world,
+                    "precision": self.precision.name, "float32_products": float32_library(ranks.device),
+                }  # fmt: skip
                 remaining = RemainingTime(self.total_steps, settings.validate_every or self.plan.steps(0))
                 opened = report(self.config, self.recorded, self.manifest, facts, ranks.device, state, remaining, fresh)
                 self.progress = stack.enter_context(opened)
@@ -206,10 +210,10 @@ class Trainer:
             product_type = type_under_autocast(self.precision.weights_dtype, ranks.device)
         layout = layout_name(config.train.layout, config.model.cell, max(config.model.widths), ranks.device, product_type)
         log.info(
-            "%s: %s parameters, %s of %s, layout %s, %s steps per epoch, %d process(es) on %s",
+            "%s: %s parameters, %s of %s, %s, layout %s, %s steps per epoch, %d process(es) on %s",
             f"resuming {config.run.name} from step {self.state.step:,}" if self.state.step else f"training {config.run.name}",
-            f"{self.num_parameters:,}", config.train.segments, config.dataset.dir, layout, f"{self.plan.steps(0):,}", ranks.world,
-            ranks.device.type,
+            f"{self.num_parameters:,}", config.train.segments, config.dataset.dir, self.precision.name, layout, f"{self.plan.steps(0):,}",
+            ranks.world, ranks.device.type,
         )  # fmt: skip
         if ignored := without_effect(config):
             log.warning("without effect: %s", "; ".join(ignored))

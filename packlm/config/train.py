@@ -90,9 +90,10 @@ class Train(Section):
     """Texts sampled at every validation, without a prompt and with the same random numbers each time."""
     log_every: int = Field(20, ge=1, le=10**12)
     """Updates between lines of metrics."""
-    precision: Literal["float32", "float64", "medium", "bf16", "fp16"] = "float32"
-    """Arithmetic. medium: float32 with matrix products that may round to bfloat16 (TF32 on GPUs). bf16, fp16: autocast, with weights and
-    sums in float32; fp16 uses loss scaling, skips updates that overflow, and counts them."""
+    precision: Literal["float32", "float64", "medium", "bf16", "fp16", "auto"] = "float32"
+    """Arithmetic. auto: bf16 where the devices of all processes have instructions for it, else float32. medium: float32 with matrix
+    products that may round to bfloat16 (TF32 on GPUs). bf16, fp16: autocast, with weights and sums in float32; fp16 uses loss scaling,
+    skips updates that overflow, and counts them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Training device; auto: GPUs if there is one for every process, else the CPU."""
     processes: int = Field(1, ge=1, le=1_024)

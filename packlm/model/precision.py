@@ -2,6 +2,7 @@
 
 float32, float64    everything in that type
 medium              float32, whose matrix products may round their factors to bfloat16 (TF32 on GPUs)
+auto                bf16 where the devices have instructions for it, else float32
 bf16, fp16          products in that type (autocast), weights, sums and softmax in float32; fp16 scales the loss so that small gradients
                     do not vanish, and skips the steps in which large ones overflow (Micikevicius et al. 2018)
 """
@@ -28,11 +29,17 @@ def allow_rounding(allowed: bool) -> None:
 class Precision:
     """How losses are computed and gradients scaled."""
 
-    def __init__(self, name: str, device: torch.device):
-        """Also sets for this process how float32 products may round."""
+    def __init__(self, name: str, device: torch.device, has_bfloat16: bool = False):
+        """Also sets for this process how float32 products may round.
+
+        `has_bfloat16`: whether the devices of all processes, which must agree, have instructions for products of bfloat16.
+        """
+        self.name = name if name != "auto" else "bf16" if has_bfloat16 else "float32"
+        """The setting, as it is here."""
+        self.multiplies_bfloat16 = self.name == "bf16" and has_bfloat16
         self._rounds = name == "medium"
         allow_rounding(self._rounds)
-        self._device, self._autocast_dtype = device, _AUTOCAST.get(name)
+        self._device, self._autocast_dtype = device, _AUTOCAST.get(self.name)
         self.weights_dtype = torch.float64 if name == "float64" else torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 

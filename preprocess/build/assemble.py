@@ -10,7 +10,7 @@ from packlm.dataset import Manifest
 from packlm.text import tokenizer
 from packlm.text.encoder import Encoder
 
-from .. import report
+from .. import overlap, report
 from .provenance import Provenance
 from .shards import MadeShard
 
@@ -33,7 +33,8 @@ def assemble(
     none = report.Measures.none(encoder.vocab_size)
     measures = {split: sum((report.Measures.load(shard.measures) for shard in of_split), none) for split, of_split in shards.items()}
     dataset.write_sources(folder, provenance.corpus)
-    others = [folder / dataset.SOURCES, folder / tokenizer.NAME, folder / "tokenizer_config.json", *report.write(folder, measures)]
+    made = [*report.write(folder, measures), overlap.write(folder, splits)]
+    others = [folder / dataset.SOURCES, folder / tokenizer.NAME, folder / "tokenizer_config.json", *made]
     manifest = Manifest(
         settings=provenance.settings,
         digests={

@@ -12,7 +12,7 @@ from packlm.config import Config
 from packlm.dataset import Manifest
 from packlm.text import tokenizer, tokenizers
 
-from .. import report
+from .. import overlap, report
 from ..executors.runner import TaskRunner
 from .builder import Builder
 from .provenance import Provenance, changes
@@ -86,6 +86,7 @@ def repair(config: Config, folder: Path) -> list[str]:
             tokenizer.save((folder / tokenizer.NAME).read_text(encoding="utf-8"), folder)
         if any(name.startswith("report/") for name in damaged):
             report.write(folder, report.measure(folder, manifest.splits))
+            overlap.write(folder, manifest.splits)
         dataset.write_manifest(folder, manifest)
         if still_damaged := dataset.damaged(folder, manifest):
             raise PacklmError(escape.lines(*(f"{name}: rebuilt, but different: {problem}" for name, problem in still_damaged.items())))

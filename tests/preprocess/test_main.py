@@ -274,7 +274,7 @@ def test_mlflow_has_numbers_manifest_and_figures(settings: Callable[..., Config]
     assert tree(arrived) == {"manifest.json": tree(folder)["manifest.json"]} | {
         f"report/{name}": digest for name, digest in tree(folder / "report").items()
     }
-    assert {"lengths.png", "frequency.png", "report.json"} == tree(folder / "report").keys()
+    assert {"lengths.png", "frequency.png", "report.json", "overlap.json"} == tree(folder / "report").keys()
 
 
 def test_unknown_is_a_share_of_the_tokens(made: Make) -> None:

@@ -31,7 +31,7 @@ def test_only_what_is_damaged_is_rebuilt(made, settings, monkeypatch, damage, ki
     rules = {"tokenizer__kind": kind, "corpus__on_bad_text": "replace"}
     folder, manifest = made(**rules)
     whole = tree(folder)
-    names = [FIXED, SENTENCES, "tokenizer.json", "tokenizer_config.json", "README.md", "report/lengths.png"]
+    names = [FIXED, SENTENCES, "tokenizer.json", "tokenizer_config.json", "README.md", "report/overlap.json"]
     for name in names:
         damage(folder / name)
     found = dataset.damaged(folder, manifest)

@@ -10,6 +10,7 @@ from packlm import distributed
 from packlm.evaluation.evaluate import Validation
 from packlm.model.precision import Precision
 from tests.train.test_training import settings
+from train import trainer as trainer_module
 from train.trainer import Trainer
 
 
@@ -35,6 +36,16 @@ def test_reduced_precision_trains_as_float32_does_to_rounding(random_data, tmp_p
     if precision != "medium":
         assert losses(reduced) != losses(full)
     assert all(parameter.dtype == torch.float32 for parameter in reduced.model.parameters())
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_auto_is_bf16_where_all_processes_have_instructions_for_it(random_data, tmp_path, monkeypatch, has):
+    monkeypatch.setattr(trainer_module, "has_bfloat16", lambda device: has)
+    auto, named = (trained(random_data, tmp_path / name, precision=name) for name in ("auto", "bf16" if has else "float32"))
+    assert losses(auto) == losses(named) and auto.precision.name == named.precision.name
+    muon = [trained(random_data, tmp_path / f"muon-{name}", precision=name, optimizer="muon") for name in ("auto", named.precision.name)]
+    assert losses(muon[0]) == losses(muon[1])
+    assert Precision("auto", torch.device("cpu"), has).multiplies_bfloat16 == has
 
 
 def test_float32_differs_from_float64_in_rounding_alone(random_data, tmp_path):

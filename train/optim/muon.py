@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from packlm import config
-from packlm.model.products import has_bfloat16, matmul
+from packlm.model.products import matmul
 
 from .optimizers import adamw
 
@@ -25,14 +25,14 @@ _BFLOAT16_GROUPS = (3, 2)
 grow: singular values up to 106 for a gradient of rank 1, where with two groups none is above 1.2, as in float32."""
 
 
-def build(settings: config.Train, model: nn.Module) -> list[Optimizer]:
+def build(settings: config.Train, model: nn.Module, bfloat16: bool) -> list[Optimizer]:
     """Muon for the matrices of the recurrent layers, AdamW for embedding, softmax and biases, as its authors advise.
 
     The updates of both have the same root mean square (Liu et al. 2025, section 2.2), so one learning rate serves both.
+    `bfloat16`: whether Muon's matrix products are computed in that type, else in the weights'.
     """
     matrices = [weight for name, weight in model.named_parameters() if name.startswith("recurrence.") and weight.ndim == 2]
     others = [weight for weight in model.parameters() if all(weight is not matrix for matrix in matrices)]
-    bfloat16 = settings.precision == "bf16" and bool(matrices) and has_bfloat16(matrices[0].device)
     return [
         Muon(matrices, settings.lr, weight_decay=settings.weight_decay, bfloat16=bfloat16),
         adamw(others, settings.lr, settings.weight_decay),

@@ -10,8 +10,11 @@ from torch.optim import Optimizer
 from packlm import config
 
 
-def build(settings: config.Train, model: nn.Module) -> list[Optimizer]:
-    """The optimizers of `train.optimizer`, each weight in one of them; the trainer sets their learning rate before every step."""
+def build(settings: config.Train, model: nn.Module, bfloat16: bool = False) -> list[Optimizer]:
+    """The optimizers of `train.optimizer`, each weight in one of them; the trainer sets their learning rate before every step.
+
+    `bfloat16`: whether an optimizer's own matrix products may be computed in that type.
+    """
     weights, lr, decay = list(model.parameters()), settings.lr, settings.weight_decay
     match settings.optimizer:
         case "sgd" | "nt-asgd":  # the averaging of nt-asgd is `averaging`'s
@@ -21,7 +24,7 @@ def build(settings: config.Train, model: nn.Module) -> list[Optimizer]:
         case "rmsprop":
             return [torch.optim.RMSprop(weights, lr, momentum=settings.momentum, weight_decay=decay)]
         case name:
-            optimizers: list[Optimizer] = import_module(f".{name}", __package__).build(settings, model)
+            optimizers: list[Optimizer] = import_module(f".{name}", __package__).build(settings, model, bfloat16)
             return optimizers
 
 
