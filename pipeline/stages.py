@@ -123,6 +123,9 @@ def summary(config: Config) -> str:
         lines.append(f"  validation perplexity {before.perplexity:,.1f} before training, {best.perplexity:,.1f} after it")
     for split, report in reports.items():
         lines.append(f"  {split} perplexity {report.perplexity:,.1f}, measured by the model folder alone ({report.tokens:,} tokens)")
+        if baselines := report.baselines:
+            mixture = f"; interpolated with the model {baselines.interpolated.perplexity:,.1f}" if baselines.interpolated else ""
+            lines.append(f"  {split} perplexity {baselines.kneser_ney_5.perplexity:,.1f} of 5-grams{mixture}")
     lines.append("")
     for prompt, generation in run_files.generations(config.run.dir, 3):
         lines.append(f"  {prompt!r} -> {generation.text!r}  (log P = {generation.log_prob:.1f})")

@@ -16,7 +16,8 @@ class Corpus(Section):
     format: Literal["auto", "text", "jsonl", "json", "csv", "parquet", "builtin"] = "auto"
     """File format. auto: from the file name (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet`, optionally with `.gz` or `.zst`;
     anything else is text, and refused if it looks like JSON, HTML or a table). json: an array of records, or one or several records.
-    builtin: a corpus that is generated locally; `corpus.train = "python"` is Python's own documentation."""
+    builtin: a corpus that is generated locally; `corpus.train = "python"` is the documentation of Python and of packages that
+    packlm depends on."""
     train: Locations = ()
     """Training documents: a file, a folder (searched recursively), a glob, `hub:NAME[:CONFIG[:SPLIT]]` for a Hugging Face
     dataset, `-` for standard input, or a list of these."""

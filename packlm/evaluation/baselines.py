@@ -1,5 +1,6 @@
 """Baselines without a neural model, on the same tokens and contexts: uniform, unigram and n-gram distributions."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from packlm.evaluation.ngrams import KneserNey
 from packlm.model.finite import perplexity
 
 ORDER = 5
+WEIGHTS = tuple(step / 20 for step in range(1, 20))
+"""Weights that an interpolation chooses from."""
 MAX_TOKENS = 20_000_000
 """N-grams are counted in the first training tokens up to this number, at some 200 bytes of memory each. Larger splits get no baselines."""
 
@@ -49,6 +52,31 @@ def baselines(training: tuple[Sentences, Stream], evaluated: tuple[Sentences, St
         f"kneser_ney_{ORDER}": -ngrams.log_probs(ids, context_ends(*evaluated, context, len(ids))),
     }
     return Baselines(len(training_ids), context, losses)
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """A mixture of the distributions of two models, lambda P + (1 - lambda) Q."""
+
+    loss: float
+    """Mean of -ln of the mixture, in nats per token."""
+    weight: float
+    """lambda, the mean of both halves'."""
+
+
+def interpolate(losses: np.ndarray, others: np.ndarray) -> Interpolation:
+    """Interpolates two models (Jelinek and Mercer 1980) from their losses [N] of the same tokens.
+
+    Each half of the text is interpolated with the weight, of `WEIGHTS`, that is best for the other half.
+    """
+    halves = [slice(0, len(losses) // 2), slice(len(losses) // 2, len(losses))]
+    nll = np.array([[_mixture_nll(losses[half], others[half], weight) for weight in WEIGHTS] for half in halves])
+    best = nll.argmin(1)
+    return Interpolation(float(nll[0, best[1]] + nll[1, best[0]]) / len(losses), float(np.mean([WEIGHTS[index] for index in best])))
+
+
+def _mixture_nll(losses: np.ndarray, others: np.ndarray, weight: float) -> float:
+    return float(-np.logaddexp(math.log(weight) - losses, math.log1p(-weight) - others).sum())
 
 
 def context_ends(sentences: Sentences, stream: Stream, context: str, num_tokens: int) -> np.ndarray:

@@ -80,11 +80,13 @@ class GroupSums:
 
 
 class DetailedScorer(Scorer):
-    """Wraps a scorer and sums its scores by group."""
+    """Wraps a scorer, sums its scores by group, and keeps the loss of each target if asked to."""
 
-    def __init__(self, scorer: Scorer, groupings: dict[str, Grouping]):
+    def __init__(self, scorer: Scorer, groupings: dict[str, Grouping], num_kept: int = 0):
+        """`num_kept`: the number of all targets, to keep their losses; 8 bytes each."""
         self.scorer, self.groupings, self.max_window = scorer, groupings, scorer.max_window
         self._sums = {name: np.zeros((4, len(grouping.names))) for name, grouping in groupings.items()}
+        self._losses = np.zeros(num_kept)
 
     def zero_state(self, segments: int) -> State:
         return self.scorer.zero_state(segments)
@@ -93,6 +95,8 @@ class DetailedScorer(Scorer):
         scores, state = self.scorer.scores(segments, state)
         offsets = concatenated_ranges(segments.keys, segments.keys + segments.lengths)
         losses, likelier = scores.losses.double().cpu().numpy(), scores.likelier.cpu().numpy()
+        if len(self._losses):
+            self._losses[offsets] = losses
         rows = (np.ones(len(losses)), losses, likelier < 1, likelier < 5)
         for name, grouping in self.groupings.items():
             groups, inverse = np.unique(grouping.groups_of(offsets, segments.targets), return_inverse=True)
@@ -103,3 +107,7 @@ class DetailedScorer(Scorer):
     def sums(self, ranks: Ranks) -> dict[str, GroupSums]:
         """All ranks: the sums over all of them, for each grouping."""
         return {name: GroupSums(*ranks.sum(sums)) for name, sums in self._sums.items()}
+
+    def token_losses(self, ranks: Ranks) -> Array:
+        """All ranks: the loss of each target, [N] in nats; empty if they are not kept."""
+        return ranks.sum(self._losses)

@@ -21,14 +21,14 @@ from packlm.dataset import Manifest
 from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.evaluation.advice import SAMPLE_TOKENS, advice
-from packlm.evaluation.baselines import MAX_TOKENS, Baselines, baselines, context_ends
+from packlm.evaluation.baselines import MAX_TOKENS, Baselines, baselines, context_ends, interpolate
 from packlm.evaluation.breakdown import breakdown
 from packlm.evaluation.details import DetailedScorer, by_document, by_sentence_length, by_token
 from packlm.evaluation.dynamic_evaluation import DynamicScorer, mean_squares
 from packlm.evaluation.evaluate import ModelScorer, Result, Scorer, evaluate, first_targets, resolve_context
 from packlm.evaluation.neural_cache import CachedScorer
 from packlm.evaluation.reports import TextCounts, report
-from packlm.model.finite import named
+from packlm.model.finite import named, perplexity
 from packlm.model.info import ModelInfo
 from packlm.model.language_model import LanguageModel
 from packlm.model.quantized import QuantizedModel
@@ -53,6 +53,8 @@ class _MeasuredText:
     training: Stream | None = None
     """The training split, if there is one and dynamic evaluation needs it."""
     baselines: Baselines | None = None
+    """On rank 0, if `has_baselines`."""
+    has_baselines: bool = False
 
     @property
     def ids(self) -> np.ndarray:
@@ -80,7 +82,9 @@ def measure_dataset(
     counts = ranks.sum(training.counts(manifest.vocab_size, ranks.rank, ranks.world)) if training is not None else None
     reference, context = None, resolve_context(settings.context, info.context)
     # N-grams have seen the training split's own tokens; and they hold several numbers in memory for every token.
-    if settings.baselines and ranks.first and training is not None and settings.split != "train" and sentences.tokens <= MAX_TOKENS:
+    has_baselines = settings.baselines and training is not None and settings.split != "train" and sentences.tokens <= MAX_TOKENS
+    if has_baselines and ranks.first:
+        assert training is not None
         training_views = training, Stream.open(folder, manifest, "train")
         reference = baselines(training_views, (sentences, stream), manifest.vocab_size, context)
 
@@ -91,9 +95,9 @@ def measure_dataset(
     training_stream = Stream.open(folder, manifest, "train") if training is not None and settings.dynamic_lr else None
     with dataset.described(folder, manifest):
         encoder = Encoder.load(folder, info.tokenizer)
-    text = _MeasuredText(sentences, stream, encoder, document_names, counts, training_stream, reference)
+    text = _MeasuredText(sentences, stream, encoder, document_names, counts, training_stream, reference, has_baselines)
     with named(f"{info.name} on {settings.split} of {folder}"):
-        result, details = _measure(model, info, text, settings, ranks)
+        result, details, losses = _measure(model, info, text, settings, ranks)
     totals = TextCounts(split.documents, split.sentences, split.tokens, split.words, split.bytes, split.unknown, manifest.lossless)
     ids = text.ids if ranks.first else np.zeros(0, np.int64)
     data = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
@@ -101,7 +105,9 @@ def measure_dataset(
     values = report(result, totals, _provenance(info, settings) | data, details)
     if not reference:
         return values
-    summary = reference.summary() | {"advice": None}
+    mixture = interpolate(losses, reference.losses["kneser_ney_5"])
+    interpolated = {"loss_per_token": mixture.loss, "perplexity": perplexity(mixture.loss), "weight": mixture.weight}
+    summary = reference.summary() | {"interpolated": interpolated, "advice": None}
     if result.loss >= (ngram_loss := summary["kneser_ney_5"]["loss_per_token"]) and not values["adapted"]:
         training_loss = _training_loss(model, training_views, context, settings)
         summary["advice"] = advice(result.loss, ngram_loss, training_loss, info.model, info.vocab_size, training_views[0].tokens)
@@ -175,27 +181,31 @@ def measure_documents(
     opens = np.concatenate([block.document_starts + shift for block, shift in zip(blocks, shifts, strict=False)])
     views = Sentences.from_arrays(ids, ends), Stream.from_arrays(ids, opens, encoder.eos)
     text = _MeasuredText(*views, encoder, lambda indices: [names[index] for index in indices])
-    result, details = _measure(model, info, text, settings, ranks)
+    result, details, _ = _measure(model, info, text, settings, ranks)
     unknown = int((ids == encoder.unk).sum()) if encoder.unk is not None else 0
     num_words, num_bytes = sum(block.num_words for block in blocks), sum(block.num_bytes for block in blocks)
     totals = TextCounts(len(opens), len(ends), len(ids), num_words, num_bytes, unknown, encoder.lossless)
     return result, totals, dataset.ids_digest(ids), details
 
 
-def _measure(model: LanguageModel, info: ModelInfo, text: _MeasuredText, settings: Evaluate, ranks: Ranks) -> tuple[Result, dict[str, Any]]:
-    """All ranks: (summed loss, its breakdown)."""
+def _measure(
+    model: LanguageModel, info: ModelInfo, text: _MeasuredText, settings: Evaluate, ranks: Ranks
+) -> tuple[Result, dict[str, Any], np.ndarray]:  # fmt: skip
+    """All ranks: (summed loss, its breakdown, loss of each token if there are baselines)."""
     groupings = {
         "document": by_document(text.stream.opens),
         "sentence_length": by_sentence_length(text.sentences.lengths),
         "token": by_token(info.vocab_size, text.encoder.eos, text.encoder.unk, text.train_counts),
     }
-    scorer = DetailedScorer(_scorer(model, info, settings, text.training), groupings)
+    num_kept = text.sentences.tokens if text.has_baselines else 0
+    scorer = DetailedScorer(_scorer(model, info, settings, text.training), groupings, num_kept)
     context = resolve_context(settings.context, info.context)
     if info.context == "sentences" and context != "sentences":
         log.warning("context %s: the model was trained on single sentences and has never seen one: the loss may be higher", context)
     result = evaluate(scorer, text.sentences, text.stream, context, settings.streams, settings.batch_tokens, ranks)
     ids = text.ids if text.baselines else np.zeros(0, np.int64)
-    return result, breakdown(scorer.sums(ranks), groupings, ids, text.baselines, text.document_names)
+    details = breakdown(scorer.sums(ranks), groupings, ids, text.baselines, text.document_names)
+    return result, details, scorer.token_losses(ranks)
 
 
 def _scorer(model: LanguageModel, info: ModelInfo, settings: Evaluate, training: Stream | None) -> Scorer:

@@ -92,6 +92,9 @@ def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
         names = {"uniform": "uniform", "unigram": "unigrams", "kneser_ney_5": "Kneser-Ney 5-grams"}
         numbers = ", ".join(f"{baselines[key]['perplexity']:,.1f} {name}" for key, name in names.items())
         lines.append(("baselines", f"{numbers}; per token, context: {baselines['context']}"))
+        mixture = baselines["interpolated"]
+        parts = f"{mixture['weight']:.2f} of the model, {1 - mixture['weight']:.2f} of the 5-grams"
+        lines.append(("interpolated", f"{mixture['perplexity']:.2f} per token: {parts} (best for the other half of the text)"))
         if baselines["advice"]:
             lines.append(("", baselines["advice"]))
     return lines
@@ -108,5 +111,6 @@ def metrics(values: dict[str, Any], split: str) -> dict[str, float]:
         low, high = values["interval"]["perplexity"]
         numbers |= {f"{split}/perplexity_low": low, f"{split}/perplexity_high": high}
     if "baselines" in values:
-        numbers[f"{split}/perplexity_kneser_ney_5"] = values["baselines"]["kneser_ney_5"]["perplexity"]
+        for name in ("kneser_ney_5", "interpolated"):
+            numbers[f"{split}/perplexity_{name}"] = values["baselines"][name]["perplexity"]
     return numbers

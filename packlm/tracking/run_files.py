@@ -12,6 +12,20 @@ from packlm import dataset
 from packlm.base import completion, json_lines, json_models
 
 
+class BaselinePerplexity(BaseModel):
+    """What `evaluate/SPLIT.json` says of a baseline."""
+
+    perplexity: float
+
+
+class NgramBaselines(BaseModel):
+    """Models without a network on the same tokens."""
+
+    kneser_ney_5: BaselinePerplexity
+    interpolated: BaselinePerplexity | None = None
+    """Of the model and the 5-grams; None in a report of an older version."""
+
+
 class EvaluationReport(BaseModel):
     """`evaluate/SPLIT.json`, written by the stage `evaluate`; `packlm.evaluation.reports` explains the numbers."""
 
@@ -29,6 +43,7 @@ class EvaluationReport(BaseModel):
     tokenizer_digest: str
     ids_digest: str | None = None
     """None in a report of an older version."""
+    baselines: NgramBaselines | None = None
 
     @property
     def line(self) -> str:

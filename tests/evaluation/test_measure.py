@@ -84,6 +84,19 @@ def test_baselines_are_computed_on_the_same_tokens(made: Callable[[str], Config]
     expected = ngrams.log_probs(np.array(ids), np.cumsum(measured.lengths))
     assert baselines["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean()) and baselines["context"] == "sentences"
     assert f"{baselines['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)
+    texts = [engine.encoder.decode(measured.targets(index)[:-1]) for index in range(len(measured))]
+    model = np.exp(np.concatenate([score.log_probs for score in engine.score(texts)]))
+    halves, probabilities = np.array_split(np.arange(len(ids)), [len(ids) // 2]), np.exp(expected)
+    mixtures = [
+        max(np.arange(1, 20) / 20, key=lambda weight, half=half: np.log(weight * model + (1 - weight) * probabilities)[half].sum())
+        for half in halves
+    ]
+    losses = [
+        -np.log(weight * model + (1 - weight) * probabilities)[half].sum() for half, weight in zip(halves, mixtures[::-1], strict=True)
+    ]
+    assert baselines["interpolated"]["loss_per_token"] == pytest.approx(sum(losses) / len(ids), rel=1e-6)
+    assert baselines["interpolated"]["weight"] == pytest.approx(sum(mixtures) / 2)
+    assert f"interpolated    {baselines['interpolated']['perplexity']:.2f} per token" in reports.table(report)
     quiet = config.evaluate.model_copy(update={"baselines": False})
     without = measure.measure_dataset(
         engine.model, engine.info, config.dataset.dir, dataset.read_manifest(config.dataset.dir), quiet, ALONE

@@ -15,6 +15,7 @@ from train.trainer import Trainer
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 RECIPES = Path(__file__).resolve().parents[2] / "configs"
+NAMES = ("quickstart.toml", "ptb-tied-200.toml", "ptb-sentences.toml")
 SETTINGS = (
     "--train.max_steps", "20", "--train.log_every", "1", "--train.precision", "float64", "--train.device", "cpu", "--model.hidden", "32",
     "--tracking.uri=",
@@ -31,7 +32,7 @@ def losses(recipe: str, folder: Path) -> list[float]:
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
-@pytest.mark.parametrize("recipe", ["quickstart.toml", "ptb-tied-200.toml"])
+@pytest.mark.parametrize("recipe", NAMES)
 def test_the_losses_are_the_golden_ones(recipe, tmp_path):
     golden = json.loads(GOLDEN.read_text())[recipe]
     assert len(golden) == 20
@@ -40,7 +41,7 @@ def test_the_losses_are_the_golden_ones(recipe, tmp_path):
 
 def main() -> None:
     results = {}
-    for recipe in ("quickstart.toml", "ptb-tied-200.toml"):
+    for recipe in NAMES:
         with tempfile.TemporaryDirectory() as folder:
             results[recipe] = losses(recipe, Path(folder))
     GOLDEN.write_text(json.dumps(results, indent=1) + "\n")

@@ -1,32 +1,48 @@
-"""The built-in corpus: English prose extracted from the documentation that ships with Python.
+"""The built-in corpus: English prose extracted from the documentation of Python and of packages that packlm depends on.
 
-One document per help topic (`topics/assert`, from `pydoc_data.topics`) and per module of the standard library (`stdlib/argparse`, its
-docstrings in the order of the source, which is parsed and never imported). Only paragraphs of prose are kept, each on one line and each
-once: doctests, code, tables, signatures and lists are dropped. The same Python gives the same documents.
+One document per help topic (`topics/assert`, from `pydoc_data.topics`) and per module of the standard library and of the packages that are
+installed (`stdlib/argparse`, `packages/scipy.optimize._root`: the docstrings in the order of the source, which is neither parsed nor
+imported). Only explanations are kept, paragraphs of at least 25 words, each on one line: doctests, code, tables, signatures and lists are
+dropped. A sentence is dropped where it shares eight words in a row with an earlier one: documentation repeats itself, and what stands in
+training and in held-out documents alike is counted, not modelled (Lee et al. 2022). The same packages give the same documents.
 """
 
 import ast
 import inspect
+import logging
 import os
 import re
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
-from packlm.base.errors import RequestError
+from pydantic import BaseModel
+
+from packlm.base import files, sealed_json
+from packlm.base.errors import PacklmError, RequestError
 from packlm.corpus.formats.text import Text
 from packlm.corpus.sources import Source
 
+log = logging.getLogger("packlm")
+
+PACKAGES = ("matplotlib", "networkx", "numpy", "pandas", "scipy", "sklearn", "sqlalchemy", "sympy")
 _EXCLUDED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "pydoc_data", "turtledemo", "this"}
-_MIN_WORDS = 5
+_MIN_WORDS = 25
+_RUN = 8
+"""Words in a row that two sentences do not share."""
 _MIN_PROSE = 0.8
 """Least share of a paragraph's words that look like words; code, tables and signatures have less."""
 
-_STATEMENTS = ("body", "handlers", "orelse", "finalbody", "cases")
-"""Fields of a syntax tree's nodes that hold statements, in the order of the source."""
-
+_TOKEN = re.compile(
+    r"""#[^\n]*|(?P<line>^[ \t]*)?(?P<string>[rRuUbBfF]{0,2}(?P<quotes>\"{3}|'{3})(?:\\.|(?!(?P=quotes)).)*(?P=quotes))"""
+    r"""|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""",
+    re.MULTILINE | re.DOTALL,
+)
+"""A comment or a string of Python's source; `line` is there if a triple-quoted one begins its line, as docstrings do."""
+_SENTENCE_END = re.compile(r"(?<=[.!?:]) (?=[A-Z\"'(])")
 _WORD = re.compile(r"[\"'“‘(]*[A-Za-z]+(?:[-'’/][A-Za-z]+)*[.,;:!?)\"'”’]*")
 _NOT_PROSE = re.compile(r">>>|^\.\.|::=|^\s*[-+*|=~^#]|^\s*[A-Za-z0-9]{1,2}[.)]\s|\s--\s|->|={3,}|-{3,}|\s{4,}\S|^:\w+|^@", re.MULTILINE)
 _MARKUP = re.compile(r"[:.]\w+:`~?([^`<]*)[^`]*`|``?([^`]*)``?|(?<!\w)\*{1,2}(\w[^*]*?)\*{1,2}(?!\w)")
@@ -38,36 +54,82 @@ class Builtin(Text):
     def sources(self, locations: Sequence[str]) -> list[Source]:
         if tuple(locations) != ("python",):
             raise RequestError(f'corpus.format = "builtin" has one corpus, "python"; got {", ".join(locations)}')
-        return [Source(name, data=text.encode(), format="builtin") for name, text in documents()]
+        return [Source(name, data=text.encode(), format="builtin") for name, text in cached_documents()]
+
+
+def cached_documents() -> list[tuple[str, str]]:
+    """`documents()`, from the user's cache if all files it reads, and this one, have the same names, sizes and times as then."""
+    about = [(name, str(path), path.stat().st_size, path.stat().st_mtime_ns) for name, path in [*_modules(), ("", Path(__file__))]]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "packlm"
+    path = folder / f"builtin-{files.digest(about)[:16]}.json"
+    try:
+        return [(name, text) for name, text in sealed_json.read(path, _Cached, "it will be made again").documents]
+    except (OSError, PacklmError):
+        made = documents()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sealed_json.write(path, {"documents": made})
+    except (OSError, PacklmError) as error:
+        log.info("the built-in corpus is not kept for the next time: %s", error)
+    return made
+
+
+class _Cached(BaseModel):
+    documents: list[tuple[str, str]]
 
 
 def documents() -> list[tuple[str, str]]:
     """All documents as (name, text), in order; a text is its paragraphs with a blank line between two."""
-    texts = {f"topics/{name}": [text] for name, text in sorted(import_module("pydoc_data.topics").topics.items())}
-    root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(_modules(root)):
+    sections = {f"topics/{name}": [text] for name, text in sorted(import_module("pydoc_data.topics").topics.items())}
+    sections |= {name: _docstrings(path) for name, path in _modules()}
+    if not any(name.startswith("stdlib/") and texts for name, texts in sections.items()):
+        stdlib = sysconfig.get_paths()["stdlib"]
+        raise RequestError(f"{stdlib}: this Python has no sources of its standard library, which the built-in corpus is extracted from")
+    unrepeated = _Unrepeated()
+    texts = {name: [unrepeated(paragraph) for text in of_one for paragraph in prose(text)] for name, of_one in sections.items()}
+    return [(name, "\n\n".join(filter(None, paragraphs)) + "\n") for name, paragraphs in texts.items() if any(paragraphs)]
+
+
+class _Unrepeated:
+    """Drops the sentences that share a run of words with an earlier one."""
+
+    def __init__(self) -> None:
+        self._runs = set[tuple[str, ...]]()
+
+    def __call__(self, paragraph: str) -> str:
+        """The paragraph without them."""
+        return " ".join(sentence for sentence in _SENTENCE_END.split(paragraph) if self._is_new(sentence))
+
+    def _is_new(self, sentence: str) -> bool:
+        words = [word.strip(".,:;()'\"") for word in sentence.lower().split()]
+        runs = {tuple(words[start : start + _RUN]) for start in range(max(1, len(words) - _RUN + 1))}
+        if runs & self._runs:
+            return False
+        self._runs |= runs
+        return True
+
+
+def _modules() -> list[tuple[str, Path]]:
+    """(name of the document, path) of the modules of the standard library and of the packages, none of which is imported."""
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    modules = [(f"stdlib/{name}", path) for name, path in _modules_below(stdlib, stdlib)]
+    for package in PACKAGES:
+        spec = find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            modules += [(f"packages/{name}", path) for name, path in _modules_below(Path(folder), Path(folder).parent)]
+    return modules
+
+
+def _modules_below(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
+    """(name relative to `root`, path) of the modules below a folder, sorted."""
+    paths = []
+    for below, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _EXCLUDED]  # skips installed packages, which are thousands of files
+        paths += [Path(below) / name for name in names if name.endswith(".py")]
+    for path in sorted(paths):
         parts = path.relative_to(root).with_suffix("").parts
         if parts[-1] not in _EXCLUDED and not parts[0].startswith("config-"):
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            texts[f"stdlib/{name}"] = _docstrings(path)
-    paragraphs: dict[str, str] = {}
-    """Paragraph -> name of the first document that has it."""
-    for name, sections in texts.items():
-        for section in sections:
-            for paragraph in prose(section):
-                paragraphs.setdefault(paragraph, name)
-    by_name: dict[str, list[str]] = {}
-    for paragraph, name in paragraphs.items():
-        by_name.setdefault(name, []).append(paragraph)
-    if not any(name.startswith("stdlib/") for name in by_name):
-        raise RequestError(f"{root}: this Python has no sources of its standard library, which the built-in corpus is extracted from")
-    return [(name, "\n\n".join(lines) + "\n") for name, lines in by_name.items()]
-
-
-def _modules(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in _EXCLUDED]  # skips installed packages, which are thousands of files
-        yield from (Path(folder) / name for name in names if name.endswith(".py"))
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
 def prose(text: str) -> Iterator[str]:
@@ -84,24 +146,14 @@ def prose(text: str) -> Iterator[str]:
 
 
 def _docstrings(path: Path) -> list[str]:
-    """The docstrings of a source file, in order; none if it cannot be parsed (the library has a few such templates)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in the library's source
-            tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
+    """The triple-quoted strings that begin a line of a source file, in order."""
+    source = path.read_text(encoding="utf-8", errors="replace")
+    if '"""' not in source and "'''" not in source:
         return []
-    return [inspect.cleandoc(text) for text in _docstrings_below(tree)]
-
-
-def _docstrings_below(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        text = ast.get_docstring(node, clean=False)
-        if text:
-            yield text
-    for field in _STATEMENTS:
-        for child in getattr(node, field, ()):
-            yield from _docstrings_below(child)
+    strings = [match["string"] for match in _TOKEN.finditer(source) if match["line"] is not None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in the library's source
+        return [inspect.cleandoc(ast.literal_eval(string)) for string in strings if string[0] not in "bBfF" and string[1] not in "bBfF"]
 
 
 FORMATS = {"builtin": Builtin()}
