@@ -25,7 +25,13 @@ def test_recipe_loads_and_is_named_after_its_file(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_printed_configuration_reads_back_equal(path: Path, tmp_path: Path) -> None:
-    others = {"tracking.uri": "http://127.0.0.1:5000", "model.hidden": "[64, 200]", "model.layers": "2", "model.tied": "false"}
+    others = {
+        "tracking.uri": "http://127.0.0.1:5000",
+        "model.hidden": "[64, 200]",
+        "model.layers": "2",
+        "model.tied": "false",
+        "model.residual": "none",
+    }
     config = configuration.load(path, [word for key, value in others.items() for word in (f"--{key}", value)], {})
     for explain in (False, True):
         printed = tmp_path / "printed.toml"

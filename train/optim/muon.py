@@ -31,7 +31,8 @@ def build(settings: config.Train, model: nn.Module, bfloat16: bool) -> list[Opti
     The updates of both have the same root mean square (Liu et al. 2025, section 2.2), so one learning rate serves both.
     `bfloat16`: whether Muon's matrix products are computed in that type, else in the weights'.
     """
-    matrices = [weight for name, weight in model.named_parameters() if name.startswith("recurrence.") and weight.ndim == 2]
+    ends = ("embedding.", "projection.")
+    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and not name.startswith(ends)]
     others = [weight for weight in model.parameters() if all(weight is not matrix for matrix in matrices)]
     return [
         Muon(matrices, settings.lr, weight_decay=settings.weight_decay, bfloat16=bfloat16),
