@@ -17,8 +17,10 @@ from packlm.batches.segments import Segments
 from packlm.batches.stream_plan import StreamPlan
 from packlm.dataset.views import Stream
 from packlm.evaluation.evaluate import Scorer
-from packlm.model.language_model import LanguageModel
+from packlm.model import loss
+from packlm.model.language_model import Batch, LanguageModel
 from packlm.model.loss import RowScores
+from packlm.model.products import matmul
 from packlm.model.recurrence import State
 
 EPSILON = 1e-3
@@ -26,6 +28,8 @@ STATISTICS_STREAMS = 100
 """Windows of the training split whose mean loss gives one gradient of the statistics, as in the paper."""
 STATISTICS_STEPS = 200
 """Gradients that the statistics are computed from."""
+_BLOCK_ROWS = 512
+"""Rows of the softmax weights whose gradient is computed and applied while it is in the processor's cache."""
 
 
 def mean_squares(model: LanguageModel, training: Stream, window: int) -> list[Tensor]:
@@ -55,15 +59,20 @@ class DynamicScorer(Scorer):
             squares: `mean_squares` of the model.
             lr: learning rate (eta in the paper).
             decay: decay rate towards the trained weights (lambda).
-            window: tokens between two updates.
+            window: tokens between two updates, whose logits are in memory at once.
         """
         self.max_window: int | None = window
         self.model = copy.deepcopy(model)
-        self.parameters, self.trained = list(self.model.parameters()), [parameter.detach().clone() for parameter in model.parameters()]
-        roots = [square.sqrt() for square in squares]
-        mean = sum(float(root.sum(dtype=torch.float64)) for root in roots) / sum(root.numel() for root in roots)
-        self.learning_rates = [lr / (root + EPSILON) for root in roots]
-        self.decay_rates = [(decay / mean * root).clamp(max=1.0) for root in roots]
+        self.model.embedding.sparse = True
+        mean = sum(float(square.sqrt().sum(dtype=torch.float64)) for square in squares) / sum(square.numel() for square in squares)
+        weights = {
+            name: _AdaptedWeight(weight, square.sqrt(), lr, decay / mean)
+            for (name, weight), square in zip(self.model.named_parameters(), squares, strict=True)
+        }
+        self.weights = list(weights.values())
+        self.embedding, self.bias = weights.pop("embedding.weight"), weights.pop("projection.bias")
+        self.projection = weights.pop("projection.weight", self.embedding)
+        self.layers = list(weights.values())
         self.device = model.embedding.weight.device
 
     def zero_state(self, segments: int) -> State:
@@ -79,29 +88,67 @@ class DynamicScorer(Scorer):
                 final_segments=segments.keys[:1],
             )  # fmt: skip
             if segments.initial_streams[index] < 0:
-                self._restore_trained_weights()
-            initial = tuple(part[:, one] for part in state)
-            segment_scores, final = self.model.scores(segment.batch(self.device), initial)
-            assert final is not None
+                self._restore()
+            segment_scores, final = self._score_and_update(segment.batch(self.device), tuple(part[:, one] for part in state))
             scores.append(segment_scores)
             finals.append(final)
-            self._update(segment, initial)
             offset += length
         final_states = tuple(torch.cat(parts, 1) for parts in zip(*finals, strict=True))
         return RowScores(*(torch.cat(parts) for parts in zip(*scores, strict=True))), final_states
 
-    def _update(self, segments: Segments, state: State) -> None:
-        gradients, _ = _gradients(self.model, segments, state, self.device)
-        with torch.no_grad():
-            for weight, gradient, learning_rate, decay_rate, trained in zip(
-                self.parameters, gradients, self.learning_rates, self.decay_rates, self.trained, strict=True
-            ):  # fmt: skip
-                weight.add_(decay_rate * (trained - weight) - learning_rate * gradient)
+    @torch.no_grad()
+    def _restore(self) -> None:
+        for weight in self.weights:
+            weight.restore()
 
-    def _restore_trained_weights(self) -> None:
-        with torch.no_grad():
-            for weight, trained in zip(self.parameters, self.trained, strict=True):
-                weight.copy_(trained)
+    @torch.no_grad()
+    def _score_and_update(self, batch: Batch, state: State) -> tuple[RowScores, State]:
+        """The scores of a window, then a step on its mean loss, from one forward pass."""
+        with torch.enable_grad():
+            hidden, final = self.model.hidden(batch.inputs, batch.lengths, state)
+        assert final is not None
+        rows = hidden.detach()
+        logits = matmul(rows, self.projection.weight.T) + self.bias.weight
+        scores = loss.scores_from_logits(logits.clone(), batch.targets, None)
+        d_logits = torch.softmax(logits, 1)
+        d_logits[torch.arange(len(rows)), batch.targets] -= 1
+        d_logits /= len(rows)
+        weights = (self.embedding.weight, *(weight.weight for weight in self.layers))
+        d_embedding, *d_layers = torch.autograd.grad(hidden, weights, matmul(d_logits, self.projection.weight))
+        for layer, gradient in zip(self.layers, d_layers, strict=True):
+            layer.step(gradient)
+        self.bias.step(d_logits.sum(0))
+        columns = d_logits.T.contiguous()
+        for begin in range(0, len(columns), _BLOCK_ROWS):
+            block = slice(begin, begin + _BLOCK_ROWS)
+            self.projection.step(columns[block] @ rows, block)
+        if self.embedding is not self.projection:
+            self.embedding.decay()
+        self.embedding.step_rows(d_embedding._indices()[0], d_embedding._values())
+        return scores, tuple(part.detach() for part in final)
+
+
+class _AdaptedWeight:
+    """A weight, the trained weight that it decays towards, and its rates."""
+
+    def __init__(self, weight: Tensor, root: Tensor, lr: float, decay: float):
+        self.weight, self._trained = weight, weight.detach().clone()
+        self._learning_rates, self._decay_rates = lr / (root + EPSILON), (decay * root).clamp(max=1.0)
+
+    def decay(self, part: slice = slice(None)) -> None:
+        self.weight[part].lerp_(self._trained[part], self._decay_rates[part])
+
+    def step(self, gradient: Tensor, part: slice = slice(None)) -> None:
+        """Decay, and a step against the gradient, of all rows or some."""
+        self.decay(part)
+        self.weight[part].addcmul_(gradient, self._learning_rates[part], value=-1)
+
+    def step_rows(self, rows: Tensor, gradients: Tensor) -> None:
+        """A step against the gradients of some rows, which may repeat; no decay."""
+        self.weight.index_add_(0, rows, gradients * self._learning_rates[rows], alpha=-1)
+
+    def restore(self) -> None:
+        self.weight.copy_(self._trained)
 
 
 def _gradients(model: LanguageModel, segments: Segments, state: State, device: torch.device) -> tuple[tuple[Tensor, ...], State]:

@@ -28,8 +28,8 @@ OPENS = np.array([0, 10, 40])
 VIEWS = Sentences.from_arrays(IDS, np.arange(10, 61, 10)), Stream.from_arrays(IDS, OPENS, eos=0)
 
 
-def tiny() -> LanguageModel:
-    return build(config.Model(hidden=5, layers=2, tied=True), VOCAB, seed=2).double()
+def tiny(tied: bool = True) -> LanguageModel:
+    return build(config.Model(hidden=5, layers=2, tied=tied), VOCAB, seed=2).double()
 
 
 def loss(model: LanguageModel, inputs: list[int], targets: list[int], state: State) -> tuple[Tensor, State]:
@@ -41,11 +41,12 @@ def loss(model: LanguageModel, inputs: list[int], targets: list[int], state: Sta
     return total / len(targets), tuple(part.detach() for part in state)
 
 
-def expected(squares: list[Tensor], texts: list[tuple[int, int]]) -> float:
+def expected(squares: list[Tensor], texts: list[tuple[int, int]], tied: bool) -> float:
     """The equation. `texts`: (begin, end) of each range that starts from a zero state and the trained weights."""
     total = 0.0
     for begin, end in texts:
-        model, trained = tiny(), [weight.detach().clone() for weight in tiny().parameters()]
+        model = tiny(tied)
+        trained = [weight.detach().clone() for weight in model.parameters()]
         state = model.recurrence.zero_state(1)
         # Windows are cut every WINDOW tokens of the split, whatever the documents.
         edges = [begin, *(edge for edge in range(0, len(IDS), WINDOW) if begin < edge < end), end]
@@ -64,8 +65,9 @@ def expected(squares: list[Tensor], texts: list[tuple[int, int]]) -> float:
     return total
 
 
-def squares_by_loop(streams: int) -> list[Tensor]:
-    model, total = tiny(), [torch.zeros_like(weight) for weight in tiny().parameters()]
+def squares_by_loop(streams: int, tied: bool = True) -> list[Tensor]:
+    model = tiny(tied)
+    total = [torch.zeros_like(weight) for weight in model.parameters()]
     bounds = [number * len(IDS) // streams for number in range(streams + 1)]
     steps = -(-max(np.diff(bounds)) // WINDOW)
     states = [model.recurrence.zero_state(1) for _ in range(streams)]
@@ -82,15 +84,17 @@ def squares_by_loop(streams: int) -> list[Tensor]:
     return total
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("context", ["documents", "streams"])
-def test_updates_follow_the_equation(context: str) -> None:
-    squares = squares_by_loop(3)
-    model = tiny()
+def test_updates_follow_the_equation(context: str, tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic_evaluation, "_BLOCK_ROWS", 4)
+    squares = squares_by_loop(3, tied)
+    model = tiny(tied)
     before = [weight.detach().clone() for weight in model.parameters()]
     texts = [(0, 60)] if context == "streams" else [(0, 10), (10, 40), (40, 60)]
     result = evaluate(DynamicScorer(model, squares, LR, DECAY, WINDOW), *VIEWS, context, 1, 1000, ALONE)
-    assert result.nll == pytest.approx(expected(squares, texts), rel=1e-9)
-    assert abs(result.nll - evaluate(ModelScorer(tiny()), *VIEWS, context, 1, 1000, ALONE).nll) > 0.1
+    assert result.nll == pytest.approx(expected(squares, texts, tied), rel=1e-9)
+    assert abs(result.nll - evaluate(ModelScorer(tiny(tied)), *VIEWS, context, 1, 1000, ALONE).nll) > 0.1
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
