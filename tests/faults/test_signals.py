@@ -98,6 +98,7 @@ def words_of(command: str, made: Any, corpus: Path) -> Make:
         "--train.epochs=99",
         "--train.global_batch_tokens=60",
         "--train.samples=1",
+        "--train.keep=1",  # a stop writes a checkpoint of its own, which would count among the latest
         "--train.processes=1",
     ]
 
