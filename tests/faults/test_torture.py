@@ -1,5 +1,4 @@
-"""The torture program in its short form: half a minute of damaged files and malformed input, with a fixed seed. Kills have tests of their
-own (`preprocess/test_kills.py`, `train/test_faults.py`)."""
+"""The torture program in its short form: a minute of kills, damaged files and malformed input, with a fixed seed."""
 
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from tests.torture import verdict
 from tests.torture.verdict import Ended, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = "flips,mutations,malformed,malicious"
+PARTS = "flips,mutations,kills-preprocess,kills-training,malformed,malicious"
 
 
 def test_half_a_minute_of_faults_ends_as_it_must() -> None:
