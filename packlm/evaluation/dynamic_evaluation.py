@@ -42,7 +42,9 @@ def mean_squares(model: LanguageModel, training: Stream, window: int) -> list[Te
     for step in range(steps):
         segments = plan.share(0, step, 0, 1)
         state = carried_state.initial_state(model.recurrence.zero_state(1), carried, segments)
-        gradients, final = _gradients(model, segments, state, device)
+        sums, final = model(segments.batch(device), state)
+        assert final is not None
+        gradients = torch.autograd.grad(sums.nll / len(segments.targets), parameters)
         carried = carried_state.next_state(carried, final, segments)
         for square, gradient in zip(squares, gradients, strict=True):
             square.addcmul_(gradient, gradient, value=1 / steps)
@@ -64,10 +66,11 @@ class DynamicScorer(Scorer):
         self.max_window: int | None = window
         self.model = copy.deepcopy(model)
         self.model.embedding.sparse = True
-        mean = sum(float(square.sqrt().sum(dtype=torch.float64)) for square in squares) / sum(square.numel() for square in squares)
+        roots = [square.sqrt() for square in squares]
+        mean = sum(float(root.sum(dtype=torch.float64)) for root in roots) / sum(root.numel() for root in roots)
         weights = {
-            name: _AdaptedWeight(weight, square.sqrt(), lr, decay / mean)
-            for (name, weight), square in zip(self.model.named_parameters(), squares, strict=True)
+            name: _AdaptedWeight(weight, root, lr, decay / mean)
+            for (name, weight), root in zip(self.model.named_parameters(), roots, strict=True)
         }
         self.weights = list(weights.values())
         self.embedding, self.bias = weights.pop("embedding.weight"), weights.pop("projection.bias")
@@ -78,6 +81,7 @@ class DynamicScorer(Scorer):
     def zero_state(self, segments: int) -> State:
         return self.model.recurrence.zero_state(segments)
 
+    @torch.no_grad()
     def scores(self, segments: Segments, state: State | None) -> tuple[RowScores, State | None]:
         assert state is not None
         scores, finals, offset = [], [], 0
@@ -88,7 +92,8 @@ class DynamicScorer(Scorer):
                 final_segments=segments.keys[:1],
             )  # fmt: skip
             if segments.initial_streams[index] < 0:
-                self._restore()
+                for weight in self.weights:
+                    weight.restore()
             segment_scores, final = self._score_and_update(segment.batch(self.device), tuple(part[:, one] for part in state))
             scores.append(segment_scores)
             finals.append(final)
@@ -96,28 +101,22 @@ class DynamicScorer(Scorer):
         final_states = tuple(torch.cat(parts, 1) for parts in zip(*finals, strict=True))
         return RowScores(*(torch.cat(parts) for parts in zip(*scores, strict=True))), final_states
 
-    @torch.no_grad()
-    def _restore(self) -> None:
-        for weight in self.weights:
-            weight.restore()
-
-    @torch.no_grad()
     def _score_and_update(self, batch: Batch, state: State) -> tuple[RowScores, State]:
         """The scores of a window, then a step on its mean loss, from one forward pass."""
         with torch.enable_grad():
             hidden, final = self.model.hidden(batch.inputs, batch.lengths, state)
         assert final is not None
         rows = hidden.detach()
-        logits = matmul(rows, self.projection.weight.T) + self.bias.weight
-        scores = loss.scores_from_logits(logits.clone(), batch.targets, None)
-        d_logits = torch.softmax(logits, 1)
-        d_logits[torch.arange(len(rows)), batch.targets] -= 1
+        logits, bias = matmul(rows, self.projection.weight.T), self.bias.weight
+        scores = loss.scores_from_logits(logits + bias, batch.targets, None)
+        d_logits, d_bias = logits, torch.zeros_like(bias)
+        loss.replace_by_gradient(d_logits, batch.targets, bias, d_bias)
         d_logits /= len(rows)
         weights = (self.embedding.weight, *(weight.weight for weight in self.layers))
         d_embedding, *d_layers = torch.autograd.grad(hidden, weights, matmul(d_logits, self.projection.weight))
         for layer, gradient in zip(self.layers, d_layers, strict=True):
             layer.step(gradient)
-        self.bias.step(d_logits.sum(0))
+        self.bias.step(d_bias / len(rows))
         columns = d_logits.T.contiguous()
         for begin in range(0, len(columns), _BLOCK_ROWS):
             block = slice(begin, begin + _BLOCK_ROWS)
@@ -149,10 +148,3 @@ class _AdaptedWeight:
 
     def restore(self) -> None:
         self.weight.copy_(self._trained)
-
-
-def _gradients(model: LanguageModel, segments: Segments, state: State, device: torch.device) -> tuple[tuple[Tensor, ...], State]:
-    """The gradient of a window's mean loss with respect to each parameter, and the final states."""
-    sums, final = model(segments.batch(device), tuple(part.clone() for part in state))
-    assert final is not None
-    return torch.autograd.grad(sums.nll / len(segments.targets), list(model.parameters())), final

@@ -100,7 +100,7 @@ class _SummedLoss(torch.autograd.Function):
             weight_, rows = weight.to(product_type), rows.to(product_type)
             for rows_, targets_, d_rows_ in _chunks(logits_bytes, weight_, rows, targets, d_rows):
                 logits = matmul(rows_, weight_.T)
-                total += _replace_by_gradient(logits, targets_, bias, d_bias).sum(dtype=torch.float64)
+                total += replace_by_gradient(logits, targets_, bias, d_bias).sum(dtype=torch.float64)
                 d_rows_.copy_(matmul(logits, weight_))
                 d_weight_ = sum_of_outer_products(logits, rows_).to(weight.dtype)  # sums over chunks stay in the type of the weights
                 d_weight = d_weight_ if d_weight is None else d_weight.add_(d_weight_)
@@ -132,7 +132,7 @@ def _cache_blocks(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]
     return _chunks(_CACHE_BYTES if bias.device.type == "cpu" else 2**62, bias, *tensors)
 
 
-def _replace_by_gradient(logits: Tensor, targets: Tensor, bias: Tensor, d_bias: Tensor) -> Tensor:
+def replace_by_gradient(logits: Tensor, targets: Tensor, bias: Tensor, d_bias: Tensor) -> Tensor:
     """Replaces logits [p, V], without the bias, by the gradient of the summed loss: probabilities, less one at the target. Adds its sum
     over rows to `d_bias`, and returns the loss of each row [p].
 
