@@ -134,7 +134,7 @@ def test_parquet_in_gzip_is_refused(tmp_path):
 
 
 def test_builtin(monkeypatch):
-    monkeypatch.setattr(builtin, "documents", lambda: [("topics/a", "A b.")])
+    monkeypatch.setattr(builtin, "cached_documents", lambda: [("topics/a", "A b.")])
     found = find("python", format="builtin", encoding="utf-16")
     assert found[0].encoding == "utf-8" and found[0].data and pickle.loads(pickle.dumps(found[0])) == found[0]
     with pytest.raises(RequestError, match="one corpus"):
