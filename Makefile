@@ -132,7 +132,8 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "packlm needs Python 3.11 or newer, $(PYTHON) is older; choose another: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "setting up .venv, which takes some minutes ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null || true  # on all processors, which pip does on one; some files are templates
 	@touch $@
 
 clean:
