@@ -82,7 +82,7 @@ def sample(generator: random.Random) -> tuple[Settings, list[int]]:
         "layers": layers, "hidden": [generator.choice([4, 7]) for _ in range(layers)],
         **some(
             tied=[True, False], dropout=[0.0, 0.5], dropout_input=[0.3], dropout_hidden=[0.3], dropout_output=[0.3],
-            dropout_embedding=[0.3], weight_drop=[0.4], locked=[True], residual=["project"],
+            dropout_embedding=[0.3], weight_drop=[0.4], locked=[True], residual=["project"], cutoffs=[[3, 9]],
         ),
     }  # fmt: skip
     steps = generator.choice([4, 9, 20])

@@ -9,7 +9,7 @@ from packlm.model import address
 from packlm.model import info as model_info
 from packlm.model.info import ModelInfo
 
-SHAPE = ("cell", "layers", "hidden", "embedding", "tied", "residual")
+SHAPE = ("cell", "layers", "hidden", "embedding", "tied", "residual", "cutoffs")
 """Settings of `model` that decide the shapes of the weights; the others, such as dropout, may differ from those of `train.init`."""
 LR_SHARE = 0.5
 """Default learning rate of fine-tuning, as a share of the one that the model was trained with. In three epochs of 33,000 tokens of similar

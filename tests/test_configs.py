@@ -31,6 +31,7 @@ def test_printed_configuration_reads_back_equal(path: Path, tmp_path: Path) -> N
         "model.layers": "2",
         "model.tied": "false",
         "model.residual": "none",
+        "model.cutoffs": "[100, 2000]",
     }
     config = configuration.load(path, [word for key, value in others.items() for word in (f"--{key}", value)], {})
     for explain in (False, True):

@@ -49,8 +49,8 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
 
 def flops_per_token(model: LanguageModel) -> int:
     """Multiplications and additions per token in the matrix products of a pass: two per weight forward, four backward."""
-    matrices = [weight for weight in model.recurrence.parameters() if weight.ndim == 2] + [model.projection.weight]
-    return 6 * sum(weight.numel() for weight in matrices)
+    weights = sum(weight.numel() for weight in model.recurrence.parameters() if weight.ndim == 2)
+    return 6 * (weights + model.projection.products_per_row)
 
 
 def texts(segments: Segments, tokenizer: Tokenizer) -> list[str]:

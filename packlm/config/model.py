@@ -1,5 +1,6 @@
 """Section `model`: cell, size and dropout of the network."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -24,6 +25,9 @@ class Model(Section):
     """Embedding size. Default: the size of the last layer."""
     tied: bool = True
     """Ties the softmax weights to the embedding (Inan et al. 2017; Press and Wolf 2017)."""
+    cutoffs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=10)] = ()
+    """Adaptive softmax (Grave et al. 2017): the ids at which clusters of rare ids begin, such as [2000] or [1000, 4000] for a vocabulary of
+    10,000 words; trains faster. Default: the full softmax."""
     residual: Literal["none", "add", "project"] = "none"
     """Residual connections: each layer adds its input, x + layer(dropout(x)) (Wu et al. 2016, section 3.1). add needs
     an embedding and layers of one width; project multiplies the input by a matrix where the widths differ."""
@@ -66,6 +70,8 @@ class Model(Section):
     def _check_widths(self) -> "Model":
         if len(self.widths) != self.layers:
             raise ValueError(f"hidden lists {len(self.widths)} widths for layers = {self.layers}")
+        if any(next <= cutoff for cutoff, next in pairwise(self.cutoffs)):
+            raise ValueError(f"cutoffs = {list(self.cutoffs)} must ascend")
         inputs = (self.embedding_width, *self.widths)
         if (weights := sum(4 * width * (width + below) for below, width in zip(inputs, self.widths, strict=False))) > MAX_WEIGHTS:
             raise ValueError(f"layers and hidden make about {weights:.0e} weights, and at most {MAX_WEIGHTS:.0e} are possible; lower them")

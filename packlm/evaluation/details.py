@@ -13,8 +13,8 @@ from packlm.batches.segments import Segments
 from packlm.dataset.views import concatenated_ranges
 from packlm.distributed import Ranks
 from packlm.evaluation.evaluate import Scorer
-from packlm.model.loss import RowScores
 from packlm.model.recurrence import State
+from packlm.model.softmax.loss import RowScores
 
 Array = np.ndarray
 

@@ -17,11 +17,11 @@ from packlm.batches.segments import Segments
 from packlm.batches.stream_plan import StreamPlan
 from packlm.dataset.views import Stream
 from packlm.evaluation.evaluate import Scorer
-from packlm.model import loss
 from packlm.model.language_model import Batch, LanguageModel
-from packlm.model.loss import RowScores
 from packlm.model.products import matmul
 from packlm.model.recurrence import State
+from packlm.model.softmax import loss
+from packlm.model.softmax.loss import RowScores
 
 EPSILON = 1e-3
 STATISTICS_STREAMS = 100
@@ -65,7 +65,8 @@ class DynamicScorer(Scorer):
         """
         self.max_window: int | None = window
         self.model = copy.deepcopy(model)
-        self.model.embedding.sparse = True
+        self._adaptive = bool(model.settings.cutoffs)
+        self.model.embedding.sparse = not self._adaptive
         roots = [square.sqrt() for square in squares]
         mean = sum(float(root.sum(dtype=torch.float64)) for root in roots) / sum(root.numel() for root in roots)
         weights = {
@@ -106,6 +107,22 @@ class DynamicScorer(Scorer):
         with torch.enable_grad():
             hidden, final = self.model.hidden(batch.inputs, batch.lengths, state)
         assert final is not None
+        update = self._update_by_band if self._adaptive else self._update_by_block
+        return update(hidden, batch), tuple(part.detach() for part in final)
+
+    def _update_by_band(self, hidden: Tensor, batch: Batch) -> RowScores:
+        """The scores of a window, and a step, where the softmax is adaptive."""
+        softmax, logits_bytes = self.model.projection, self.model.logits_bytes
+        scores = softmax.row_scores(hidden.detach(), batch.targets, logits_bytes)
+        with torch.enable_grad():
+            loss = softmax.summed_loss(hidden, batch.targets, logits_bytes) / len(hidden)
+        gradients = torch.autograd.grad(loss, [weight.weight for weight in self.weights])
+        for weight, gradient in zip(self.weights, gradients, strict=True):
+            weight.step(gradient)
+        return scores
+
+    def _update_by_block(self, hidden: Tensor, batch: Batch) -> RowScores:
+        """The scores of a window, and a step, where the softmax is full: its weights' gradient is never there as a whole."""
         rows = hidden.detach()
         logits, bias = matmul(rows, self.projection.weight.T), self.bias.weight
         scores = loss.scores_from_logits(logits + bias, batch.targets, None)
@@ -124,7 +141,7 @@ class DynamicScorer(Scorer):
         if self.embedding is not self.projection:
             self.embedding.decay()
         self.embedding.step_rows(d_embedding._indices()[0], d_embedding._values())
-        return scores, tuple(part.detach() for part in final)
+        return scores
 
 
 class _AdaptedWeight:

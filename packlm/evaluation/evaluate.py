@@ -16,8 +16,8 @@ from packlm.dataset.views import Array, Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.model.finite import CAUSE, NotFinite, perplexity
 from packlm.model.language_model import LanguageModel
-from packlm.model.loss import RowScores
 from packlm.model.recurrence import State
+from packlm.model.softmax.loss import RowScores
 
 DOCUMENT_STREAMS = 32
 """Streams that documents are evaluated in, in parallel; the numbers do not depend on it."""

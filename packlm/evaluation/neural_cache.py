@@ -15,8 +15,8 @@ from torch import Tensor
 from packlm.batches.segments import Segments
 from packlm.evaluation.evaluate import Scorer
 from packlm.model.language_model import LanguageModel
-from packlm.model.loss import RowScores
 from packlm.model.recurrence import State
+from packlm.model.softmax.loss import RowScores
 
 MAX_ROWS = 128
 """Predictions computed at a time, [rows, V] each: bounds memory."""

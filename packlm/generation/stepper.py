@@ -45,7 +45,7 @@ class Stepper:
         if not isinstance(model, QuantizedModel):
             self.layers = [_StepWeights(layer) for layer in model.recurrence.layers]
             self.shortcuts = [_step_shortcut(shortcut) for shortcut in model.recurrence.shortcuts]
-            self.projection = FixedWeight(model.projection.weight, model.projection.bias)
+            self.logits = model.projection.logits_by(FixedWeight)
         self._widths: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -107,7 +107,7 @@ class Stepper:
             after.append(part)
         if not need_log_probs:
             return None, tuple(after)
-        return F.log_softmax(self.projection(rows), dim=-1), tuple(after)
+        return F.log_softmax(self.logits(rows), dim=-1), tuple(after)
 
     def invariant_widths(self) -> tuple[int, ...]:
         """The widths of blocks, ascending, in which a row has the same bits, with the present number of threads."""

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from packlm import config
-from packlm.model import loss
 from packlm.model.hashed_dropout import DropoutHashes
 from packlm.model.recurrence import Layout, RecurrentLayers, State
 from packlm.model.regularization import activation, dropout, temporal_activation
+from packlm.model.softmax import loss
+from packlm.model.softmax.adaptive import AdaptiveSoftmax
+from packlm.model.softmax.full import Softmax
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class LanguageModel(nn.Module):
         self.settings, self.vocab_size, self.layout, self.logits_bytes = settings, vocab_size, layout, logits_bytes
         self.embedding = nn.Embedding(vocab_size, settings.embedding_width)
         self.recurrence = RecurrentLayers(settings)
-        self.projection = nn.Linear(settings.widths[-1], vocab_size)
+        width = settings.widths[-1]
+        self.projection = AdaptiveSoftmax(width, vocab_size, settings.cutoffs) if settings.cutoffs else Softmax(width, vocab_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        nn.init.uniform_(self.projection.weight, -0.1, 0.1)
-        nn.init.zeros_(self.projection.bias)
+        self.projection.initialize()
         if settings.tied:
             self.projection.weight = self.embedding.weight
 
@@ -76,7 +78,7 @@ class LanguageModel(nn.Module):
         rows = raw
         if batch.dropout_hashes is not None:
             rows = dropout(raw, batch.dropout_hashes.rows, self.settings.layers, self.settings.dropout_before(self.settings.layers))
-        nll = loss.summed_loss(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes)
+        nll = self.projection.summed_loss(rows, batch.targets, self.logits_bytes)
         if not penalties:
             return BatchSums(nll, nll.new_zeros(()), nll.new_zeros(())), state
         return BatchSums(nll, activation(rows), temporal_activation(raw, batch.lengths)), state
@@ -85,13 +87,13 @@ class LanguageModel(nn.Module):
     def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
         """The negative log-likelihood of each target, [P] in nats, and the final state of each segment."""
         rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state)
-        return loss.row_losses(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes), state
+        return self.projection.row_losses(rows, batch.targets, self.logits_bytes), state
 
     @torch.inference_mode()
     def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:
         """Loss, entropy and rank of each target (`loss.RowScores`), and the final states; `marked`: [V] bool."""
         rows, state = self.hidden(batch.inputs, batch.lengths, state, batch.return_state)
-        return loss.row_scores(rows, batch.targets, self.projection.weight, self.projection.bias, self.logits_bytes, marked), state
+        return self.projection.row_scores(rows, batch.targets, self.logits_bytes, marked), state
 
     @torch.inference_mode()
     def read(self, ids: Tensor, lengths: np.ndarray, state: State | None = None) -> tuple[Tensor, State]:

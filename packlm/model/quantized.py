@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config.settings import PRECISIONS
-from packlm.model import loss
 from packlm.model.language_model import Batch, LanguageModel
 from packlm.model.recurrence import Packing, RecurrentLayers, State
+from packlm.model.softmax import loss
 
 
 class Matrix(nn.Module):
@@ -93,10 +93,11 @@ class QuantizedModel(LanguageModel):
         nn.Module.__init__(self)
         self.settings, self.vocab_size, self.layout, self.logits_bytes = model.settings, model.vocab_size, "steps", model.logits_bytes
         embedding = matrix(model.embedding.weight)
-        projection = embedding if model.settings.tied else matrix(model.projection.weight)
         self.embedding = _Embedding(embedding)  # type: ignore[assignment]
         self.recurrence = _QuantizedLayers(model.recurrence, matrix)
-        self.projection = _Linear(projection, model.projection.bias)  # type: ignore[assignment]
+        self.projection = model.projection.logits_by(  # type: ignore[assignment]
+            lambda weight, bias: _Linear(embedding if weight is model.embedding.weight else matrix(weight), bias)
+        )
         self.eval()
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ OPENS = np.array([0, 10, 40])
 VIEWS = Sentences.from_arrays(IDS, np.arange(10, 61, 10)), Stream.from_arrays(IDS, OPENS, eos=0)
 
 
-def tiny(tied: bool = True) -> LanguageModel:
-    return build(config.Model(hidden=5, layers=2, tied=tied), VOCAB, seed=2).double()
+def tiny(tied: bool = True, cutoffs: tuple[int, ...] = ()) -> LanguageModel:
+    return build(config.Model(hidden=5, layers=2, tied=tied, cutoffs=cutoffs), VOCAB, seed=2).double()
 
 
 def loss(model: LanguageModel, inputs: list[int], targets: list[int], state: State) -> tuple[Tensor, State]:
@@ -41,11 +42,11 @@ def loss(model: LanguageModel, inputs: list[int], targets: list[int], state: Sta
     return total / len(targets), tuple(part.detach() for part in state)
 
 
-def expected(squares: list[Tensor], texts: list[tuple[int, int]], tied: bool) -> float:
+def expected(squares: list[Tensor], texts: list[tuple[int, int]], *shape: Any) -> float:
     """The equation. `texts`: (begin, end) of each range that starts from a zero state and the trained weights."""
     total = 0.0
     for begin, end in texts:
-        model = tiny(tied)
+        model = tiny(*shape)
         trained = [weight.detach().clone() for weight in model.parameters()]
         state = model.recurrence.zero_state(1)
         # Windows are cut every WINDOW tokens of the split, whatever the documents.
@@ -65,8 +66,8 @@ def expected(squares: list[Tensor], texts: list[tuple[int, int]], tied: bool) ->
     return total
 
 
-def squares_by_loop(streams: int, tied: bool = True) -> list[Tensor]:
-    model = tiny(tied)
+def squares_by_loop(streams: int, *shape: Any) -> list[Tensor]:
+    model = tiny(*shape)
     total = [torch.zeros_like(weight) for weight in model.parameters()]
     bounds = [number * len(IDS) // streams for number in range(streams + 1)]
     steps = -(-max(np.diff(bounds)) // WINDOW)
@@ -84,17 +85,17 @@ def squares_by_loop(streams: int, tied: bool = True) -> list[Tensor]:
     return total
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("shape", [(True,), (False,), (True, (3, 6)), (False, (3, 6))])
 @pytest.mark.parametrize("context", ["documents", "streams"])
-def test_updates_follow_the_equation(context: str, tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_updates_follow_the_equation(context: str, shape: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamic_evaluation, "_BLOCK_ROWS", 4)
-    squares = squares_by_loop(3, tied)
-    model = tiny(tied)
+    squares = squares_by_loop(3, *shape)
+    model = tiny(*shape)
     before = [weight.detach().clone() for weight in model.parameters()]
     texts = [(0, 60)] if context == "streams" else [(0, 10), (10, 40), (40, 60)]
     result = evaluate(DynamicScorer(model, squares, LR, DECAY, WINDOW), *VIEWS, context, 1, 1000, ALONE)
-    assert result.nll == pytest.approx(expected(squares, texts, tied), rel=1e-9)
-    assert abs(result.nll - evaluate(ModelScorer(tiny(tied)), *VIEWS, context, 1, 1000, ALONE).nll) > 0.1
+    assert result.nll == pytest.approx(expected(squares, texts, *shape), rel=1e-9)
+    assert abs(result.nll - evaluate(ModelScorer(tiny(*shape)), *VIEWS, context, 1, 1000, ALONE).nll) > 0.1
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from packlm.model.loss import row_losses, row_scores, summed_loss
+from packlm.model.softmax.loss import row_losses, row_scores, summed_loss
 
 
 def random_rows(rows=13, width=5, vocab_size=11, dtype=torch.float64, scale=1.0):

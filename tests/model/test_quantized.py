@@ -31,10 +31,13 @@ class Unquantized(quantized.Matrix):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("tied", "residual"), [(True, "none"), (False, "none"), (False, "project")])
-def test_equations_are_those_of_the_model(cell: str, tied: bool, residual: str) -> None:
+@pytest.mark.parametrize(
+    ("tied", "residual", "cutoffs"),
+    [(True, "none", ()), (False, "none", ()), (False, "project", ()), (True, "none", (4, 8)), (False, "none", (4,))],
+)
+def test_equations_are_those_of_the_model(cell: str, tied: bool, residual: str, cutoffs: tuple[int, ...]) -> None:
     widths = {"hidden": [5, 7] if tied else [7, 5], "embedding": 7, "tied": tied}
-    settings = Model.model_validate({"cell": cell, "layers": 2, "residual": residual} | widths)
+    settings = Model.model_validate({"cell": cell, "layers": 2, "residual": residual, "cutoffs": cutoffs} | widths)
     model = wild(models.build(settings, 11, seed=1), 3.0)
     lengths = np.array([3, 1, 4, 1])
     ids = torch.randint(11, (2, 9), generator=torch.Generator().manual_seed(1))

@@ -21,16 +21,16 @@ TRAININGS = {
     "adamw": {"kind": "rows", "optimizer": "adamw"},
     "muon": {"kind": "sentences", "optimizer": "muon", "ema": 0.5},
     "residual": {"kind": "streams", "residual": "project"},
+    "adaptive softmax": {"kind": "sentences", "cutoffs": (5, 9)},
     "fp16": {"kind": "streams", "precision": "fp16"},
     **{cell: {"kind": "streams", "cell": cell, "weight_drop": 0.0} for cell in ("rnn", "gru", "mogrifier", "qrnn", "sru")},
 }
 
 
-def configure(data, run, kind, cell="lstm", weight_drop=0.3, residual="none", **train):
+def configure(data, run, kind, cell="lstm", weight_drop=0.3, residual="none", cutoffs=(), **train):
     config = settings(data, run, kind, **SHORT | train)
-    return config.model_copy(
-        update={"model": config.model.model_copy(update={"cell": cell, "weight_drop": weight_drop, "residual": residual})}
-    )
+    model = {"cell": cell, "weight_drop": weight_drop, "residual": residual, "cutoffs": cutoffs}
+    return config.model_copy(update={"model": config.model.model_copy(update=model)})
 
 
 @pytest.mark.parametrize("train", TRAININGS.values(), ids=TRAININGS)

@@ -98,7 +98,7 @@ class _SummedLoss(torch.autograd.Function):
         d_rows, d_weight, d_bias = torch.empty_like(rows), None, torch.zeros_like(bias)
         with torch.autocast(rows.device.type, enabled=False):
             weight_, rows = weight.to(product_type), rows.to(product_type)
-            for rows_, targets_, d_rows_ in _chunks(logits_bytes, weight_, rows, targets, d_rows):
+            for rows_, targets_, d_rows_ in chunks(logits_bytes, weight_, rows, targets, d_rows):
                 logits = matmul(rows_, weight_.T)
                 total += replace_by_gradient(logits, targets_, bias, d_bias).sum(dtype=torch.float64)
                 d_rows_.copy_(matmul(logits, weight_))
@@ -114,7 +114,7 @@ class _SummedLoss(torch.autograd.Function):
         return d_rows * scale, None, d_weight * scale, d_bias * scale, None, None
 
 
-def _chunks(logits_bytes: int, weight: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def chunks(logits_bytes: int, weight: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Splits the tensors of P rows alike into the fewest chunks, of about equal size, whose logits fit."""
     max_rows = max(1, logits_bytes // (weight.shape[0] * weight.element_size()))
     count = max(1, -(-len(tensors[0]) // max_rows))
@@ -123,13 +123,13 @@ def _chunks(logits_bytes: int, weight: Tensor, *tensors: Tensor) -> Iterator[tup
 
 def _blocks_of_logits(rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, logits_bytes: int) -> Iterator[tuple[Tensor, ...]]:
     """Logits [b, V], without the bias, and targets [b] of a few rows at a time."""
-    for rows_, targets_ in _chunks(logits_bytes, weight, rows.to(weight.dtype), targets):
+    for rows_, targets_ in chunks(logits_bytes, weight, rows.to(weight.dtype), targets):
         yield from _cache_blocks(bias, matmul(rows_, weight.T), targets_)
 
 
 def _cache_blocks(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Splits tensors of p rows, such as logits [p, V], into blocks of rows that fit the cache."""
-    return _chunks(_CACHE_BYTES if bias.device.type == "cpu" else 2**62, bias, *tensors)
+    return chunks(_CACHE_BYTES if bias.device.type == "cpu" else 2**62, bias, *tensors)
 
 
 def replace_by_gradient(logits: Tensor, targets: Tensor, bias: Tensor, d_bias: Tensor) -> Tensor:
