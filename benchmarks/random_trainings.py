@@ -99,6 +99,8 @@ def sample(generator: random.Random) -> tuple[Settings, list[int]]:
     if train["segments"] == "streams":
         train |= some(reset=["document", "none"], window=[1, 2, 9], window_drawn=[True])
         train["streams"] = generator.choice([4, 5, 20] if text["documents"] > 3 else [2, 4])  # not more than there are tokens
+        if "bitwise" in train:
+            train["bitwise"] = min(train["bitwise"], train["streams"])
     else:
         train["global_batch_tokens"] = generator.choice([16, 40, 100])
     if train["schedule"] == "inverse_sqrt" or generator.random() < 0.3:
@@ -118,7 +120,8 @@ def differences(settings: Settings, stops: list[int], folder: Path) -> str:
     if metrics != resumed_metrics or any(not torch.equal(weight, resumed_weights[name]) for name, weight in weights.items()):
         return "stopped and resumed: other weights or metrics"
     layouts = {"steps": "packed", "packed": "rectangle", "rectangle": "steps"}
-    variants = {"in another layout": {"layout": layouts[settings["train"]["layout"]]}, "in passes": {"accumulate": 4, "bitwise": 0}}
+    passes = min(4, settings["train"].get("streams", 4))
+    variants = {"in another layout": {"layout": layouts[settings["train"]["layout"]]}, "in passes": {"accumulate": passes, "bitwise": 0}}
     for name, changed in variants.items():
         _, other_metrics = train({**settings, "train": {**settings["train"], **changed}}, folder, name)
         if len(metrics) != len(other_metrics) or not all(map(alike, metrics, other_metrics)):

@@ -16,6 +16,7 @@ from train.progress.metrics import MetricLine
 from train.trainer import Trainer
 
 BASE = {"segments": "streams", "streams": 4, "window": 5, "reset": "none", "epochs": 9, "max_steps": 6, "lr": 0.02}
+MACHINE_DEPENDENT = ("time", "train/tokens_per_second", "train/data_wait", "train/memory_mb")
 COMMON = {"device": "cpu", "samples": 0, "validate_every": 3, "log_every": 1}
 
 
@@ -155,3 +156,31 @@ def test_an_early_stop_writes_its_last_line_of_metrics(random_data, tmp_path, mo
     lines = [line for _, line in json_lines.read(run / "train" / "metrics.jsonl", MetricLine)]
     assert [(line["step"], "train/loss" in line) for line in lines] == [(0, False), (3, False), (4, True), (6, False), (6, True)]
     assert lines[-1]["train/epoch"] == pytest.approx(lines[-1]["tokens"] / random_data.manifest.split("train").tokens)
+
+
+@pytest.mark.parametrize("moment", ["measure", "export"])
+def test_an_early_stop_that_is_killed_around_its_last_validation_writes_the_same_lines(random_data, tmp_path, monkeypatch, moment):
+    class Killed(Exception):
+        pass
+
+    def lines(run):
+        metrics = [line for _, line in json_lines.read(run / "train" / "metrics.jsonl", MetricLine)]
+        return [{key: value for key, value in line.items() if key not in MACHINE_DEPENDENT} for line in metrics]
+
+    short = {"segments": "streams", "patience": 1, "max_steps": 30, "log_every": 4}
+    measured(monkeypatch, 2.8, 2.7, 2.75)
+    expected = lines(fine_tune(random_data, None, tmp_path / "undisturbed", **short))
+
+    def die(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if moment == "measure":
+            measured(patch, 2.8, 2.7)  # and then no more
+        else:
+            measured(patch, 2.8, 2.7, 2.75)
+            patch.setattr("train.trainer.export", die)
+        with pytest.raises((Killed, StopIteration)):
+            fine_tune(random_data, None, tmp_path / "run", **short)
+    measured(monkeypatch, 2.75)
+    assert lines(fine_tune(random_data, None, tmp_path / "run", **short)) == expected

@@ -165,13 +165,13 @@ def update(nll, tokens, norm, fill):
 
 def test_a_meter_weights_losses_by_tokens_and_resumes():
     meter = Meter(MetricSums())
-    meter.add(update(10.0, 5, 1.0, 0.5))
+    meter.add(update(10.0, 5, 1.0, 0.5), 0.5)
     meter = Meter(MetricSums.model_validate_json(meter.sums.model_dump_json()))
-    meter.add(update(40.0, 10, 3.0, 1.0))
+    meter.add(update(40.0, 10, 3.0, 1.0), 1.5)
     values = meter.read()
     assert values["train/loss"] == pytest.approx(50 / 15) and values["train/gradient_norm"] == 2.0 and values["train/fill"] == 0.75
-    assert values["train/perplexity"] == pytest.approx(math.exp(50 / 15))
-    meter.add(update(3.0, 3, None, 1.0))
+    assert values["train/perplexity"] == pytest.approx(math.exp(50 / 15)) and values["train/epoch"] == 1.5
+    meter.add(update(3.0, 3, None, 1.0), 1.8)
     values = meter.read()
     assert values["train/loss"] == 1.0 and "train/gradient_norm" not in values
 

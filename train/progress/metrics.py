@@ -26,6 +26,10 @@ class MetricSums(BaseModel, extra="forbid", strict=True):
     """Updates with a gradient norm: all except those skipped because fp16 overflowed."""
     fill: float = 0.0
     updates: int = 0
+    lr: float = 0.0
+    """Learning rate of the latest update."""
+    epochs: float = 0.0
+    """Passes over the training split until then."""
 
 
 class Meter:
@@ -36,12 +40,13 @@ class Meter:
         self.sums = sums
         self._tokens, self._data_seconds, self._since = 0, 0.0, time.monotonic()
 
-    def add(self, update: Update) -> None:
+    def add(self, update: Update, epochs: float) -> None:
         sums = self.sums
         sums.nll += update.nll
         sums.tokens += update.tokens
         sums.fill += update.fill
         sums.updates += 1
+        sums.lr, sums.epochs = update.lr, epochs
         if update.norm is not None:
             sums.norm, sums.norms = sums.norm + update.norm, sums.norms + 1
         self._tokens, self._data_seconds = self._tokens + update.tokens, self._data_seconds + update.data_seconds
@@ -51,7 +56,7 @@ class Meter:
         self._tokens, self._data_seconds, self._since = 0, 0.0, time.monotonic()
 
     def read(self) -> dict[str, float]:
-        """The averages since the last call."""
+        """The averages since the last call, and the latest learning rate and epoch."""
         sums, seconds = self.sums, time.monotonic() - self._since
         values = {
             "train/loss": sums.nll / sums.tokens,
@@ -59,6 +64,8 @@ class Meter:
             "train/fill": sums.fill / sums.updates,
             "train/tokens_per_second": self._tokens / seconds,
             "train/data_wait": self._data_seconds / seconds,
+            "train/lr": sums.lr,
+            "train/epoch": sums.epochs,
         }
         if sums.norms:
             values["train/gradient_norm"] = sums.norm / sums.norms
@@ -84,9 +91,12 @@ class MetricsWriter:
         lines = []
         if path.exists() and (after_step or validated):
             for text, line in json_lines.read(path, MetricLine):
-                if line["step"] > after_step or (line["step"] == after_step and not validated and "validation/loss" in line):
+                is_validation = line["step"] == after_step and "validation/loss" in line
+                if line["step"] > after_step or (is_validation and not validated):
                     break
                 lines.append(text)
+                if is_validation:  # what follows is of a training that stopped early, and ends again
+                    break
         files.write_text(path, "".join(lines))
 
     def write(self, step: int, tokens: int, values: dict[str, float]) -> None:

@@ -39,8 +39,6 @@ class Progress:
         self.folder, self.recorder, self.bar = config.run.dir / "train", recorder, bar
         self.meter = Meter(state.metric_sums)
         self.metrics = MetricsWriter(self.folder / "metrics.jsonl", state.step, state.validated)
-        self._latest: tuple[float, float] | None = None
-        """Learning rate and epochs of the latest update, if it is in no line of metrics yet."""
         self._updated = self._logged = time.monotonic()
 
     def log(self, message: str, *arguments: object) -> None:
@@ -51,14 +49,13 @@ class Progress:
     def updated(self, update: Update, epochs: float) -> None:
         """After each update, with the passes over the training split so far: writes a line of metrics every `train.log_every` steps."""
         state, now = self.state, time.monotonic()
-        self.meter.add(update)
+        self.meter.add(update, epochs)
         self.remaining.updated(now - self._updated)
         self._updated = now
         self.bar.update()
         if state.step % self.settings.log_every and state.step != self.remaining.total_steps:
-            self._latest = update.lr, epochs
             return
-        values = self.write_metrics(update.lr, epochs)
+        values = self.write_metrics()
         text = (
             f"loss {values['train/loss']:.3f}, perplexity {values['train/perplexity']:,.1f}, lr {update.lr:.3g}, "
             f"{values['train/tokens_per_second']:,.0f} tokens/s, {values['train/memory_mb']:,.0f} MB, "
@@ -69,19 +66,18 @@ class Progress:
             self.log("%s", text)
             self._logged = now
 
-    def write_metrics(self, lr: float, epochs: float) -> dict[str, float]:
+    def write_metrics(self) -> dict[str, float]:
         """Writes a line of metrics over the updates since the last one; returns its values."""
-        values = self.meter.read() | {"train/lr": lr, "train/epoch": epochs, "train/memory_mb": memory_mb(self.device)}
+        values = self.meter.read() | {"train/memory_mb": memory_mb(self.device)}
         values |= {"train/skipped_steps": self.state.skipped} if self.settings.precision == "fp16" else {}
         self.metrics.write(self.state.step, self.state.tokens, values)
-        self._latest = None
         return values
 
     def stopped_early(self) -> None:
         """After the last validation of a training that ends before its last step: writes the line of metrics that is not due otherwise."""
         self.log("stopped early: no improvement in %d validations (train.patience)", self.settings.patience)
-        if self._latest:
-            self.write_metrics(*self._latest)
+        if self.meter.sums.updates:
+            self.write_metrics()
 
     def validation_took(self, seconds: float) -> None:
         """After each validation and its samples: excludes its time from the speed."""
