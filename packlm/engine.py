@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,14 @@ from packlm.distributed import Ranks
 from packlm.evaluation import measure
 from packlm.generation import decoding
 from packlm.generation.prompt_batch import Detokenizer, check_finite
+from packlm.generation.session import TextSession
 from packlm.generation.stepper import Stepper
 from packlm.model import folder as model_folder
 from packlm.model import quantized
 from packlm.model.info import ModelInfo
 from packlm.model.language_model import LanguageModel
 from packlm.model.precision import allow_rounding
+from packlm.model.recurrence import State
 from packlm.scoring import sentences as scoring
 from packlm.text import sentences
 from packlm.text.encoder import Encoder
@@ -50,6 +52,34 @@ class Continuation:
     """Number of generated tokens, a final `<eos>` included."""
     finished: bool
     """Whether it ended with `<eos>` or a stop string; false if it was cut at `max_tokens`, or because every next token was forbidden."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a model gives after reading an id of each of B rows; V is its vocabulary."""
+
+    log_probs: torch.Tensor
+    """[B, V] ln P(next id), in nats."""
+    state: State
+    """The state of each row, to read on from: for each layer [C, B, S], C vectors of S units."""
+    layers: list[torch.Tensor]
+    """Embeddings [B, I], then the outputs [B, H] of each layer."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model gives after reading one text."""
+
+    ids: np.ndarray
+    """[T] the ids read, `<eos>` first."""
+    tokens: list[str]
+    """Their texts."""
+    log_probs: torch.Tensor
+    """[V] ln P(next id) after them, in nats."""
+    state: State
+    """The state after them, to read on from."""
+    layers: list[torch.Tensor]
+    """Embeddings [T, I], then the outputs [T, H] of each layer, at every token."""
 
 
 class Engine:
@@ -125,14 +155,67 @@ class Engine:
         report, _ = measure.measure_texts(self.model, self.info, self.encoder, request.texts, settings, ranks)
         return report
 
+    def states(self, rows: int = 1) -> State:
+        """The state of some rows before anything was read: for each layer zeros [C, rows, S], C vectors of S units. An LSTM has two."""
+        return self.model.recurrence.zero_state(rows)
+
+    def step(self, ids: Sequence[int], state: State) -> Step:
+        """Reads an id of each row. A row's results have the same bits whatever other rows run beside it.
+
+        Args:
+            ids: of each row, 0 to the vocabulary's size; `model.encoder` has those of texts.
+            state: of `states`, or of an earlier `step` or `read`; it is not changed.
+
+        Raises:
+            RequestError: an id is outside the vocabulary, or there are not as many states as ids.
+        """
+        array = np.asarray(ids)
+        if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
+            raise RequestError(f"ids: a list of whole numbers is expected, found {ids!r}")
+        if array.min() < 0 or array.max() >= self.info.vocab_size:
+            raise RequestError(f"ids: {array.min()} to {array.max()}, and the vocabulary has 0 to {self.info.vocab_size - 1}")
+        shapes = [tuple(part.shape) for part in self.states(len(array))]
+        if [tuple(part.shape) for part in state] != shapes:
+            raise RequestError(f"state: shapes {[tuple(part.shape) for part in state]}, and {len(array)} ids need {shapes}")
+        with torch.no_grad():  # not inference mode, whose tensors nothing can be trained on
+            return Step(*self.stepper.step_layers(torch.from_numpy(array.astype(np.int64)).to(self.device), state))
+
+    def read(self, texts: str | Iterable[str], state: State | None = None) -> list[Reading]:
+        """Reads each text (a string is one text), as a prompt is read: `<eos>`, then its sentences, the last one left open.
+
+        Args:
+            state: that every text is read after, as the next sentence: the `state` of another reading. By default nothing precedes it.
+        """
+        request = validated(TextsRequest, texts=texts)
+        readings = []
+        for text in request.texts:
+            (ids, _), steps, current = self.encode_prompt(text), [], state or self.states()
+            for id in ids:
+                steps.append(self.step([id], current))
+                current = steps[-1].state
+            layers = [torch.cat(outputs) for outputs in zip(*(step.layers for step in steps), strict=True)]
+            tokens = [self.encoder.token(int(id)) for id in ids]
+            readings.append(Reading(ids, tokens, steps[-1].log_probs[0], current, layers))
+        return readings
+
+    def session(self, text: str = "") -> TextSession[Continuation]:
+        """A text that is read piece by piece, and keeps its state between calls: `feed`, `next`, `score`, `generate`."""
+        session = TextSession(self)
+        session.feed(text)
+        return session
+
     def next(self, prompt: str, top: int = 10) -> list[tuple[str, float]]:
         """The `top` most likely next tokens after a prompt, most likely first, each with its probability (0 to 1)."""
         request = validated(NextRequest, prompt=prompt, top=top)
         ids, _ = self.encode_prompt(request.prompt)
         with torch.inference_mode():
             log_probs, _ = self.stepper.read([ids])
+        return self.most_likely(log_probs[0], request.top)
+
+    def most_likely(self, log_probs: torch.Tensor, top: int) -> list[tuple[str, float]]:
+        """The `top` most likely tokens of a distribution [V], each with its probability."""
         check_finite(log_probs.logsumexp(-1))
-        probabilities, tokens = log_probs[0].double().exp().topk(min(request.top, self.encoder.vocab_size))
+        probabilities, tokens = log_probs.double().exp().topk(min(top, self.encoder.vocab_size))
         return [(self.encoder.token(token), value) for token, value in zip(tokens.tolist(), probabilities.tolist(), strict=True)]
 
     def generate(self, prompts: str | Iterable[str], seed: int = 1, **settings: Any) -> list[list[Continuation]]:
@@ -145,10 +228,7 @@ class Engine:
                 default those of the model's `generation_config.json`.
         """
         request = validated(PromptsRequest, prompts=prompts)
-        resolved, seed = decoding.resolve(self.generation_config | settings, seed, self.info.vocab_size)
-        for key, reason in resolved.ignored.items():
-            if key in settings:
-                log.warning("%s", reason)
+        resolved, seed = self.decoding_settings(seed, settings)
         encoded = [self.encode_prompt(prompt) for prompt in request.prompts]
         distinct = {ids.tobytes(): (ids, unfinished) for ids, unfinished in encoded}  # equal prompts are continued once
         items = list(distinct.values())
@@ -157,6 +237,14 @@ class Engine:
             results = self.continue_batch([items[index] for index in batch], resolved, seed)
             continuations |= {items[index][0].tobytes(): result for index, result in zip(batch, results, strict=True)}
         return [continuations[ids.tobytes()] for ids, _ in encoded]
+
+    def decoding_settings(self, seed: int, settings: Mapping[str, Any]) -> tuple[Generate, int]:
+        """Those that the model recommends, with these instead where they are given, and the seed, validated."""
+        resolved, seed = decoding.resolve({**self.generation_config, **settings}, seed, self.info.vocab_size)
+        for key, reason in resolved.ignored.items():
+            if key in settings:
+                log.warning("%s", reason)
+        return resolved, seed
 
     def encode_prompt(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Encodes a prompt as the model reads it: `<eos>`, then the ids of the text without whitespace around it.
@@ -175,10 +263,13 @@ class Engine:
         unfinished = self.encoder.encode_open(last)
         return np.concatenate([[self.encoder.eos], before, unfinished]), unfinished
 
-    def continue_batch(self, prompts: Sequence[tuple[np.ndarray, np.ndarray]], settings: Generate, seed: int) -> list[list[Continuation]]:
-        """Continues one batch of prompts, each as `encode_prompt` returns it."""
+    def continue_batch(
+        self, prompts: Sequence[tuple[np.ndarray, np.ndarray]], settings: Generate, seed: int,
+        before: tuple[torch.Tensor, State] | None = None,
+    ) -> list[list[Continuation]]:  # fmt: skip
+        """Continues one batch of prompts, each as `encode_prompt` returns it. `before`: what reading them gives, if they have been read."""
         ids = [ids for ids, _ in prompts]
-        generations = decoding.generate(self.stepper, ids, settings, seed, self.encoder.eos, self.detokenizer)
+        generations = decoding.generate(self.stepper, ids, settings, seed, self.encoder.eos, self.detokenizer, before)
         return [
             [Continuation(self._decode(unfinished, item.ids), item.log_prob, len(item.ids), item.finished) for item in items]
             for (_, unfinished), items in zip(prompts, generations, strict=True)

@@ -10,19 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from packlm import config as configuration
 from packlm.base.errors import RequestError
 from packlm.config import Generate
 from packlm.generation.prompt_batch import Detokenizer, Generation, PromptBatch
 from packlm.generation.stepper import Stepper
+from packlm.model.recurrence import State
 
 MAX_PROBABILITIES = 1 << 27
 """Most probabilities that a step of one prompt computes, rows times vocabulary; each takes some tens of bytes."""
 
 
 def generate(
-    stepper: Stepper, prompts: Sequence[np.ndarray], settings: Generate, seed: int, eos: int, detokenizer: Detokenizer | None = None
+    stepper: Stepper, prompts: Sequence[np.ndarray], settings: Generate, seed: int, eos: int, detokenizer: Detokenizer | None = None,
+    before: tuple[Tensor, State] | None = None,
 ) -> list[list[Generation]]:  # fmt: skip
     """Continues prompts.
 
@@ -31,6 +34,7 @@ def generate(
         settings: strategy and its parameters; `prompts` and `batch_tokens` are not read.
         eos: the id that ends a generation if `settings.stop_at_eos`.
         detokenizer: required for `settings.banned` and `settings.stop`.
+        before: what reading the prompts gives, `Stepper.read`, if they have been read already.
 
     Returns:
         For each prompt at most `settings.num_rows` generations, the most likely first; with beam search the one with the best score.
@@ -40,7 +44,7 @@ def generate(
     """
     strategy: Callable[[PromptBatch], list[list[Generation]]] = import_module(f"packlm.generation.strategies.{settings.strategy}").generate
     with torch.inference_mode():
-        return strategy(PromptBatch(stepper, prompts, settings, seed, eos, detokenizer))
+        return strategy(PromptBatch(stepper, prompts, settings, seed, eos, detokenizer, before))
 
 
 def resolve(settings: Mapping[str, Any], seed: Any, vocab_size: int) -> tuple[Generate, int]:

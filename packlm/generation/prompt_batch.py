@@ -57,6 +57,8 @@ class PromptBatch:
     seed: int
     eos: int
     detokenizer: Detokenizer | None
+    before: tuple[Tensor, State] | None = None
+    """What reading the prompts gives, `Stepper.read`, if they have been read already."""
 
     @property
     def hash_keys(self) -> np.ndarray:
@@ -65,7 +67,7 @@ class PromptBatch:
 
     def read(self, count: int) -> tuple[Tensor, State]:
         """Reads the prompts: ln P of the next id [B * count, V] in nats, and the state, each `count` times per prompt, side by side."""
-        log_probs, state = self.stepper.read(self.prompts)
+        log_probs, state = self.before or self.stepper.read(self.prompts)
         check_finite(log_probs.logsumexp(-1))
         return log_probs.repeat_interleave(count, 0), repeat_rows(state, count)
 

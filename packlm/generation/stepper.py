@@ -25,6 +25,7 @@ from packlm.model.language_model import LanguageModel
 from packlm.model.products import FixedWeight
 from packlm.model.quantized import QuantizedModel
 from packlm.model.recurrence import State
+from packlm.model.softmax.full import Logits
 
 log = logging.getLogger("packlm")
 
@@ -38,10 +39,10 @@ class Stepper:
     def __init__(self, model: LanguageModel, restart_after: int | None = None):
         """`restart_after`: an id (`<eos>`) after which a row continues from the zero state, as models of single sentences do."""
         self.model, self.restart_after = model, restart_after
-        self.bias = model.projection.bias.detach()
         self.layers: list[_StepWeights] = []
         """Empty for a quantized model, which has a step of its own."""
         self.shortcuts: list[Callable[[Tensor], Tensor]] = []
+        self.logits: Logits = model.projection
         if not isinstance(model, QuantizedModel):
             self.layers = [_StepWeights(layer) for layer in model.recurrence.layers]
             self.shortcuts = [_step_shortcut(shortcut) for shortcut in model.recurrence.shortcuts]
@@ -50,7 +51,7 @@ class Stepper:
 
     @property
     def device(self) -> torch.device:
-        return self.bias.device
+        return self.model.embedding.weight.device
 
     def read(self, prompts: Sequence[np.ndarray]) -> tuple[Tensor, State]:
         """Reads prompts of any lengths: log P(next id), [B, V] in nats, and the state after each."""
@@ -80,14 +81,26 @@ class Stepper:
         assert log_probs is not None
         return log_probs, state
 
-    def _run(self, ids: Tensor, state: State, need_log_probs: bool = True) -> tuple[Tensor | None, State]:
-        """Runs any number of rows, in blocks; log P of the next ids only if needed."""
+    def step_layers(self, ids: Tensor, state: State) -> tuple[Tensor, State, list[Tensor]]:
+        """`step`, which also returns the embedding and the output of each layer, [R, I] and [R, H]."""
+        blocks: list[list[Tensor]] = []
+        log_probs, after = self._run(ids, state, layers=blocks)
+        assert log_probs is not None
+        return log_probs, after, [torch.cat(parts)[: len(ids)] for parts in zip(*blocks, strict=True)]
+
+    def _run(
+        self, ids: Tensor, state: State, need_log_probs: bool = True, layers: list[list[Tensor]] | None = None
+    ) -> tuple[Tensor | None, State]:  # fmt: skip
+        """Runs any number of rows, in blocks; log P of the next ids only if needed. Appends the layers' outputs of blocks to `layers`."""
         widths, log_probs, states, start = self.invariant_widths(), [], [], 0
         while start < len(ids):
             rows = min(len(ids) - start, widths[-1])
             width = next(width for width in widths if width >= rows)
             parts = tuple(_padded(part[:, start : start + rows], width, 1) for part in state)
-            block_log_probs, after = self._block(_padded(ids[start : start + rows], width, 0), parts, need_log_probs)
+            outputs, after = self._block(_padded(ids[start : start + rows], width, 0), parts)
+            block_log_probs = self._log_probs(outputs[-1]) if need_log_probs else None
+            if layers is not None:
+                layers.append([output[:rows] for output in outputs])
             if block_log_probs is not None:
                 log_probs.append(block_log_probs[:rows])
             states.append(tuple(part[:, :rows] for part in after))
@@ -96,18 +109,19 @@ class Stepper:
             return log_probs[0] if need_log_probs else None, states[0]
         return torch.cat(log_probs) if need_log_probs else None, tuple(torch.cat(parts, 1) for parts in zip(*states, strict=True))
 
-    def _block(self, ids: Tensor, state: State, need_log_probs: bool = True) -> tuple[Tensor | None, State]:
-        """Runs one block: ids [W], state of each layer [C, W, S]."""
+    def _block(self, ids: Tensor, state: State) -> tuple[list[Tensor], State]:
+        """Runs one block: ids [W], state of each layer [C, W, S] -> embeddings and the outputs of each layer, and the states."""
         if not self.layers:
-            return self.model.step(ids, state)
-        rows, after, cell = self.model.embedding(ids), [], self.model.recurrence.cell
+            return self.model.layers(ids, np.ones(len(ids), np.int64), state)
+        outputs, after, cell = [self.model.embedding(ids)], [], self.model.recurrence.cell
         for number, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
-            outputs, part = cell.step(layer, cell.project(layer, rows), before)
-            rows = outputs + self.shortcuts[number](rows) if self.shortcuts else outputs
+            rows, part = cell.step(layer, cell.project(layer, outputs[-1]), before)
+            outputs.append(rows + self.shortcuts[number](outputs[-1]) if self.shortcuts else rows)
             after.append(part)
-        if not need_log_probs:
-            return None, tuple(after)
-        return F.log_softmax(self.logits(rows), dim=-1), tuple(after)
+        return outputs, tuple(after)
+
+    def _log_probs(self, rows: Tensor) -> Tensor:
+        return F.log_softmax(self.logits(rows), dim=-1)
 
     def invariant_widths(self) -> tuple[int, ...]:
         """The widths of blocks, ascending, in which a row has the same bits, with the present number of threads."""
@@ -137,9 +151,8 @@ class Stepper:
     def _bits(self, ids: Tensor, state: State) -> Tensor:
         """[W, ...] everything that a block computes for each row."""
         width = len(ids)
-        log_probs, after = self._block(_padded(ids, width, 0), tuple(_padded(part, width, 1) for part in state))
-        assert log_probs is not None
-        return torch.cat([log_probs, *(part.transpose(0, 1).flatten(1) for part in after)], 1)
+        outputs, after = self._block(_padded(ids, width, 0), tuple(_padded(part, width, 1) for part in state))
+        return torch.cat([self._log_probs(outputs[-1]), *outputs, *(part.transpose(0, 1).flatten(1) for part in after)], 1)
 
 
 class _StepWeights:

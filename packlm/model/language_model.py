@@ -83,6 +83,16 @@ class LanguageModel(nn.Module):
             return BatchSums(nll, nll.new_zeros(()), nll.new_zeros(())), state
         return BatchSums(nll, activation(rows), temporal_activation(raw, batch.lengths)), state
 
+    @torch.no_grad()
+    def layers(self, ids: Tensor, lengths: np.ndarray, state: State | None = None) -> tuple[list[Tensor], State]:
+        """Reads segments: ids [P], lengths [B] -> the embeddings and the outputs of each layer, [P, I] and [P, H], and the final states.
+
+        A layer's output is what the next one reads, its residual connection included.
+        """
+        layers: list[Tensor] = []
+        _, final = self.recurrence(self.embedding, ids, lengths, state, self.layout, True, layers=layers)
+        return layers, final
+
     @torch.inference_mode()
     def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
         """The negative log-likelihood of each target, [P] in nats, and the final state of each segment."""

@@ -141,7 +141,7 @@ class RecurrentLayers(nn.Module):
 
     def forward(
         self, embedding: nn.Module, ids: Tensor, lengths: np.ndarray, state: State | None, layout: Layout,
-        return_state: bool, dropout_hashes: DropoutHashes | None = None,
+        return_state: bool, dropout_hashes: DropoutHashes | None = None, layers: list[Tensor] | None = None,
     ) -> tuple[Tensor, State | None]:  # fmt: skip
         """Runs a batch of segments.
 
@@ -153,6 +153,7 @@ class RecurrentLayers(nn.Module):
             return_state: whether to return the final states.
             dropout_hashes: hashes for what the settings drop before and between the layers and in their recurrent weights; nothing is
                 dropped without them, and nothing after the last layer.
+            layers: a list to which the embeddings [P, I] and the rows [P, H] of each layer are appended, in segment order.
 
         Returns:
             (hidden rows [P, H] in segment order, final state of each segment in segment order or None)
@@ -168,6 +169,8 @@ class RecurrentLayers(nn.Module):
             row_hashes = dropout_hashes.rows[packing.tokens]
         state = tuple(part.index_select(1, packing.sorted_indices) for part in state or self.zero_state(len(lengths)))
         finals = []
+        if layers is not None:
+            layers.append(rows.index_select(0, packing.rows))
         for number, (layer, start) in enumerate(zip(self.layers, state, strict=True)):
             inputs = rows
             if dropout_hashes is not None:
@@ -176,6 +179,8 @@ class RecurrentLayers(nn.Module):
             # The input before its dropout: a unit that several layers dropped would hardly ever arrive.
             rows = outputs + self.shortcuts[number](rows) if self.shortcuts else outputs
             finals.append(final)
+            if layers is not None:
+                layers.append(rows.index_select(0, packing.rows))
         return packing.unpack(rows, finals if return_state else None)
 
     def _run_layer(
