@@ -1,8 +1,8 @@
-"""The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|next|generate`, also under torchrun."""
+"""The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|states|next|generate`, also under torchrun."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -193,6 +193,32 @@ def rescore(arguments: ConfigArguments, model: str | None, **options: Any) -> No
 
     with distributed.start(config.train.device) as ranks:
         command.run(address, command.RescoreOptions(**options), config, ranks)
+
+
+@cli.command(
+    sections=("run", "score", "evaluate", "tracking"),
+    example="packlm states --model runs/quickstart/model --input items.tsv --layers 1,2 --out states.parquet",
+)
+@input_option("Sentences")
+@click.option("--out", required=True, type=FILE, metavar="FILE", help="The states: .parquet, or .npz for NumPy.")
+@click.option("--layers", default="all", metavar="all|0,1,...", help="0 is the embedding, 1 the first recurrent layer.  [default: all]")
+@click.option("--unit", type=click.Choice(["word", "token"]), default="word", help="What has a vector; a word that after its last token.")
+@setting_options("score", "context", "format", "text_field")
+def states(
+    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: Path, layers: str,
+    unit: Literal["word", "token"],
+) -> None:  # fmt: skip
+    """Write the hidden states of every layer after each word or token, for probing."""
+    config, names, address = _checked(arguments, model, [*(source or "-"), *more], {"--out": out})
+    if out.suffix not in (".parquet", ".npz"):
+        raise RequestError(f"--out {out}: its name ends in .parquet or .npz")
+    numbers = None if layers == "all" else [int(word) for word in layers.split(",") if word.isdecimal()]
+    if numbers is not None and (not numbers or len(numbers) < len(layers.split(",")) or len(set(numbers)) < len(numbers)):
+        raise RequestError(f"--layers {layers}: expected all, or different numbers such as 0,2")
+
+    from .states import command
+
+    command.run(address, names, out, numbers, unit, config, precision)
 
 
 @cli.command("next", sections=("run", "tracking"), example='packlm next --model runs/quickstart/model --prompt "The function" --top 10')

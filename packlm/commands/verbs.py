@@ -19,7 +19,8 @@ VERBS = {
     "All stages": {"new": "pipeline", "run": "pipeline", "config": "pipeline", "compare": "pipeline", "sync": "pipeline"},
     "One stage": {"preprocess": "preprocess", "train": "train"},
     "A trained model": {
-        "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "next": "serve", "generate": "serve",
+        "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "states": "serve", "next": "serve",
+        "generate": "serve",
     },
 }  # fmt: skip
 """Verbs and their stages, as the help groups them."""

@@ -7,7 +7,7 @@ sentences sum to 1.
 Shapes: M tokens of a sentence, W words of it, N tokens of many, S segments (sentences or documents), V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,7 +18,7 @@ from packlm.dataset.views import Sentences, concatenated_ranges
 from packlm.evaluation.evaluate import first_targets, length_batches, sentence_segments
 from packlm.model.finite import check as check_finite
 from packlm.model.finite import named, perplexity
-from packlm.model.language_model import LanguageModel
+from packlm.model.language_model import Batch, LanguageModel
 from packlm.model.recurrence import State
 from packlm.scoring.words import surprisals, words_of
 from packlm.text.encoder import Encoder
@@ -92,16 +92,31 @@ def score(
     """
     remaining, state = iter(sentences), None
     while chunk := list(islice(remaining, CHUNK_SENTENCES)):
-        texts = [sentence.text.strip() for sentence in chunk]
-        ids, ends = encoder.encode_sentences(texts)
-        opens = np.array([sentence.opens or not carry_state for sentence in chunk])
-        segments = Sentences.from_arrays(ids, ends[np.append(opens[1:], True)])
-        starts = None
-        if state is not None and not opens[0]:
-            states = tuple(torch.cat([zero, final], 1) for zero, final in zip(model.recurrence.zero_state(1), state, strict=True))
-            starts = states, np.arange(len(segments)) == 0
+        texts, ids, ends, segments, starts = encoded(model, encoder, chunk, carry_state, state)
         scores, state = segment_scores(model, segments, batch_tokens, encoder.opens_word, carry_state, starts)
         yield from _by_sentence(encoder, texts, ids, ends, scores)
+
+
+Starts = tuple[State, np.ndarray]
+"""(states, [S] index of the one that each segment starts from)."""
+
+
+def encoded(
+    model: LanguageModel, encoder: Encoder, chunk: list[Sentence], carry_state: bool, state: State | None
+) -> tuple[list[str], np.ndarray, np.ndarray, Sentences, Starts | None]:
+    """Encodes some of many sentences, which the arguments of `score` describe; `state`: the final state of the sentence before them.
+
+    Returns (texts, ids of all, end of each sentence, segments to read, what they start from).
+    """
+    texts = [sentence.text.strip() for sentence in chunk]
+    ids, ends = encoder.encode_sentences(texts)
+    opens = np.array([sentence.opens or not carry_state for sentence in chunk])
+    segments = Sentences.from_arrays(ids, ends[np.append(opens[1:], True)])
+    starts = None
+    if state is not None and not opens[0]:
+        states = tuple(torch.cat([zero, final], 1) for zero, final in zip(model.recurrence.zero_state(1), state, strict=True))
+        starts = states, np.arange(len(segments)) == 0
+    return texts, ids, ends, segments, starts
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ class TokenScores:
 
 def segment_scores(
     model: LanguageModel, segments: Sentences, batch_tokens: int, opens_word: np.ndarray | None = None, return_state: bool = False,
-    starts: tuple[State, np.ndarray] | None = None,
+    starts: Starts | None = None,
 ) -> tuple[TokenScores, State | None]:  # fmt: skip
     """Scores all tokens of segments (each ends with `<eos>`, and starts after it), end to end.
 
@@ -132,27 +147,45 @@ def segment_scores(
     Raises:
         NotFinite: a loss or an entropy is infinite or NaN.
     """
-    device, offsets = model.embedding.weight.device, first_targets(segments)
     scores = np.empty((4, segments.tokens))
-    marked = None if opens_word is None else torch.from_numpy(opens_word).to(device)
-    final = None
+    marked = None if opens_word is None else torch.from_numpy(opens_word).to(model.embedding.weight.device)
+
+    def take(batch: Batch, state: State | None, targets: np.ndarray) -> State | None:
+        rows, state = model.scores(batch, state, marked)
+        for kind, values in zip(scores, (rows.losses, rows.entropies, -rows.marked, rows.likelier), strict=True):
+            kind[targets] = values.double().cpu().numpy()
+        return state
+
+    final = read_segments(model, segments, batch_tokens, take, return_state, starts)
+    check_finite(scores[:2], "the loss or entropy of a token")
+    return TokenScores(*scores), final
+
+
+def read_segments(
+    model: LanguageModel, segments: Sentences, batch_tokens: int, take: Callable[[Batch, State | None, np.ndarray], State | None],
+    return_state: bool = False, starts: Starts | None = None,
+) -> State | None:  # fmt: skip
+    """Reads all segments, in batches of similar length; returns the final state of the last one if asked for.
+
+    Args:
+        take: reads a batch: (batch, states it starts from, indices of its targets among those of all segments) -> final states.
+
+    Other arguments as of `segment_scores`.
+    """
+    device, offsets, final = model.embedding.weight.device, first_targets(segments), None
     for batch in length_batches(segments.lengths, np.arange(len(segments)), batch_tokens):
         state = None
         if starts is not None:
             indices = torch.from_numpy(starts[1][batch].astype(np.int64)).to(device)
             state = tuple(part.index_select(1, indices) for part in starts[0])
         for piece in sentence_segments(segments, offsets, batch, batch_tokens, return_state):
-            rows, state = model.scores(piece.batch(device), state, marked)
-            targets = concatenated_ranges(piece.keys, piece.keys + piece.lengths)
-            for kind, values in zip(scores, (rows.losses, rows.entropies, -rows.marked, rows.likelier), strict=True):
-                kind[targets] = values.double().cpu().numpy()
+            state = take(piece.batch(device), state, concatenated_ranges(piece.keys, piece.keys + piece.lengths))
         last = np.flatnonzero(batch == len(segments) - 1)
         if return_state and len(last):
             index = int(last[0])
             assert state is not None
             final = tuple(part[:, index : index + 1].clone() for part in state)
-    check_finite(scores[:2], "the loss or entropy of a token")
-    return TokenScores(*scores), final
+    return final
 
 
 def _by_sentence(encoder: Encoder, texts: list[str], ids: np.ndarray, ends: np.ndarray, scores: TokenScores) -> Iterator[SentenceScore]:

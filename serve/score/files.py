@@ -35,9 +35,9 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def score_rows(
-    rows: Iterable[R], score: Callable[[Iterator[Sentence]], Iterator[SentenceScore]]
-) -> Iterator[tuple[R, SentenceScore | None]]:
-    """Each row with its score, None for a row with an error, in order; `score` is `scoring.score` of sentences."""
+    rows: Iterable[R], score: Callable[[Iterator[Sentence]], Iterator[T]]
+) -> Iterator[tuple[R, T | None]]:
+    """Each row with its score, None for a row with an error, in order; `score` gives one for each sentence."""
     pending: deque[R] = deque()
 
     def sentences() -> Iterator[Sentence]:

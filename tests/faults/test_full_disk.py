@@ -51,7 +51,7 @@ def tree(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("command", ["preprocess", "evaluate", "score", "pairs", "rescore", "generate"])
+@pytest.mark.parametrize("command", ["preprocess", "evaluate", "score", "pairs", "rescore", "states", "generate"])
 def test_a_full_disk_is_one_line_and_the_rerun_ends_as_undisturbed(
     command_line: CommandLine, made: Any, corpus: Path, disk: Disk, tmp_path: Path, command: str
 ) -> None:
@@ -72,6 +72,7 @@ def test_a_full_disk_is_one_line_and_the_rerun_ends_as_undisturbed(
         "score": ["serve", "score", *model, "--input", text, "--out", out, "--html", disk.folder / "map.html"],
         "pairs": ["serve", "pairs", *model, "--input", tmp_path / "pairs.tsv", "--out", out, "--summary", disk.folder / "summary.json"],
         "rescore": ["serve", "rescore", *model, "--nbest", tmp_path / "nbest.jsonl", "--lm-weight=0.5", "--out", out],
+        "states": ["serve", "states", *model, "--input", text, "--out", disk.folder / "out.parquet"],
         "generate": ["serve", "generate", *model, "--prompts", text, "--max-tokens=5", "--generate.batch_tokens=100", "--out", out],
     }[command]  # fmt: skip
     assert command_line(stage, *words)[0] == 0

@@ -71,6 +71,19 @@ def test_a_command_with_examples_runs(
     assert all(path.stat().st_size for path in outputs)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/states.md"])
+def test_the_python_of_a_page_runs(page: str, made: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstart" / "model").symlink_to(made("bpe").run.dir / "model")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = [(match[1], text[: match.start()].count("\n") + 1) for match in re.finditer(r"```python\n(.*?)```", text, re.DOTALL)]
+    assert blocks
+    names: dict[str, object] = {}
+    for block, line in blocks:
+        exec(compile("\n" * line + block, page, "exec"), names)
+
+
 def test_every_example_is_used_by_a_command() -> None:
     names = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.name != "README.md"}
     assert names == {word for _, command in COMMANDS for word in shlex.split(command) if word.startswith("examples/")}
