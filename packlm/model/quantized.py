@@ -111,8 +111,8 @@ class QuantizedModel(LanguageModel):
         chunk = max(1, self.logits_bytes // (4 * self.vocab_size))
         chunks = zip(rows.split(chunk), batch.targets.split(chunk), strict=True)
         mask = None if marked is None else marked.float()
-        scores = [loss.scores_from_logits(self.projection(rows_), targets, mask) for rows_, targets in chunks]
-        return loss.RowScores(*(torch.cat(column) for column in zip(*scores, strict=True))), final
+        scores = (loss.scores_from_logits(self.projection(rows_), targets, mask) for rows_, targets in chunks)
+        return loss.joined(scores, batch.targets, torch.float32), final
 
 
 class _Embedding(nn.Module):

@@ -1,11 +1,17 @@
 """The chunked loss and its gradients are those of the whole, and never hold more logits than allowed."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from packlm.model.softmax.loss import row_losses, row_scores, summed_loss
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def random_rows(rows=13, width=5, vocab_size=11, dtype=torch.float64, scale=1.0):
@@ -86,3 +92,21 @@ def test_a_vocabulary_of_100_000_stays_within_its_memory():
         summed_loss(rows, torch.arange(2048), weight, bias, 30 << 20).backward()
         row_losses(rows, torch.arange(2048), weight, bias, 30 << 20)
     assert 20 << 20 < largest.bytes <= 30 << 20
+
+
+def test_scores_of_many_chunks_take_the_memory_of_one():
+    """In a process of its own, whose memory nothing else has used: results kept between chunks split it, sometimes, and all were held."""
+    program = """
+import resource, torch
+from packlm.model.softmax.loss import row_losses, row_scores
+torch.set_num_threads(1)
+weight, bias = torch.randn(100_000, 8), torch.zeros(100_000)
+rows, targets = torch.randn(2_000, 8), torch.randint(100_000, (2_000,))
+row_scores(rows[:80], targets[:80], weight, bias), row_losses(rows[:80], targets[:80], weight, bias)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+row_scores(rows, targets, weight, bias), row_losses(rows, targets, weight, bias)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert int(done.stdout) < 100 << 10  # of 780 MiB of logits

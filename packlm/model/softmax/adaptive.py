@@ -64,9 +64,12 @@ class AdaptiveSoftmax(Softmax):
     def row_scores(self, rows: Tensor, targets: Tensor, logits_bytes: int, marked: Tensor | None = None) -> RowScores:
         with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
             mask = None if marked is None else marked.to(rows.dtype)
-            chunks = loss.chunks(logits_bytes, self.weight, rows, targets)
-            scores = [loss.scores_from_logits(self(rows_), targets_, mask) for rows_, targets_ in chunks]
-            return RowScores(*(torch.cat(parts) for parts in zip(*scores, strict=True)))
+            blocks = loss.blocks_of_logits(rows, self.weight, self.bias, logits_bytes, self.clusters(rows), targets)
+            scores = (
+                loss.scores_from_logits(_log_probabilities(logits + self.bias, clusters, self.cutoffs), targets_, mask)
+                for logits, clusters, targets_ in blocks
+            )
+            return loss.joined(scores, targets, rows.dtype)
 
     def logits_by(self, affine: Callable[[Tensor, Tensor], Logits]) -> Logits:
         return _Logits(affine(self.weight, self.bias), affine(self.clusters.weight, self.clusters.bias), self.cutoffs)

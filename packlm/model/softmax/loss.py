@@ -7,7 +7,7 @@ they are in the cache, and the backward pass only scales it. (The usual form wri
 [P, V] to memory and reads them again.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -44,8 +44,11 @@ def row_losses(
 ) -> Tensor:
     """The loss of each row, [P] in nats; no gradient. Arguments as of `summed_loss`."""
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-        blocks = _blocks_of_logits(rows, targets, weight.to(product_type or rows.dtype), bias, logits_bytes)
-        return torch.cat([_losses_and_probabilities(logits, targets_, bias)[0] for logits, targets_ in blocks])
+        losses, done = torch.empty_like(targets, dtype=bias.dtype), 0
+        for logits, targets_ in blocks_of_logits(rows, weight.to(product_type or rows.dtype), bias, logits_bytes, targets):
+            losses[done : done + len(targets_)] = _losses_and_probabilities(logits, targets_, bias)[0]
+            done += len(targets_)
+        return losses
 
 
 class RowScores(NamedTuple):
@@ -67,9 +70,23 @@ def row_scores(
     """The scores of each row; no gradient. Arguments as of `summed_loss`; `marked`: [V] bool."""
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         mask = None if marked is None else marked.to(bias.dtype)
-        blocks = _blocks_of_logits(rows, targets, weight, bias, logits_bytes)
-        scores = [scores_from_logits(logits + bias, targets_, mask) for logits, targets_ in blocks]
-        return RowScores(*(torch.cat(chunks) for chunks in zip(*scores, strict=True)))
+        blocks = blocks_of_logits(rows, weight, bias, logits_bytes, targets)
+        return joined((scores_from_logits(logits + bias, targets_, mask) for logits, targets_ in blocks), targets, bias.dtype)
+
+
+def joined(blocks: Iterable[RowScores], targets: Tensor, dtype: torch.dtype) -> RowScores:
+    """The scores of blocks of rows as those of all rows, with these targets [P]; losses and entropies have type `dtype`.
+
+    They are copied block by block: results kept between the logits of two chunks would split the memory that the next logits need, and
+    that of all chunks was in use at once, sometimes.
+    """
+    scores, done = RowScores(*(torch.empty_like(targets, dtype=dtype) for _ in RowScores._fields)), 0
+    scores = scores._replace(likelier=torch.empty_like(targets))
+    for block in blocks:
+        for values, part in zip(scores, block, strict=True):
+            values[done : done + len(part)] = part
+        done += len(block.losses)
+    return scores
 
 
 def scores_from_logits(logits: Tensor, targets: Tensor, mask: Tensor | None) -> RowScores:
@@ -98,7 +115,7 @@ class _SummedLoss(torch.autograd.Function):
         d_rows, d_weight, d_bias = torch.empty_like(rows), None, torch.zeros_like(bias)
         with torch.autocast(rows.device.type, enabled=False):
             weight_, rows = weight.to(product_type), rows.to(product_type)
-            for rows_, targets_, d_rows_ in chunks(logits_bytes, weight_, rows, targets, d_rows):
+            for rows_, targets_, d_rows_ in _chunks(logits_bytes, weight_, rows, targets, d_rows):
                 logits = matmul(rows_, weight_.T)
                 total += replace_by_gradient(logits, targets_, bias, d_bias).sum(dtype=torch.float64)
                 d_rows_.copy_(matmul(logits, weight_))
@@ -114,22 +131,22 @@ class _SummedLoss(torch.autograd.Function):
         return d_rows * scale, None, d_weight * scale, d_bias * scale, None, None
 
 
-def chunks(logits_bytes: int, weight: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _chunks(logits_bytes: int, weight: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Splits the tensors of P rows alike into the fewest chunks, of about equal size, whose logits fit."""
     max_rows = max(1, logits_bytes // (weight.shape[0] * weight.element_size()))
     count = max(1, -(-len(tensors[0]) // max_rows))
     return zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
 
 
-def _blocks_of_logits(rows: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, logits_bytes: int) -> Iterator[tuple[Tensor, ...]]:
-    """Logits [b, V], without the bias, and targets [b] of a few rows at a time."""
-    for rows_, targets_ in chunks(logits_bytes, weight, rows.to(weight.dtype), targets):
-        yield from _cache_blocks(bias, matmul(rows_, weight.T), targets_)
+def blocks_of_logits(rows: Tensor, weight: Tensor, bias: Tensor, logits_bytes: int, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Logits [b, V], without the bias, of a few rows at a time, and these rows of other tensors [P, ...]."""
+    for rows_, *others_ in _chunks(logits_bytes, weight, rows.to(weight.dtype), *others):
+        yield from _cache_blocks(bias, matmul(rows_, weight.T), *others_)
 
 
 def _cache_blocks(bias: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Splits tensors of p rows, such as logits [p, V], into blocks of rows that fit the cache."""
-    return chunks(_CACHE_BYTES if bias.device.type == "cpu" else 2**62, bias, *tensors)
+    return _chunks(_CACHE_BYTES if bias.device.type == "cpu" else 2**62, bias, *tensors)
 
 
 def replace_by_gradient(logits: Tensor, targets: Tensor, bias: Tensor, d_bias: Tensor) -> Tensor:
