@@ -21,6 +21,8 @@ from .progress.metrics import MetricLine
 
 WITHOUT_EFFECT = {"processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "samples", "timeout_seconds"}
 """Settings of `train` that may change when a training is resumed: its result does not depend on them."""
+LENGTH = ("epochs", "max_steps", "patience")
+"""Settings of `train` with which a training, finished or not, is continued: they say when it ends, not how it gets there."""
 OUTPUTS = ("train/summary.json", "model/config.json", "model/model.safetensors", "model/tokenizer.json")
 
 Inputs = dict[str, dict[str, Any]]
@@ -45,13 +47,15 @@ class Place(NamedTuple):
     """Of its `train/` and `model/`: the run's folder, or `rebuild/` in it."""
     resumes: bool
     """Whether it continues the training that is there; otherwise that is deleted."""
+    length: str = ""
+    """If that had another length: the settings of `LENGTH` that have changed."""
 
 
 def find(run: Path, inputs: Inputs, rebuild: bool) -> Place | None:
     """Where the training with these inputs is made, or resumes; None if the run's folder holds its finished result.
 
     Raises:
-        RequestError: without `rebuild`, if the folder holds another training; the message lists the differences.
+        RequestError: without `rebuild`, if the folder holds another training, not one of another length; the message lists the differences.
     """
     aside = run / "rebuild"
     being_rebuilt = _holds(aside, inputs)
@@ -63,6 +67,8 @@ def find(run: Path, inputs: Inputs, rebuild: bool) -> Place | None:
     except RequestError:
         if being_rebuilt:
             return Place(aside, True)
+        if length := other_length(run, inputs):
+            return Place(run, True, length)
         raise
     return Place(run, not _is_empty(run / "train"))
 
@@ -84,6 +90,13 @@ def differences(run: Path, inputs: Inputs) -> list[str]:
     """The inputs in which the training that the run's folder holds differs; nothing if it holds none."""
     settings = run / "train" / "settings.json"
     return [] if not settings.exists() or _is_empty(settings.parent) else completion.differences(read_settings(settings), inputs)
+
+
+def other_length(run: Path, inputs: Inputs) -> str:
+    """What differs, if the training that the run's folder holds differs in its length alone; else empty."""
+    found = read_settings(run / "train" / "settings.json")
+    other = found | {"train": found.get("train", {}) | {key: inputs["train"][key] for key in LENGTH}}
+    return "; ".join(completion.differences(found, inputs)) if other == inputs else ""
 
 
 def read_settings(path: Path) -> Inputs:
@@ -110,6 +123,8 @@ def _is_empty(folder: Path) -> bool:
 def begin(place: Place, inputs: Inputs) -> None:
     """Writes the inputs of a training, in place of one that is not continued."""
     folder = place.folder / "train"
+    if place.length:
+        (folder / "complete.json").unlink(missing_ok=True)
     if not place.resumes:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         for name in ("complete.json", "summary.json"):

@@ -9,7 +9,7 @@ from packlm.base.errors import RequestError, resumable
 from packlm.config import Config
 from packlm.distributed import Ranks
 
-from . import dry_run, record
+from . import continuation, dry_run, record
 from .trainer import Trainer
 
 log = logging.getLogger("packlm")
@@ -55,11 +55,17 @@ def _train(config: Config, manifest: dataset.Manifest, ranks: Ranks, place: reco
     inputs, aside = record.inputs_of(config, manifest), place.folder != config.run.dir
     here = config.model_copy(update={"run": config.run.model_copy(update={"dir": place.folder})})
     trainer = Trainer(here, manifest, ranks, place.resumes, recorded=config)
+    if place.length:
+        continuation.check(trainer, (place.folder / "train" / "complete.json").exists(), place.length)
+    ranks.barrier()  # all ranks have looked before rank 0 changes it
     if ranks.first:
+        if place.length:
+            tracking.forget(config, "train")  # parameters of a run in MLflow cannot change
         files.remove_temporaries(place.folder / "train")
         record.begin(place, inputs)
     ranks.barrier()
-    trainer.run(fresh=aside and trainer.resume_step is None, profile=profile)
+    starts_over = aside and trainer.resume_step is None
+    trainer.run(fresh=starts_over or bool(place.length), profile=profile)
     if ranks.first:
         record.end(place.folder, inputs)
         if aside:
@@ -78,8 +84,11 @@ def describe(config: Config, manifest: dataset.Manifest) -> str | None:
     """All ranks: what training this would be, as text on rank 0 (None on the others); nothing is written."""
     with distributed.start(config.train.device, config.train.timeout_seconds) as ranks:
         text = dry_run.describe(config, manifest, ranks)
-        changes = record.differences(config.run.dir, record.inputs_of(config, manifest))
-        if changes:
+        inputs = record.inputs_of(config, manifest)
+        changes = record.differences(config.run.dir, inputs)
+        if changes and (length := record.other_length(config.run.dir, inputs)):
+            text += f"\n\n  {config.run.dir}/train holds this training with another length, and is continued: {length}"
+        elif changes:
             text += f"\n\n  {config.run.dir}/train holds another training; this one needs another --run.name, or --rebuild. It differs in\n"
             text += "\n".join(f"    {change}" for change in changes)
         return text if ranks.first else None

@@ -31,8 +31,8 @@ from packlm.tracking.sender import Sender
 from packlm.tracking.spool import Spool
 
 __all__ = [
-    "LoggedModel", "Recorder", "RunRecord", "begin", "declare_model", "deliver", "folder_of", "is_unsent", "move", "read_run", "stage",
-    "sync",
+    "LoggedModel", "Recorder", "RunRecord", "begin", "declare_model", "deliver", "folder_of", "forget", "is_unsent", "move", "read_run",
+    "stage", "sync",
 ]  # fmt: skip
 
 log = logging.getLogger("packlm")
@@ -93,6 +93,12 @@ def begin(config: Config, name: str) -> None:
                 spool.begin(time.time())
         except PacklmError as error:
             log.warning("tracking: %s", error)
+
+
+def forget(config: Config, name: str) -> None:
+    """Makes the stage record in a new run from now on, since its parameters have changed."""
+    if _records(config):
+        runs.forget(config.run.dir, name)
 
 
 def is_unsent(config: Config, name: str) -> bool:

@@ -75,6 +75,7 @@ def evaluate(config: Config, ranks: Ranks) -> str | None:
 def _write(report: dict[str, Any], engine: Engine, config: Config, manifest: dataset.Manifest, out: Path, recorder: Recorder) -> None:
     """Writes a report as JSON, as a page with its figure, and a heat map of the split's first sentences; records them all."""
     split = report["split"]
+    out.with_suffix(".inputs.json").unlink(missing_ok=True)  # of the report that this one replaces
     files.write_json(out, report)
     page, heat = out.with_suffix(".md"), out.with_name(f"{split}.surprisal.html")
     report_page.write(report, page)

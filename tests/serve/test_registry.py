@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:.*type hint:U
 
 
 def test_the_evaluate_stage_registers_a_model_that_answers(
-    made: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     base = made("bpe")
@@ -40,6 +40,7 @@ def test_the_evaluate_stage_registers_a_model_that_answers(
     generate_stage.generate(config, ranks)
     again = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"baselines": False})})
     evaluate_stage.evaluate(again, ranks)  # measured again, with the same weights
+    assert "gets no note" not in caplog.text
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
