@@ -35,6 +35,11 @@ class Generate(Section):
     """sample: independent samples; false: distinct samples, without replacement (stochastic beam search, Kool et al. 2019)."""
     beams: int = Field(5, ge=1, le=100_000)
     """beam: beam size."""
+    beam_groups: int = Field(1, ge=1, le=100_000)
+    """beam: number of groups that the beams are divided into, each searched apart from those before it: diverse beam search (Vijayakumar et
+    al. 2018)."""
+    diversity: float = Field(0.5, ge=0, le=1e6)
+    """beam, several groups: nats that a group pays for each time that one before it has chosen the same token at this step."""
     length_penalty: float = Field(1.0, ge=0, le=50)
     """beam: ranks hypotheses by log P / tokens^length_penalty. 1: by mean log P per token; 0: by log P, which the shortest text often wins;
     larger values favour length."""
@@ -71,6 +76,8 @@ class Generate(Section):
     def _possible(self) -> "Generate":
         if self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens = {self.min_tokens} is more than max_tokens = {self.max_tokens}; lower it or raise max_tokens")
+        if self.strategy == "beam" and self.beams % self.beam_groups:
+            raise ValueError(f"beams = {self.beams} cannot be divided into beam_groups = {self.beam_groups} of one size; change one")
         if self.num_rows * self.max_tokens > MAX_TOKENS:
             several = "beams" if self.strategy == "beam" else "samples"
             raise ValueError(
@@ -91,6 +98,8 @@ class Generate(Section):
             key: f"generate.{key} is for strategy = {strategy}, not {self.strategy}"
             for strategy, keys in _STRATEGY_SETTINGS.items() if strategy != self.strategy for key in keys if key in changed
         }  # fmt: skip
+        if "diversity" in changed and self.beam_groups == 1:
+            reasons["diversity"] = "generate.diversity is for several beam_groups"
         if self.samples > self.num_rows:
             reasons["samples"] = f"generate.samples = {self.samples}: {self.strategy} gives at most {self.num_rows} of each prompt"
         if self.min_tokens and not (self.stop_at_eos or self.stop):
@@ -98,7 +107,10 @@ class Generate(Section):
         return reasons
 
 
-_STRATEGY_SETTINGS = {"sample": ("temperature", "top_k", "top_p", "min_p", "typical_p", "replacement"), "beam": ("beams", "length_penalty")}
+_STRATEGY_SETTINGS = {
+    "sample": ("temperature", "top_k", "top_p", "min_p", "typical_p", "replacement"),
+    "beam": ("beams", "beam_groups", "diversity", "length_penalty"),
+}  # fmt: skip
 """The settings that only one strategy reads."""
 DECODING_SETTINGS = tuple(name for name in Generate.model_fields if name not in ("prompts", "batch_tokens"))
 """The settings of `generate` that a model folder recommends, and that a prompt may override."""

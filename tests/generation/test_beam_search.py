@@ -83,6 +83,65 @@ def test_a_narrow_beam_is_the_textbook_one(width: int, penalty: float) -> None:
                 assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)
 
 
+def plain_diverse_beam(
+    model: LanguageModel, prompt: Sequence, width: int, groups: int, diversity: float, limit: int, samples: int
+) -> list[tuple[Sequence, float]]:  # fmt: skip
+    """Vijayakumar et al. (2018), algorithm 1, without early stopping: the groups one after the other, hypothesis by hypothesis."""
+    beams: list[list[tuple[Sequence, float]]] = [[((), 0.0)] for _ in range(groups)]
+    ended: list[list[tuple[Sequence, float]]] = [[] for _ in range(groups)]
+    for _ in range(limit):
+        chosen: list[int] = []
+        for group in range(groups):
+            candidates = [
+                ((*ids, value), total + log_prob)
+                for ids, total in beams[group]
+                for value, log_prob in enumerate(following(model, prompt + ids))
+            ]
+            best = sorted(candidates, key=lambda item: -(item[1] - diversity * chosen.count(item[0][-1])))[: width // groups]
+            chosen += [ids[-1] for ids, _ in best]
+            ended[group] += [item for item in best if item[0][-1] == EOS]
+            beams[group] = [item for item in best if item[0][-1] != EOS]
+    ranked = [
+        sorted([*done, *beam], key=lambda item: -item[1] / len(item[0]))[: width // groups] for done, beam in zip(ended, beams, strict=True)
+    ]
+    found: dict[Sequence, float] = {}
+    for rank in range(width):
+        for one in ranked:
+            if rank < len(one) and len(found) < samples:
+                found.setdefault(*one[rank])
+    return sorted(found.items(), key=lambda item: -item[1] / len(item[0]))
+
+
+@pytest.mark.parametrize(("width", "groups"), [(4, 2), (6, 3), (3, 3), (6, 2)])
+@pytest.mark.parametrize("diversity", [0.0, 0.7, 50.0])
+def test_a_diverse_beam_is_the_plain_one(width: int, groups: int, diversity: float) -> None:
+    prompts, limit = [(EOS,), (EOS, 1), (EOS, 3, 2, 2)], 5
+    for seed in range(3):
+        model = tiny(seed=seed, vocabulary=7)
+        for samples in (groups, width):
+            settings = {"beams": width, "beam_groups": groups, "diversity": diversity, "samples": samples, "max_tokens": limit}
+            results = run(model, prompts, strategy="beam", **settings)
+            for prompt, generations in zip(prompts, results, strict=True):
+                expected = plain_diverse_beam(model, prompt, width, groups, diversity, limit, samples)
+                assert [ids for ids, _ in as_pairs(generations)] == [ids for ids, _ in expected]
+                assert [item.log_prob for item in generations] == pytest.approx([total for _, total in expected], abs=1e-9)
+
+
+def test_groups_make_the_texts_of_a_beam_more_diverse() -> None:
+    prompts = [(EOS,), (EOS, 2, 5, 1), (EOS, 4), (EOS, 3, 3)]
+    distinct = {}
+    for groups in (1, 3):
+        first_tokens = [
+            len({int(item.ids[0]) for item in items})
+            for seed in range(4)
+            for items in run(
+                tiny(seed=seed, vocabulary=9), prompts, strategy="beam", beams=3, beam_groups=groups, samples=3, diversity=5.0, max_tokens=6
+            )
+        ]
+        distinct[groups] = sum(first_tokens)
+    assert distinct[3] > 1.5 * distinct[1]
+
+
 @pytest.mark.parametrize("stop_at_eos", [True, False])
 def test_a_beam_of_one_is_greedy(stop_at_eos: bool) -> None:
     prompts = [(EOS,), (EOS, 2, 5, 1), (EOS, 4), (EOS, 3, 3)]
