@@ -25,7 +25,7 @@ class Model(Section):
     """Embedding size. Default: the size of the last layer."""
     tied: bool = True
     """Ties the softmax weights to the embedding (Inan et al. 2017; Press and Wolf 2017)."""
-    cutoffs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=10)] = ()
+    cutoffs: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...], Field(max_length=10)] = ()
     """Adaptive softmax (Grave et al. 2017): the ids at which clusters of rare ids begin, such as [2000] or [1000, 4000] for a vocabulary of
     10,000 words; trains faster. Default: the full softmax."""
     residual: Literal["none", "add", "project"] = "none"
