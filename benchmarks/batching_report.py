@@ -13,6 +13,8 @@ COLUMNS = ("method", "tokens/s", "of fixed", "fill", "memory", "updates", "token
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 """Colours that stay apart for colour-blind readers, too (Okabe and Ito, 2008, without its yellow and orange, which are pale on white)."""
 MARKERS = "os^DvXP*<>hp"
+UNEQUAL = 0.1
+"""Relative difference of tokens, or of tokens per update, from which on perplexities are said not to compare."""
 STYLES = ("-", "--", ":")
 """A method has its own marker; colours begin again, with the next line style, after the last one."""
 
@@ -38,6 +40,23 @@ def cells(row: dict[str, Any], methods: list[dict[str, Any]]) -> tuple[str, ...]
         f"{row['points'][-1]['perplexity']:,.2f}" if len(row["turns"]) in (1, 2, 4, 8) else f"({row['points'][-1]['perplexity']:,.2f})",
         f"{row['difference']:.0e}" if row["difference"] < 1e-6 else f"{row['difference']:,.0%}",
     )
+
+
+def caveats(methods: list[dict[str, Any]]) -> list[str]:
+    """What the perplexities of the table do not compare: methods with another number of tokens, or of updates for the same tokens."""
+    most = max(total(row, "tokens") for row in methods)
+    usual = median(total(row, "tokens") / total(row, "updates") for row in methods)
+    lines = []
+    for row in methods:
+        tokens, updates = total(row, "tokens"), total(row, "updates")
+        if tokens < (1 - UNEQUAL) * most:
+            lines.append(f"{row['label']}: its perplexity is after {tokens:,} tokens, that of others after up to {most:,}")
+        if not 1 - UNEQUAL < tokens / updates / usual < 1 + UNEQUAL:
+            lines.append(
+                f"{row['label']}: {updates:,} updates of {tokens / updates:,.0f} tokens on average, others of {usual:,.0f}: at equal tokens "
+                "its perplexity is that of another number of updates"
+            )
+    return lines
 
 
 def total(row: dict[str, Any], name: str) -> int:
@@ -66,6 +85,7 @@ def markdown(results: dict[str, Any]) -> str:
     about, methods = results["about"], results["methods"]
     lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(cells(row, methods) for row in methods)]
     rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    more = "".join(f"- **{line}.**\n" for line in caveats(methods))
     return f"""# Batching methods on {about["recipe"]}
 
     python {" ".join(results["command"])}
@@ -81,7 +101,7 @@ def markdown(results: dict[str, Any]) -> str:
 - updates, tokens seen: until {about["tokens"]:,} tokens, or {about["seconds"]:g} seconds of training if that was earlier.
 - perplexity: of {about["validation_tokens"]:,} tokens of validation sentences, each from a zero state, after *tokens seen*; in
   parentheses: measured some rounds earlier.
-- off by: the largest relative difference of loss and gradients from our model running the sentences one by one, in float64.
+{more}- off by: the largest relative difference of loss and gradients from our model running the sentences one by one, in float64.
 
 ![The table as bars, and perplexity against seconds](compare-batching.png)
 """

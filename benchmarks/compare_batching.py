@@ -45,7 +45,7 @@ import torch
 from batching_data import Data
 from batching_measure import Training, check, first_model, perplexity
 from batching_methods import METHODS, Method, plain_modules
-from batching_report import figure, markdown, table
+from batching_report import caveats, figure, markdown, table
 
 from packlm import config as configuration
 from packlm import dataset, distributed
@@ -107,7 +107,7 @@ def main() -> None:
                 results["methods"] = [*rows.values()]
                 write(folder, results)
                 log.info("round %d of %d: %s", number, ROUNDS, folder / "compare-batching.md")
-    print(table(results["methods"]))
+    print("\n".join([table(results["methods"]), *caveats(results["methods"])]))
 
 
 class Worker:
