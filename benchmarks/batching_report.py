@@ -53,7 +53,7 @@ def caveats(methods: list[dict[str, Any]]) -> list[str]:
             lines.append(f"{row['label']}: its perplexity is after {tokens:,} tokens, that of others after up to {most:,}")
         if not 1 - UNEQUAL < tokens / updates / usual < 1 + UNEQUAL:
             lines.append(
-                f"{row['label']}: {updates:,} updates of {tokens / updates:,.0f} tokens on average, others of {usual:,.0f}: at equal tokens "
+                f"{row['label']}: {updates:,} updates of {tokens / updates:,.0f} tokens each, others of {usual:,.0f}: at equal tokens "
                 "its perplexity is that of another number of updates"
             )
     return lines

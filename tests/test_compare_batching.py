@@ -230,7 +230,7 @@ def test_perplexities_after_other_numbers_of_tokens_or_updates_are_said_not_to_c
     alike = [row("packed", 1000, 10), row("padded", 1004, 10), row("rows", 996, 10)]
     assert batching_report.caveats(alike) == []
     (updates,) = batching_report.caveats([*alike, row("equal lengths", 1000, 28)])
-    assert "equal lengths: 28 updates of 36 tokens on average, others of 100" in updates
+    assert "equal lengths: 28 updates of 36 tokens each, others of 100" in updates
     (tokens,) = batching_report.caveats([*alike, row("one by one", 400, 4)])
     assert tokens == "one by one: its perplexity is after 400 tokens, that of others after up to 1,004"
 
