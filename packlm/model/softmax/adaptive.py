@@ -5,7 +5,7 @@ P(id) = P(cluster) * P(id | cluster) for the ids of a cluster: a distribution ov
 only the rows whose target is in a cluster are multiplied with that cluster's weights, so a step costs little more than the head. That pays
 where low ids are frequent ones, as in vocabularies of words.
 
-Every id has a weight of full width, so weights can be tied to the embedding; the paper's narrower clusters (section 4.3) cannot be.
+Every id has a weight of full width, so weights can be tied to the embedding; the paper's narrower ones for rare ids cannot be.
 
 Shapes: P rows (tokens), D width, V vocabulary, K clusters.
 """
