@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 COLUMNS = ("method", "tokens/s", "of fixed", "fill", "memory", "updates", "tokens seen", "perplexity", "off by")
+UNEQUAL = 0.1
+"""Relative difference of tokens, or of tokens per update, from which on perplexities are said not to compare."""
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 """Colours that stay apart for colour-blind readers, too (Okabe and Ito, 2008, without its yellow and orange, which are pale on white)."""
 MARKERS = "os^DvXP*<>hp"
-UNEQUAL = 0.1
-"""Relative difference of tokens, or of tokens per update, from which on perplexities are said not to compare."""
 STYLES = ("-", "--", ":")
 """A method has its own marker; colours begin again, with the next line style, after the last one."""
 

@@ -49,6 +49,8 @@ class Place(NamedTuple):
     """Whether it continues the training that is there; otherwise that is deleted."""
     length: str = ""
     """If that had another length: the settings of `LENGTH` that have changed."""
+    finished: bool = False
+    """Whether it had ended."""
 
 
 def find(run: Path, inputs: Inputs, rebuild: bool) -> Place | None:
@@ -68,7 +70,7 @@ def find(run: Path, inputs: Inputs, rebuild: bool) -> Place | None:
         if being_rebuilt:
             return Place(aside, True)
         if length := other_length(run, inputs):
-            return Place(run, True, length)
+            return Place(run, True, length, (run / "train" / "complete.json").exists())
         raise
     return Place(run, not _is_empty(run / "train"))
 

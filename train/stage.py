@@ -56,8 +56,7 @@ def _train(config: Config, manifest: dataset.Manifest, ranks: Ranks, place: reco
     here = config.model_copy(update={"run": config.run.model_copy(update={"dir": place.folder})})
     trainer = Trainer(here, manifest, ranks, place.resumes, recorded=config)
     if place.length:
-        continuation.check(trainer, (place.folder / "train" / "complete.json").exists(), place.length)
-    ranks.barrier()  # all ranks have looked before rank 0 changes it
+        continuation.check(trainer, place.finished, place.length)
     if ranks.first:
         if place.length:
             tracking.forget(config, "train")  # parameters of a run in MLflow cannot change

@@ -115,8 +115,8 @@ class DynamicScorer(Scorer):
         softmax, logits_bytes = self.model.projection, self.model.logits_bytes
         scores = softmax.row_scores(hidden.detach(), batch.targets, logits_bytes)
         with torch.enable_grad():
-            loss = softmax.summed_loss(hidden, batch.targets, logits_bytes) / len(hidden)
-        gradients = torch.autograd.grad(loss, [weight.weight for weight in self.weights])
+            mean_loss = softmax.summed_loss(hidden, batch.targets, logits_bytes) / len(hidden)
+        gradients = torch.autograd.grad(mean_loss, [weight.weight for weight in self.weights])
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.step(gradient)
         return scores

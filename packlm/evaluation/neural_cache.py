@@ -9,6 +9,8 @@ and x_i+1 the token that followed. While the cache is empty, P is P_model.
 Shapes: B segments, L tokens of one, K = size, D width into the softmax, V vocabulary.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from packlm.batches.segments import Segments
 from packlm.evaluation.evaluate import Scorer
 from packlm.model.language_model import LanguageModel
 from packlm.model.recurrence import State
-from packlm.model.softmax.loss import RowScores
+from packlm.model.softmax.loss import RowScores, joined
 
 MAX_ROWS = 128
 """Predictions computed at a time, [rows, V] each: bounds memory."""
@@ -47,17 +49,20 @@ class CachedScorer(Scorer):
         *model_state, keys, followers = state
         rows, final = self.model.hidden(batch.inputs, batch.lengths, tuple(model_state))
         assert final is not None
-        scores, final_keys, final_followers = [], [], []
+        final_keys, final_followers = [], []
         lengths = segments.lengths.tolist()
-        for index, (hidden, targets) in enumerate(zip(rows.split(lengths), batch.targets.split(lengths), strict=True)):
-            all_keys, all_followers = torch.cat([keys[:, index], hidden]), torch.cat([followers[:, index], targets])
-            for start in range(0, len(targets), MAX_ROWS):
-                stop = min(start + MAX_ROWS, len(targets))
-                reach = slice(start, self.size + stop)
-                scores.append(self._row_scores(hidden[start:stop], targets[start:stop], all_keys[reach], all_followers[reach]))
-            final_keys.append(all_keys[len(targets) :])
-            final_followers.append(all_followers[len(targets) :])
-        row_scores = RowScores(*(torch.cat(parts) for parts in zip(*scores, strict=True)))
+
+        def blocks() -> Iterator[RowScores]:
+            for index, (hidden, targets) in enumerate(zip(rows.split(lengths), batch.targets.split(lengths), strict=True)):
+                all_keys, all_followers = torch.cat([keys[:, index], hidden]), torch.cat([followers[:, index], targets])
+                for start in range(0, len(targets), MAX_ROWS):
+                    stop = min(start + MAX_ROWS, len(targets))
+                    reach = slice(start, self.size + stop)
+                    yield self._row_scores(hidden[start:stop], targets[start:stop], all_keys[reach], all_followers[reach])
+                final_keys.append(all_keys[len(targets) :])
+                final_followers.append(all_followers[len(targets) :])
+
+        row_scores = joined(blocks(), batch.targets, torch.float64)
         return row_scores, (*final, torch.stack(final_keys, 1), torch.stack(final_followers, 1))
 
     def _row_scores(self, rows: Tensor, targets: Tensor, keys: Tensor, followers: Tensor) -> RowScores:

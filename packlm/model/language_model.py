@@ -90,8 +90,8 @@ class LanguageModel(nn.Module):
         A layer's output is what the next one reads, its residual connection included.
         """
         layers: list[Tensor] = []
-        _, final = self.recurrence(self.embedding, ids, lengths, state, self.layout, True, layers=layers)
-        return layers, final
+        rows, final = self.recurrence(self.embedding, ids, lengths, state, self.layout, True, layers=layers)
+        return [*layers, rows], final
 
     @torch.inference_mode()
     def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:

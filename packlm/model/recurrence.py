@@ -153,7 +153,7 @@ class RecurrentLayers(nn.Module):
             return_state: whether to return the final states.
             dropout_hashes: hashes for what the settings drop before and between the layers and in their recurrent weights; nothing is
                 dropped without them, and nothing after the last layer.
-            layers: a list to which the embeddings [P, I] and the rows [P, H] of each layer are appended, in segment order.
+            layers: a list to which the rows [P, I] that each layer reads, before their dropout, are appended, in segment order.
 
         Returns:
             (hidden rows [P, H] in segment order, final state of each segment in segment order or None)
@@ -169,9 +169,9 @@ class RecurrentLayers(nn.Module):
             row_hashes = dropout_hashes.rows[packing.tokens]
         state = tuple(part.index_select(1, packing.sorted_indices) for part in state or self.zero_state(len(lengths)))
         finals = []
-        if layers is not None:
-            layers.append(rows.index_select(0, packing.rows))
         for number, (layer, start) in enumerate(zip(self.layers, state, strict=True)):
+            if layers is not None:
+                layers.append(rows.index_select(0, packing.rows))
             inputs = rows
             if dropout_hashes is not None:
                 inputs = dropout(rows, row_hashes, number, settings.dropout_before(number))
@@ -179,8 +179,6 @@ class RecurrentLayers(nn.Module):
             # The input before its dropout: a unit that several layers dropped would hardly ever arrive.
             rows = outputs + self.shortcuts[number](rows) if self.shortcuts else outputs
             finals.append(final)
-            if layers is not None:
-                layers.append(rows.index_select(0, packing.rows))
         return packing.unpack(rows, finals if return_state else None)
 
     def _run_layer(

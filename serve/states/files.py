@@ -37,9 +37,8 @@ def write(path: Path, results: Iterable[tuple[Row, SentenceStates | None]], widt
         (unit, pa.string()), *((f"layer_{layer}", pa.list_(pa.float32(), width)) for layer, width in widths.items()),
     ])  # fmt: skip
     if path.suffix == ".npz":
-        tables = [*_tables(results, schema, widths)]
-        table = pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
-        arrays = {name: _array(table.column(name).combine_chunks(), widths.get(_layer(name))) for name in schema.names}
+        table = pa.concat_tables([schema.empty_table(), *_tables(results, schema, widths)])
+        arrays = {name: _array(table.column(name).combine_chunks()) for name in schema.names}
         with files.atomic(path) as stream:
             np.savez(stream, allow_pickle=False, **arrays)
         return
@@ -73,12 +72,8 @@ def _table(columns: list[list[object]], vectors: list[list[np.ndarray]], schema:
     return pa.Table.from_arrays([*plain, *lists], schema=schema)
 
 
-def _layer(name: str) -> int:
-    return int(name.removeprefix("layer_")) if name.startswith("layer_") else -1
-
-
-def _array(column: pa.Array, width: int | None) -> np.ndarray:
+def _array(column: pa.Array) -> np.ndarray:
     """A column as an array: strings as NumPy's, vectors as a matrix."""
-    if width is not None:
-        return np.asarray(column.flatten()).reshape(-1, width)
+    if pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.flatten()).reshape(-1, column.type.list_size)
     return np.array(column.to_pylist(), dtype=None if pa.types.is_integer(column.type) else str)

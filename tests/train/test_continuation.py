@@ -1,19 +1,21 @@
 """A training that is continued with another length ends as one that had that length from the beginning, where its schedule allows it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from packlm import config
-from packlm.base import files, json_lines
+from packlm.base import files
 from packlm.base.errors import RequestError
+from packlm.dataset import Manifest
 from packlm.model import folder as model_folder
+from tests.train.test_training import metrics
 from train import record, stage
-from train.progress.metrics import MetricLine
+from train.state import TrainState
 from train.trainer import Trainer
 
-MACHINE_DEPENDENT = ("time", "train/tokens_per_second", "train/data_wait", "train/memory_mb")
 SCHEDULES = {
     "constant": {"optimizer": "adamw", "lr": 0.01, "ema": 0.5},
     "inverse_sqrt": {"optimizer": "muon", "lr": 0.01, "warmup_steps": 2},
@@ -33,9 +35,19 @@ def settings(data: Path, run: Path, **train: Any) -> config.Config:
     })  # fmt: skip
 
 
-def metrics(run: Path) -> list[dict[str, float]]:
-    lines = [line for _, line in json_lines.read(run / "train" / "metrics.jsonl", MetricLine)]
-    return [{key: value for key, value in line.items() if key not in MACHINE_DEPENDENT} for line in lines]
+def run_killed(monkeypatch: pytest.MonkeyPatch, config: config.Config, manifest: Manifest, at: Callable[[TrainState], bool]) -> None:
+    """Trains until the validation at the state that `at` is true of, and dies there."""
+
+    def die(trainer: Trainer) -> None:
+        if at(trainer.state):
+            raise Killed
+        validate(trainer)
+
+    validate = Trainer.validate
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "validate", die)
+        with pytest.raises(Killed):
+            stage.run(config, manifest)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -51,17 +63,7 @@ def test_a_longer_training_is_the_one_of_that_length(random_data, tmp_path, monk
     for epochs in (1, 2):
         stage.run(settings(random_data.folder, run, epochs=epochs, **common), random_data.manifest)
     longer = settings(random_data.folder, run, epochs=4, **common)
-
-    def die(trainer):
-        if trainer.state.epoch == 3:
-            raise Killed
-        return validate(trainer)
-
-    validate = Trainer.validate
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "validate", die)
-        with pytest.raises(Killed):
-            stage.run(longer, random_data.manifest)
+    run_killed(monkeypatch, longer, random_data.manifest, lambda state: state.epoch == 3)
     stage.run(longer, random_data.manifest)
     assert "continuing with another length: train.epochs: 2 -> 4" in caplog.text and "follows the curve" not in caplog.text
     assert metrics(run) == metrics(tmp_path / "whole")
@@ -83,17 +85,7 @@ def test_a_schedule_of_all_steps_follows_the_curve_of_the_new_length(random_data
 
 def test_an_unfinished_training_can_end_earlier_and_a_patience_can_change(random_data, tmp_path, monkeypatch):
     run, common = tmp_path / "run", {"optimizer": "adamw", "lr": 0.01, "epochs": 99, "validate_every": 2}
-
-    def die(trainer):
-        if trainer.state.step == 8:
-            raise Killed
-        return validate(trainer)
-
-    validate = Trainer.validate
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "validate", die)
-        with pytest.raises(Killed):
-            stage.run(settings(random_data.folder, run, max_steps=20, **common), random_data.manifest)
+    run_killed(monkeypatch, settings(random_data.folder, run, max_steps=20, **common), random_data.manifest, lambda state: state.step == 8)
     stage.run(settings(random_data.folder, run, max_steps=10, **common), random_data.manifest)
     assert files.read_json(run / "train" / "summary.json")["steps"] == 10
     stage.run(settings(random_data.folder, run, max_steps=14, patience=3, **common), random_data.manifest)

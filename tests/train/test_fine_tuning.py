@@ -11,12 +11,12 @@ from packlm.base import files, json_lines
 from packlm.base.errors import PacklmError, RequestError
 from packlm.evaluation.evaluate import Result, Validation
 from packlm.model import folder as model_folder
+from tests.train.test_training import metrics
 from train import checkpoint, stage
 from train.progress.metrics import MetricLine
 from train.trainer import Trainer
 
 BASE = {"segments": "streams", "streams": 4, "window": 5, "reset": "none", "epochs": 9, "max_steps": 6, "lr": 0.02}
-MACHINE_DEPENDENT = ("time", "train/tokens_per_second", "train/data_wait", "train/memory_mb")
 COMMON = {"device": "cpu", "samples": 0, "validate_every": 3, "log_every": 1}
 
 
@@ -163,13 +163,9 @@ def test_an_early_stop_that_is_killed_around_its_last_validation_writes_the_same
     class Killed(Exception):
         pass
 
-    def lines(run):
-        metrics = [line for _, line in json_lines.read(run / "train" / "metrics.jsonl", MetricLine)]
-        return [{key: value for key, value in line.items() if key not in MACHINE_DEPENDENT} for line in metrics]
-
     short = {"segments": "streams", "patience": 1, "max_steps": 30, "log_every": 4}
     measured(monkeypatch, 2.8, 2.7, 2.75)
-    expected = lines(fine_tune(random_data, None, tmp_path / "undisturbed", **short))
+    expected = metrics(fine_tune(random_data, None, tmp_path / "undisturbed", **short))
 
     def die(*arguments):
         raise Killed
@@ -183,4 +179,4 @@ def test_an_early_stop_that_is_killed_around_its_last_validation_writes_the_same
         with pytest.raises((Killed, StopIteration)):
             fine_tune(random_data, None, tmp_path / "run", **short)
     measured(monkeypatch, 2.75)
-    assert lines(fine_tune(random_data, None, tmp_path / "run", **short)) == expected
+    assert metrics(fine_tune(random_data, None, tmp_path / "run", **short)) == expected

@@ -42,4 +42,3 @@ class Softmax(nn.Linear):
     def products_per_row(self) -> int:
         """Multiplications of each row in training, at least."""
         return self.weight.numel()
-
