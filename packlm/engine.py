@@ -23,6 +23,7 @@ from packlm.generation import decoding
 from packlm.generation.prompt_batch import Detokenizer, check_finite
 from packlm.generation.session import TextSession
 from packlm.generation.stepper import Stepper
+from packlm.interpolation import folder as interpolation_folder
 from packlm.model import folder as model_folder
 from packlm.model import quantized
 from packlm.model.info import ModelInfo
@@ -117,6 +118,7 @@ class Engine:
             model = quantized.quantize(model, precision)
         else:
             model = model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        model = interpolation_folder.apply(folder, model, encoder.eos)
         return cls(model, info, encoder, model_folder.read_generation_config(folder))
 
     @property
@@ -157,7 +159,7 @@ class Engine:
 
     def states(self, rows: int = 1) -> State:
         """The state of some rows before anything was read: for each layer zeros [C, rows, S], C vectors of S units. An LSTM has two."""
-        return self.model.recurrence.zero_state(rows)
+        return self.model.zero_state(rows)
 
     def step(self, ids: Sequence[int], state: State) -> Step:
         """Reads an id of each row. A row's results have the same bits whatever other rows run beside it.

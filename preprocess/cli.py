@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from packlm.base import escape
+from packlm.base import escape, output_paths
 from packlm.base.errors import PacklmError, RequestError, did_you_mean
 from packlm.commands import ConfigArguments, Group, run
 
@@ -128,6 +128,19 @@ def inspect(folder: Path, count: int, split: str | None, view: Literal["fixed", 
             print(f"\n{name}, {each}: {min(count, total):,} of {total:,} rows")
             for text in inspect_dataset.rows(folder, manifest, encoder, each, name, count):
                 print(f"  {text}")
+
+
+@cli.command(example="packlm preprocess ngrams data/quickstart --order 3 --out kn3.arpa")
+@click.argument("folder", type=DatasetFolder(), metavar="DIR")
+@click.option("--order", type=click.IntRange(1, 20), default=5, help="Length of the n-grams.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The ARPA file.")
+def ngrams(folder: Path, order: int, out: Path) -> None:
+    """Count the n-grams of the training split, smoothed by Kneser and Ney's method, and write them as an ARPA file."""
+    output_paths.check({"--out": out}, [])
+
+    from . import ngrams
+
+    print(ngrams.write(folder, order, out))
 
 
 @cli.command("push", example="packlm preprocess push data/quickstart me/quickstart --private")

@@ -1,4 +1,4 @@
-"""The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|states|next|generate`, also under torchrun."""
+"""The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|states|interpolate|next|generate`, also under torchrun."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from packlm.base.errors import RequestError
 from packlm.commands import Command, ConfigArguments, Group, SettingOption, run
 from packlm.config import Config
 from packlm.config.generate import DECODING_SETTINGS
-from packlm.config.requests import NextRequest, validated
+from packlm.config.requests import InterpolateRequest, NextRequest, validated
 from packlm.config.settings import PRECISIONS
 from packlm.model import address as model_address
 
@@ -219,6 +219,41 @@ def states(
     from .states import command
 
     command.run(address, names, out, numbers, unit, config, precision)
+
+
+@cli.command(
+    sections=("run", "dataset", "evaluate", "tracking"),
+    example="packlm interpolate --model runs/quickstart/model --data data/quickstart --out mixed\n"
+    "packlm interpolate --model runs/ptb-5min/model --data data/ptb --ngrams kn5.arpa --cache 500 --out mixed",
+)
+@click.option("--data", type=FILE, metavar="DIR", help="Dataset to count n-grams and tune weights in.  [default: `dataset.dir`]")
+@click.option("--ngrams", type=FILE, metavar="FILE", help="N-grams as an ARPA file.  [default: counted in the training split]")
+@click.option("--order", metavar="INTEGER", default="5", help="Length of the n-grams that are counted; 0: no n-grams.  [default: 5]")
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="The new model folder.")
+@setting_options("evaluate", "split", "context", "cache")
+def interpolate(
+    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, ngrams: Path | None, order: str, out: Path
+) -> None:
+    """Mix a model with n-grams and a cache, with weights tuned on held-out text, as a new model folder.
+
+    Every command that takes --model takes the new folder.
+    """
+    config = arguments.load(model_only=model is not None)
+    if precision != "full":
+        raise RequestError("--precision: the folder keeps full weights; give --precision to the command that uses it")
+    if config.evaluate.split == "all":
+        raise RequestError("--split all: weights are tuned on one split")
+    request = validated(InterpolateRequest, order=order)
+    if not (ngrams or request.order or config.evaluate.cache):
+        raise RequestError("--order 0: there is nothing to mix with; give --cache or --ngrams")
+    address = _model(model, config)
+    if out.exists() and not (out / "config.json").is_file():
+        raise RequestError(f"--out {out}: exists, and is no model folder; it is replaced only if it is one")
+    output_paths.check({"--out": out}, [*map(str, [ngrams] if ngrams else [])])
+
+    from .interpolate import command
+
+    command.run(address, command.InterpolateOptions(data, out, ngrams, request.order), config)
 
 
 @cli.command("next", sections=("run", "tracking"), example='packlm next --model runs/quickstart/model --prompt "The function" --top 10')

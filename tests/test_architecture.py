@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LIBRARY = (
-    "base", "config", "dataset", "corpus", "text", "distributed", "batches", "model", "evaluation", "scoring", "generation", "tracking",
+    "base", "config", "dataset", "corpus", "text", "distributed", "batches", "model", "interpolation", "evaluation", "scoring",
+    "generation", "tracking",
 )  # fmt: skip
 ARROWS: dict[str, tuple[str, ...]] = {
     "packlm.base": ("packlm.base",),
@@ -23,15 +24,16 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "packlm.distributed": ("packlm.base", "packlm.distributed"),
     "packlm.batches": ("packlm.base", "packlm.dataset", "packlm.model", "packlm.batches"),
     "packlm.model": ("packlm.base", "packlm.config", "packlm.model"),
+    "packlm.interpolation": ("packlm.base", "packlm.dataset", "packlm.model", "packlm.interpolation"),
     "packlm.evaluation": (
         "packlm.base", "packlm.config", "packlm.dataset", "packlm.corpus", "packlm.text", "packlm.tracking", "packlm.distributed",
-        "packlm.batches", "packlm.model", "packlm.evaluation",
+        "packlm.batches", "packlm.model", "packlm.interpolation", "packlm.evaluation",
     ),
     "packlm.scoring": (
         "packlm.base", "packlm.config", "packlm.dataset", "packlm.text", "packlm.batches", "packlm.model", "packlm.evaluation",
         "packlm.scoring",
     ),
-    "packlm.generation": ("packlm.base", "packlm.config", "packlm.dataset", "packlm.model", "packlm.generation"),
+    "packlm.generation": ("packlm.base", "packlm.config", "packlm.dataset", "packlm.model", "packlm.interpolation", "packlm.generation"),
     "packlm.engine": tuple(f"packlm.{room}" for room in LIBRARY),
     "packlm.fine_tuning": ("packlm", "packlm.base", "packlm.config", "packlm.model", "packlm.tracking"),
     "packlm.commands": ("packlm.base", "packlm.config", "packlm.commands"),
@@ -49,7 +51,8 @@ STAGES = ("pipeline", "preprocess", "serve", "train")
 ONLY_IN = {
     "mlflow": ("packlm.tracking",),
     "torch": (
-        "packlm.batches", "packlm.distributed", "packlm.engine", "packlm.evaluation", "packlm.generation", "packlm.model", "packlm.scoring",
+        "packlm.batches", "packlm.distributed", "packlm.engine", "packlm.evaluation", "packlm.generation", "packlm.interpolation",
+        "packlm.model", "packlm.scoring",
         "serve", "train",
     ),
 }  # fmt: skip

@@ -20,7 +20,7 @@ VERBS = {
     "One stage": {"preprocess": "preprocess", "train": "train"},
     "A trained model": {
         "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "states": "serve", "next": "serve",
-        "generate": "serve",
+        "generate": "serve", "interpolate": "serve",
     },
 }  # fmt: skip
 """Verbs and their stages, as the help groups them."""

@@ -52,6 +52,11 @@ class NextRequest(Section):
     """Number of tokens to list."""
 
 
+class InterpolateRequest(Section):
+    order: int = Field(5, ge=0, le=20)
+    """Length of the n-grams; 0: none."""
+
+
 Request = TypeVar("Request", bound=Section)
 
 

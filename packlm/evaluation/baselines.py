@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 
 from packlm.dataset.views import Sentences, Stream
-from packlm.evaluation.ngrams import KneserNey
+from packlm.interpolation.kneser_ney import MAX_TOKENS, kneser_ney
 from packlm.model.finite import perplexity
 
 ORDER = 5
 WEIGHTS = tuple(step / 20 for step in range(1, 20))
 """Weights that an interpolation chooses from."""
-MAX_TOKENS = 20_000_000
-"""N-grams are counted in the first training tokens up to this number, at some 200 bytes of memory each. Larger splits get no baselines."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,14 @@ class Baselines:
 def baselines(training: tuple[Sentences, Stream], evaluated: tuple[Sentences, Stream], vocab_size: int, context: str) -> Baselines:
     """Scores every token of `evaluated`; both splits in both views.
 
-    uniform: 1 / V. unigram: (count + 1) / (tokens + V) in the training split. kneser_ney_5: `ngrams.KneserNey` of order 5, whose n-grams
+    uniform: 1 / V. unigram: (count + 1) / (tokens + V) in the training split. kneser_ney_5: `kneser_ney` of order 5, whose n-grams
     begin where the context does: with sentences, documents, or streams.
     """
     ends = np.cumsum(training[0].lengths, dtype=np.int64)
     num_sentences = max(1, int(np.searchsorted(ends, MAX_TOKENS, side="right")))
     training_ids, ids = training[0].read(np.arange(num_sentences))[1], evaluated[0].read(np.arange(len(evaluated[0])))[1]
     counts = np.bincount(training_ids, minlength=vocab_size) + 1
-    ngrams = KneserNey(training_ids, context_ends(*training, context, len(training_ids)), vocab_size, ORDER)
+    ngrams = kneser_ney(training_ids, context_ends(*training, context, len(training_ids)), vocab_size, ORDER)
     losses = {
         "uniform": np.full(len(ids), np.log(vocab_size)),
         "unigram": -np.log(counts[ids] / counts.sum()),

@@ -40,8 +40,8 @@ class Result:
         return perplexity(self.loss)
 
 
-class Scorer(Protocol):
-    """Scores the targets of segments. Whatever it carries from one segment of a stream to the next is in its state."""
+class LossScorer(Protocol):
+    """Gives the targets of segments a loss. Whatever it carries from one segment of a stream to the next is in its state."""
 
     max_window: int | None
     """Most time steps of a segment; None: no limit."""
@@ -55,6 +55,13 @@ class Scorer(Protocol):
 
         `segments.keys` are the offsets in the split of their first targets.
         """
+        ...
+
+
+class Scorer(LossScorer, Protocol):
+    """Gives the targets of segments more than a loss."""
+
+    def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
         scores, state = self.scores(segments, state)
         return scores.losses, state
 
@@ -72,7 +79,7 @@ class ModelScorer(Scorer):
         self.model, self.device = model, model.embedding.weight.device
 
     def zero_state(self, segments: int) -> State:
-        return self.model.recurrence.zero_state(segments)
+        return self.model.zero_state(segments)
 
     def losses(self, segments: Segments, state: State | None) -> tuple[Tensor, State | None]:
         return self.model.losses(segments.batch(self.device), state)
@@ -87,7 +94,7 @@ def resolve_context(setting: str, trained: str) -> str:
 
 
 def evaluate(
-    scorer: Scorer, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks,
+    scorer: LossScorer, sentences: Sentences, stream: Stream, context: str, streams: int, batch_tokens: int, ranks: Ranks,
     parts: int | None = None, stopping: Callable[[], bool] = lambda: False,
 ) -> Result:  # fmt: skip
     """All ranks: evaluates a split.
@@ -178,7 +185,7 @@ def first_targets(sentences: Sentences) -> Array:
 
 
 def _sentence_scores(
-    scorer: Scorer, sentences: Sentences, batch_tokens: int, ranks: Ranks, stopping: Callable[[], bool]
+    scorer: LossScorer, sentences: Sentences, batch_tokens: int, ranks: Ranks, stopping: Callable[[], bool]
 ) -> np.ndarray:  # fmt: skip
     """[batches, 2] summed loss and tokens of each batch; zero for those of other ranks, so that the sum over ranks has one order."""
     batches, offsets = length_batches(sentences.lengths, np.arange(len(sentences)), batch_tokens), first_targets(sentences)
@@ -193,7 +200,7 @@ def _sentence_scores(
     return scores
 
 
-def _stream_scores(scorer: Scorer, plan: StreamPlan, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> np.ndarray:
+def _stream_scores(scorer: LossScorer, plan: StreamPlan, ranks: Ranks, parts: int, stopping: Callable[[], bool]) -> np.ndarray:
     """[parts, 2] summed loss and tokens of each part; zero for those of other ranks."""
     scores, each = np.zeros((parts, 2)), parts // ranks.world
     for part in range(ranks.rank * each, (ranks.rank + 1) * each):

@@ -21,13 +21,15 @@ from packlm.dataset import Manifest
 from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.evaluation.advice import SAMPLE_TOKENS, advice
-from packlm.evaluation.baselines import MAX_TOKENS, Baselines, baselines, context_ends, interpolate
+from packlm.evaluation.baselines import Baselines, baselines, context_ends, interpolate
 from packlm.evaluation.breakdown import breakdown
 from packlm.evaluation.details import DetailedScorer, by_document, by_sentence_length, by_token
 from packlm.evaluation.dynamic_evaluation import DynamicScorer, mean_squares
 from packlm.evaluation.evaluate import ModelScorer, Result, Scorer, evaluate, first_targets, resolve_context
-from packlm.evaluation.neural_cache import CachedScorer
 from packlm.evaluation.reports import TextCounts, report
+from packlm.interpolation.cache import CacheComponent
+from packlm.interpolation.kneser_ney import MAX_TOKENS
+from packlm.interpolation.model import InterpolatedModel, interpolated
 from packlm.model.finite import named, perplexity
 from packlm.model.info import ModelInfo
 from packlm.model.language_model import LanguageModel
@@ -102,7 +104,7 @@ def measure_dataset(
     ids = text.ids if ranks.first else np.zeros(0, np.int64)
     data = {"data": f"{settings.split} of {folder}", "split": settings.split, "data_digest": manifest.digests["content"]}
     data |= {"ids_digest": dataset.ids_digest(ids)}
-    values = report(result, totals, _provenance(info, settings) | data, details)
+    values = report(result, totals, _provenance(model, info, settings) | data, details)
     if not reference:
         return values
     mixture = interpolate(losses, reference.losses["kneser_ney_5"])
@@ -155,7 +157,7 @@ def _measure_blocks(
     with named(f"{info.name} on {name}"):
         result, totals, ids_digest, details = measure_documents(model, info, encoder, blocks, settings, ranks, name)
     data = {"data": name, "split": None, "data_digest": ids_digest, "ids_digest": ids_digest}
-    return report(result, totals, _provenance(info, settings) | data, details)
+    return report(result, totals, _provenance(model, info, settings) | data, details)
 
 
 def measure_documents(
@@ -215,7 +217,12 @@ def _scorer(model: LanguageModel, info: ModelInfo, settings: Evaluate, training:
     if resolve_context(settings.context, info.context) == "sentences":
         raise RequestError("neural cache and dynamic evaluation learn from the preceding text: give --context documents or streams")
     if settings.cache:
-        return CachedScorer(model, settings.cache, settings.cache_theta, settings.cache_share)
+        if isinstance(model, InterpolatedModel) and any(isinstance(component, CacheComponent) for component in model.components):
+            raise RequestError("the model has a cache already: leave out evaluate.cache")
+        cache = CacheComponent(settings.cache, settings.cache_theta, model.vocab_size)
+        return ModelScorer(interpolated(model, cache, settings.cache_share))
+    if isinstance(model, InterpolatedModel):
+        raise RequestError("dynamic evaluation trains a network, and this one is interpolated: give the model folder it was made from")
     if isinstance(model, QuantizedModel):
         raise RequestError("dynamic evaluation trains the model further: leave --precision at full")
     if training is None:
@@ -224,18 +231,18 @@ def _scorer(model: LanguageModel, info: ModelInfo, settings: Evaluate, training:
     return DynamicScorer(model, squares, settings.dynamic_lr, settings.dynamic_decay, settings.dynamic_window)
 
 
-def _provenance(info: ModelInfo, settings: Evaluate) -> dict[str, Any]:
+def _provenance(model: LanguageModel, info: ModelInfo, settings: Evaluate) -> dict[str, Any]:
     context = resolve_context(settings.context, info.context)
-    adapted = None
+    adapted = [f"interpolated with {model.description}"] if isinstance(model, InterpolatedModel) else []
     if settings.cache:
-        adapted = f"neural cache of {settings.cache:,} tokens, theta {settings.cache_theta:g}, share {settings.cache_share:g}"
+        adapted += [f"neural cache of {settings.cache:,} tokens, theta {settings.cache_theta:g}, share {settings.cache_share:g}"]
     elif settings.dynamic_lr:
-        adapted = f"dynamic evaluation, lr {settings.dynamic_lr:g}, decay {settings.dynamic_decay:g}, window {settings.dynamic_window}"
+        adapted += [f"dynamic evaluation, lr {settings.dynamic_lr:g}, decay {settings.dynamic_decay:g}, window {settings.dynamic_window}"]
     return {
         "model": info.name,
         "weights_digest": info.weights,
         "tokenizer_digest": info.tokenizer,
         "context": context,
         "streams": settings.streams if context == "streams" else None,
-        "adapted": adapted,
+        "adapted": "; ".join(adapted) or None,
     }

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from packlm.interpolation.model import InterpolatedModel
 from packlm.model.language_model import LanguageModel
 from packlm.model.products import FixedWeight
 from packlm.model.quantized import QuantizedModel
@@ -38,15 +39,18 @@ class Stepper:
 
     def __init__(self, model: LanguageModel, restart_after: int | None = None):
         """`restart_after`: an id (`<eos>`) after which a row continues from the zero state, as models of single sentences do."""
-        self.model, self.restart_after = model, restart_after
+        self.restart_after = restart_after
+        self.interpolated = model if isinstance(model, InterpolatedModel) else None
+        self.model = model.network if isinstance(model, InterpolatedModel) else model
+        """The network."""
         self.layers: list[_StepWeights] = []
         """Empty for a quantized model, which has a step of its own."""
         self.shortcuts: list[Callable[[Tensor], Tensor]] = []
         self.logits: Logits = model.projection
-        if not isinstance(model, QuantizedModel):
-            self.layers = [_StepWeights(layer) for layer in model.recurrence.layers]
-            self.shortcuts = [_step_shortcut(shortcut) for shortcut in model.recurrence.shortcuts]
-            self.logits = model.projection.logits_by(FixedWeight)
+        if not isinstance(self.model, QuantizedModel):
+            self.layers = [_StepWeights(layer) for layer in self.model.recurrence.layers]
+            self.shortcuts = [_step_shortcut(shortcut) for shortcut in self.model.recurrence.shortcuts]
+            self.logits = self.model.projection.logits_by(FixedWeight)
         self._widths: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -61,7 +65,7 @@ class Stepper:
         for index, row in enumerate(order.tolist()):
             ids[index, : lengths[index]] = prompts[row]
         tokens = torch.from_numpy(ids).to(self.device)
-        state = self.model.recurrence.zero_state(len(prompts))
+        state = (self.interpolated or self.model).zero_state(len(prompts))
         for time in range(int(lengths[0]) - 1):
             running = int((lengths > time + 1).sum())  # rows but for those at their last id, which all read it at the end
             _, after = self._run(tokens[:running, time], tuple(part[:, :running] for part in state), need_log_probs=False)
@@ -91,7 +95,20 @@ class Stepper:
     def _run(
         self, ids: Tensor, state: State, need_log_probs: bool = True, layers: list[list[Tensor]] | None = None
     ) -> tuple[Tensor | None, State]:  # fmt: skip
-        """Runs any number of rows, in blocks; log P of the next ids only if needed. Appends the layers' outputs of blocks to `layers`."""
+        """Runs any number of rows; log P of the next ids only if needed. Appends the layers' outputs of blocks of rows to `layers`."""
+        if self.interpolated is None:
+            return self._run_network(ids, state, need_log_probs, layers)
+        state, *of_components = self.interpolated.split_state(state)
+        layers = [] if layers is None else layers
+        log_probs, after = self._run_network(ids, state, need_log_probs, layers)
+        rows = torch.cat([outputs[-1] for outputs in layers])
+        log_probs, others = self.interpolated.step_components(ids, rows, log_probs, of_components)
+        return log_probs, (*after, *others)
+
+    def _run_network(
+        self, ids: Tensor, state: State, need_log_probs: bool, layers: list[list[Tensor]] | None
+    ) -> tuple[Tensor | None, State]:  # fmt: skip
+        """`_run` of the network alone, in blocks."""
         widths, log_probs, states, start = self.invariant_widths(), [], [], 0
         while start < len(ids):
             rows = min(len(ids) - start, widths[-1])

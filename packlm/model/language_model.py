@@ -65,6 +65,10 @@ class LanguageModel(nn.Module):
         if settings.tied:
             self.projection.weight = self.embedding.weight
 
+    def zero_state(self, segments: int) -> State:
+        """The state before anything was read: for each layer [C, segments, S] zeros."""
+        return self.recurrence.zero_state(segments)
+
     def hidden(
         self, ids: Tensor, lengths: np.ndarray, state: State | None = None, return_state: bool = True,
         dropout_hashes: DropoutHashes | None = None,

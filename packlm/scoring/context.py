@@ -63,7 +63,7 @@ def _context_states(model: LanguageModel, encoder: Encoder, contexts: Sequence[C
     device = model.embedding.weight.device
     ids = [np.concatenate([[encoder.eos], encoder.encode_sentences([text.strip() for text in context])[0][:-1]]) for context in contexts]
     lengths = np.array([len(row) for row in ids])
-    states = model.recurrence.zero_state(1 + len(contexts))
+    states = model.zero_state(1 + len(contexts))
     for batch in length_batches(lengths, np.arange(len(ids)), batch_tokens):
         batch_ids = torch.from_numpy(np.concatenate([ids[index] for index in batch]).astype(np.int64)).to(device)
         _, final = model.hidden(batch_ids, lengths[batch])

@@ -114,7 +114,7 @@ def encoded(
     segments = Sentences.from_arrays(ids, ends[np.append(opens[1:], True)])
     starts = None
     if state is not None and not opens[0]:
-        states = tuple(torch.cat([zero, final], 1) for zero, final in zip(model.recurrence.zero_state(1), state, strict=True))
+        states = tuple(torch.cat([zero, final], 1) for zero, final in zip(model.zero_state(1), state, strict=True))
         starts = states, np.arange(len(segments)) == 0
     return texts, ids, ends, segments, starts
 

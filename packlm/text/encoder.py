@@ -164,6 +164,12 @@ class Encoder:
             return spelled
         return bytes(_BYTES[character] for character in spelled).decode(errors="backslashreplace")
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """[V] the tokens as `tokenizer.json` spells them."""
+        spelled = {id: token for token, id in self._tokenizer.get_vocab(with_added_tokens=True).items()}
+        return [spelled.get(id, f"<{id}>") for id in range(self.vocab_size)]
+
     @cached_property
     def spellings(self) -> list[bytes]:
         """[V] what each token appends to the text before it, in UTF-8; a line feed for `<eos>`."""

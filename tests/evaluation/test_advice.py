@@ -13,7 +13,7 @@ from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.evaluation import measure, reports
 from packlm.evaluation.advice import advice
-from packlm.evaluation.ngrams import KneserNey
+from packlm.interpolation.kneser_ney import kneser_ney
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 LARGE = 10**7
@@ -37,7 +37,7 @@ def test_ngrams_see_what_the_model_sees(made: Callable[[str], Config], context: 
         ids[split] = np.concatenate([view.targets(index) for index in range(len(view))])
         opens = Stream.open(folder, manifest, split).opens.tolist()
         ends[split] = np.array([*(opens[1:] if context == "documents" else []), len(ids[split])])
-    expected = -KneserNey(ids["train"], ends["train"], manifest.vocab_size).log_probs(ids["validation"], ends["validation"]).mean()
+    expected = -kneser_ney(ids["train"], ends["train"], manifest.vocab_size).log_probs(ids["validation"], ends["validation"]).mean()
     report = measured(config, context)
     assert report["baselines"]["context"] == context  # type: ignore[index]
     assert report["baselines"]["kneser_ney_5"]["loss_per_token"] == pytest.approx(expected)  # type: ignore[index]

@@ -17,8 +17,8 @@ from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.evaluation import measure, reports
 from packlm.evaluation.evaluate import Result
-from packlm.evaluation.ngrams import KneserNey
 from packlm.evaluation.reports import TextCounts
+from packlm.interpolation.kneser_ney import kneser_ney
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -80,7 +80,7 @@ def test_baselines_are_computed_on_the_same_tokens(made: Callable[[str], Config]
     baselines = report["baselines"]
     assert baselines["uniform"]["perplexity"] == pytest.approx(manifest.vocab_size) and baselines["training_tokens"] == len(known)
     assert baselines["unigram"]["loss_per_token"] == pytest.approx(-sum(map(math.log, frequencies)) / len(ids))
-    ngrams = KneserNey(np.array(known), np.cumsum(training.lengths), manifest.vocab_size)
+    ngrams = kneser_ney(np.array(known), np.cumsum(training.lengths), manifest.vocab_size)
     expected = ngrams.log_probs(np.array(ids), np.cumsum(measured.lengths))
     assert baselines["kneser_ney_5"]["loss_per_token"] == pytest.approx(-expected.mean()) and baselines["context"] == "sentences"
     assert f"{baselines['kneser_ney_5']['perplexity']:,.1f} Kneser-Ney 5-grams" in reports.table(report)

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from packlm.evaluation.ngrams import KneserNey, _discounts
+from packlm.interpolation.kneser_ney import _discounts, kneser_ney
 
 V = 6
 START = V
@@ -63,7 +63,7 @@ class ByDefinition:
 @pytest.mark.parametrize("longest", [None, 1, 2], ids=["any", "1", "2"])  # shorter than the order: there are no such n-grams
 def test_probabilities_are_those_of_the_definition(order, size, longest):
     known, unseen = [[*sentence[:-1][: longest and longest - 1], 0] for sentence in text(1, size)], text(2, 15)
-    model, plain = KneserNey(*flat(known), V, order), ByDefinition(known, order)
+    model, plain = kneser_ney(*flat(known), V, order), ByDefinition(known, order)
     for sentences in (known[:10], unseen):
         probabilities = np.exp(model.log_probs(*flat(sentences)))
         expected = []
@@ -74,7 +74,7 @@ def test_probabilities_are_those_of_the_definition(order, size, longest):
 
 
 def test_probabilities_after_any_context_sum_to_one():
-    model = KneserNey(*flat(text(1, 60)), V, 5)
+    model = kneser_ney(*flat(text(1, 60)), V, 5)
     for context in ([], [1], [1, 2], [5, 5, 5, 5], [2, 1, 1, 3]):
         last = []
         for word in range(V):
@@ -93,7 +93,7 @@ def test_discounts_are_those_of_the_equation():
 def test_unseen_words_have_a_probability_where_the_equation_gives_no_discount():
     times = [1, 1, *[2] * 3, *[3] * 4, *[4] * 16]  # from which the discount of 3 and more comes out as -1
     sentences = [[word, 0] for word, count in enumerate(times, 1) for _ in range(count)]
-    model = KneserNey(*flat(sentences), len(times) + 1, 2)
+    model = kneser_ney(*flat(sentences), len(times) + 1, 2)
     after_the_last = model.log_probs(np.array([len(times), 1]), np.array([2]))
     assert np.isfinite(after_the_last).all()
     assert _discounts(np.array(times)).tolist() == [0, 0.5, 1.0, 1.5]

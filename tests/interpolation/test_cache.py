@@ -14,7 +14,8 @@ from packlm.distributed import Ranks
 from packlm.engine import Engine
 from packlm.evaluation.details import DetailedScorer, by_token
 from packlm.evaluation.evaluate import ModelScorer, evaluate
-from packlm.evaluation.neural_cache import CachedScorer
+from packlm.interpolation.cache import CacheComponent
+from packlm.interpolation.model import InterpolatedModel
 from packlm.model.language_model import build
 from tests.small_models import wild
 
@@ -25,6 +26,7 @@ IDS = np.where(np.arange(90) % 9 == 8, 0, GENERATOR.integers(1, VOCAB, 90))
 OPENS = np.array([0, 27, 36, 81])
 VIEWS = Sentences.from_arrays(IDS, np.arange(9, 91, 9)), Stream.from_arrays(IDS, OPENS, eos=0)
 MODEL = wild(build(config.Model(hidden=6), VOCAB, seed=2), 4.0).double()
+CACHED = InterpolatedModel(MODEL, [(CacheComponent(SIZE, THETA, VOCAB), LAMBDA)])
 
 
 def probabilities(targets: np.ndarray, before: int) -> list[list[float]]:
@@ -54,7 +56,7 @@ def texts(context: str) -> list[tuple[np.ndarray, int]]:
 @pytest.mark.parametrize("batch_tokens", [4, 10, 1000])
 @pytest.mark.parametrize(("context", "streams"), [("documents", 1), ("streams", 2)])
 def test_every_token_has_the_probability_of_the_equation(context: str, streams: int, batch_tokens: int) -> None:
-    scorer = DetailedScorer(CachedScorer(MODEL, SIZE, THETA, LAMBDA), {"token": by_token(VOCAB, 0, None, None)})
+    scorer = DetailedScorer(ModelScorer(CACHED), {"token": by_token(VOCAB, 0, None, None)})
     result = evaluate(scorer, *VIEWS, context, streams, batch_tokens, ALONE)
     rows = [
         (mixed, target) for part, before in texts(context) for mixed, target in zip(probabilities(part, before), part.tolist(), strict=True)
@@ -68,7 +70,7 @@ def test_every_token_has_the_probability_of_the_equation(context: str, streams: 
 def test_the_probabilities_sum_to_one_and_the_entropy_is_theirs() -> None:
     targets = IDS[:20]
     inputs, everything, length = np.concatenate([[0], targets[:-1]]), probabilities(targets, 0), np.array([20])
-    cached = CachedScorer(MODEL, SIZE, THETA, LAMBDA)
+    cached = ModelScorer(CACHED)
     zero = np.zeros(1, np.int64)
     scores, _ = cached.scores(Segments(inputs, targets, length, zero, final_segments=zero), cached.zero_state(1))
     for mixed, entropy in zip(everything, scores.entropies.tolist(), strict=True):
