@@ -247,9 +247,7 @@ def interpolate(
     if not (ngrams or request.order or config.evaluate.cache):
         raise RequestError("--order 0: there is nothing to mix with; give --cache or --ngrams")
     address = _model(model, config)
-    if out.exists() and not (out / "config.json").is_file():
-        raise RequestError(f"--out {out}: exists, and is no model folder; it is replaced only if it is one")
-    output_paths.check({"--out": out}, [*map(str, [ngrams] if ngrams else [])])
+    output_paths.check_model_folder("--out", out, address)
 
     from .interpolate import command
 

@@ -27,8 +27,7 @@ from packlm.model.precision import Precision
 from packlm.model.products import float32_library, has_bfloat16, type_under_autocast
 from packlm.model.recurrence import layout_name
 
-from . import checkpoint, outcome, setup
-from .export import export
+from . import checkpoint, setup
 from .gradient_reduction import GradientReduction
 from .optim import optimizers
 from .optim.averaging import Average
@@ -37,6 +36,8 @@ from .progress import profiling
 from .progress.progress import Progress, report
 from .progress.remaining import RemainingTime
 from .progress.samples import Sampler
+from .results import outcome
+from .results.export import export
 from .state import AverageState, ScheduleState, TrainState, ValidationResult
 from .step import BatchPart, StepSums, Update, dummy_segment
 from .without_effect import without_effect

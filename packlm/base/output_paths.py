@@ -42,6 +42,20 @@ def check_folder(option: str, name: str | Path) -> None:
     _check(f"{option} {name}", Path(name), is_folder=True)
 
 
+def check_model_folder(option: str, name: str | Path, source: Name = None) -> None:
+    """Checks a model folder that a command is to write, which may take the place of another one.
+
+    Raises:
+        RequestError: it cannot be made, is a folder of something else, or is `source`, the model that the command reads.
+    """
+    check_folder(option, name)
+    path = Path(name)
+    if source is not None and path.exists() and os.path.realpath(path) == os.path.realpath(str(source)):
+        raise RequestError(f"{option} {name} would write over the model that it is made from: give another path")
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").is_file():
+        raise RequestError(f"{option} {name}: this folder has files and is no model folder; give another path")
+
+
 def _is_path(name: Name) -> bool:
     return name is not None and str(name) != "-"
 

@@ -20,7 +20,7 @@ VERBS = {
     "One stage": {"preprocess": "preprocess", "train": "train"},
     "A trained model": {
         "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "states": "serve", "next": "serve",
-        "generate": "serve", "interpolate": "serve",
+        "generate": "serve", "interpolate": "serve", "average": "train",
     },
 }  # fmt: skip
 """Verbs and their stages, as the help groups them."""
@@ -38,8 +38,11 @@ class Packlm(Group):
         stage = STAGES.get(cmd_name)
         if stage is None:
             return self.commands.get(cmd_name)
-        cli: click.Command = import_module(f"packlm.stages.{stage}.cli").cli
-        return cli.commands[cmd_name] if isinstance(cli, click.Group) and cmd_name != stage else cli
+        module = import_module(f"packlm.stages.{stage}.cli")
+        cli: click.Command = module.cli
+        if cmd_name == stage:
+            return cli
+        return cli.commands[cmd_name] if isinstance(cli, click.Group) else getattr(module, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups = {title: [*verbs] for title, verbs in VERBS.items()} | {"The command itself": [*self.commands]}

@@ -114,8 +114,11 @@ def test_what_does_not_fit_is_refused(command_line: CommandLine, made: Callable[
         status, _, errors = command_line("serve", "interpolate", "--model", model, *options, "--out", tmp_path / "mixed")
         assert status in (1, 2) and message in errors, (message, errors)
     (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
     status, _, errors = command_line("serve", "interpolate", "--model", model, "--data", data, "--out", tmp_path / "notes")
     assert status == 2 and "is no model folder" in errors
+    status, _, errors = command_line("serve", "interpolate", "--model", model, "--data", data, "--out", model)
+    assert status == 2 and "would write over the model" in errors
     assert not (tmp_path / "mixed").exists()
 
 

@@ -19,7 +19,7 @@ from packlm import config, distributed
 from packlm.base import files, sealed_json
 from packlm.base.errors import PacklmError
 from train import checkpoint, stage
-from train.export import export
+from train.results.export import export
 from train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]

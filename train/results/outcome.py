@@ -5,8 +5,8 @@ import math
 
 from packlm.base.errors import PacklmError
 
-from .progress.progress import perplexity_text
-from .state import ValidationResults
+from ..progress.progress import perplexity_text
+from ..state import ValidationResults
 
 log = logging.getLogger("packlm")
 
