@@ -20,6 +20,7 @@ from packlm.corpus import documents
 from packlm.distributed import Ranks
 from packlm.evaluation import measure
 from packlm.generation import decoding
+from packlm.generation.fusion import FusionScorer
 from packlm.generation.prompt_batch import Detokenizer, check_finite
 from packlm.generation.session import TextSession
 from packlm.generation.stepper import Stepper
@@ -205,6 +206,14 @@ class Engine:
         session = TextSession(self)
         session.feed(text)
         return session
+
+    def fusion(self, state: State | None = None) -> FusionScorer:
+        """The model as the language model of a decoder (shallow fusion): hypotheses that grow word by word, many at a time.
+
+        Args:
+            state: that of a reading or a session, whose text precedes the hypotheses. By default nothing precedes them.
+        """
+        return FusionScorer(self.stepper, self.encoder, state or self.states())
 
     def next(self, prompt: str, top: int = 10) -> list[tuple[str, float]]:
         """The `top` most likely next tokens after a prompt, most likely first, each with its probability (0 to 1)."""

@@ -33,7 +33,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "packlm.base", "packlm.config", "packlm.dataset", "packlm.text", "packlm.batches", "packlm.model", "packlm.evaluation",
         "packlm.scoring",
     ),
-    "packlm.generation": ("packlm.base", "packlm.config", "packlm.dataset", "packlm.model", "packlm.interpolation", "packlm.generation"),
+    "packlm.generation": (
+        "packlm.base", "packlm.config", "packlm.dataset", "packlm.text", "packlm.model", "packlm.interpolation", "packlm.generation",
+    ),
     "packlm.engine": tuple(f"packlm.{room}" for room in LIBRARY),
     "packlm.fine_tuning": ("packlm", "packlm.base", "packlm.config", "packlm.model", "packlm.tracking"),
     "packlm.commands": ("packlm.base", "packlm.config", "packlm.commands"),

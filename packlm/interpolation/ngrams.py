@@ -37,7 +37,10 @@ class NGramComponent(Component):
         return ComponentOutput(probabilities, (final,))
 
     def _contexts(self, ids: Array, lengths: Array, before: Array) -> Array:
-        """[P, n - 1] the words up to each token and it, oldest first, given those before each segment [B, n - 1]."""
+        """[P, n - 1] the words up to each token and it, oldest first, given those before each segment [B, n - 1].
+
+        Words before a start symbol do no harm: no n-gram has a start symbol behind another word.
+        """
         size, starts = self.model.order - 1, np.cumsum(lengths) - lengths
         words = np.where(ids == self.eos, self.model.start, ids)
         segments, times = np.repeat(np.arange(len(lengths)), lengths), np.arange(len(ids)) - np.repeat(starts, lengths)
@@ -45,7 +48,4 @@ class NGramComponent(Component):
         for back in range(size):
             earlier = before[segments, np.minimum(size + times - back, size - 1)]
             contexts[:, size - 1 - back] = np.where(times >= back, words[np.maximum(np.arange(len(ids)) - back, 0)], earlier)
-        # What stands before a sentence's start symbol is no context of it.
-        since_start = np.cumsum(contexts[:, ::-1] == self.model.start, axis=1)[:, ::-1]
-        contexts[(since_start > 1) | ((since_start == 1) & (contexts != self.model.start))] = -1
         return contexts

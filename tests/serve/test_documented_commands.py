@@ -71,7 +71,7 @@ def test_a_command_with_examples_runs(
     assert all(path.stat().st_size for path in outputs)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/states.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/scoring.md", "docs/states.md"])
 def test_the_python_of_a_page_runs(page: str, made: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     (tmp_path / "runs" / "quickstart" / "model").symlink_to(made("bpe").run.dir / "model")
@@ -85,5 +85,5 @@ def test_the_python_of_a_page_runs(page: str, made: Callable[[str], Config], tmp
 
 
 def test_every_example_is_used_by_a_command() -> None:
-    names = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.name != "README.md"}
+    names = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.suffix in (".tsv", ".jsonl", ".txt")}
     assert names == {word for _, command in COMMANDS for word in shlex.split(command) if word.startswith("examples/")}
