@@ -78,7 +78,7 @@ def sample(generator: random.Random) -> tuple[Settings, list[int]]:
     text = {"seed": generator.randrange(1000), "documents": generator.choice([3, 30])}
     layers = generator.choice([1, 2, 3])
     model = {
-        "cell": generator.choice(["rnn", "rnn_relu", "gru", "lstm", "mogrifier", "qrnn", "sru"]),
+        "cell": generator.choice(["rnn", "rnn_relu", "gru", "lstm", "mogrifier", "qrnn", "sru", "mlp"]),
         "layers": layers, "hidden": [generator.choice([4, 7]) for _ in range(layers)],
         **some(
             tied=[True, False], dropout=[0.0, 0.5], dropout_input=[0.3], dropout_hidden=[0.3], dropout_output=[0.3],

@@ -134,8 +134,15 @@ def _sru(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor
     return r * c + (1 - r) * (row @ matrices[3].T if len(matrices) == 4 else row), c[None]
 
 
+def _mlp(weights: dict[str, Tensor], row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    inputs = [row, *state]
+    matrices = weights["weight_ih_l0"].chunk(4, dim=1)
+    total = sum(one @ matrix.T for one, matrix in zip(inputs, matrices, strict=True))
+    return torch.tanh(total + weights["bias_ih_l0"]), torch.stack(inputs[:3])
+
+
 EQUATIONS: dict[str, Step] = {
-    "rnn": _rnn, "rnn_relu": _rnn_relu, "gru": _gru, "lstm": _lstm, "mogrifier": _mogrifier, "qrnn": _qrnn, "sru": _sru,
+    "rnn": _rnn, "rnn_relu": _rnn_relu, "gru": _gru, "lstm": _lstm, "mogrifier": _mogrifier, "qrnn": _qrnn, "sru": _sru, "mlp": _mlp,
 }  # fmt: skip
 """As published (Elman 1990; Hochreiter and Schmidhuber 1997; Cho et al. 2014; Melis et al. 2020; Bradbury et al. 2017; Lei et al. 2018),
 by the names of `model.cell`."""

@@ -33,7 +33,7 @@ def open_plan(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> Plan:
     settings, folder, seed = config.train, config.dataset.dir, config.run.seed
     if settings.segments == "sentences":
         sentences = Sentences.open(folder, manifest, "train")
-        return SentencePlan(sentences, settings.global_batch_tokens, seed, settings.on_overlong)
+        return SentencePlan(sentences, settings.global_batch_tokens, seed, settings.on_overlong, settings.grouping)
     if settings.segments == "rows":
         return RowPlan(Stream.open(folder, manifest, "train"), manifest.length, settings.global_batch_tokens, seed)
     parts = settings.bitwise or ranks.world * settings.accumulate

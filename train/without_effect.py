@@ -20,6 +20,7 @@ def without_effect(config: Config) -> list[str]:
         "train.window": (streams, segments),
         "train.window_drawn": (streams, segments),
         "train.global_batch_tokens": (not streams, segments),
+        "train.grouping": (train.segments == "sentences", segments),
         "train.on_overlong": (train.segments == "sentences", segments),
         "train.momentum": (train.optimizer in ("sgd", "nt-asgd", "rmsprop"), optimizer),
         "train.nt_interval": (train.optimizer == "nt-asgd", optimizer),

@@ -14,9 +14,10 @@ MAX_WEIGHTS = 10**12
 
 
 class Model(Section):
-    cell: Literal["rnn", "rnn_relu", "gru", "lstm", "mogrifier", "qrnn", "sru"] = "lstm"
+    cell: Literal["rnn", "rnn_relu", "gru", "lstm", "mogrifier", "qrnn", "sru", "mlp"] = "lstm"
     """The recurrent cell: Elman's (tanh, or ReLU), gated recurrent unit, long short-term memory, an LSTM whose inputs and states gate
-    one another (Melis et al. 2020), quasi-recurrent network (Bradbury et al. 2017), or simple recurrent unit (Lei et al. 2018)."""
+    one another (Melis et al. 2020), quasi-recurrent network (Bradbury et al. 2017), simple recurrent unit (Lei et al. 2018); or, without
+    recurrence, a feed-forward network over the last four tokens (Bengio et al. 2003)."""
     layers: int = Field(2, ge=1, le=1_000)
     """Number of recurrent layers."""
     hidden: Width | Annotated[tuple[Width, ...], Field(max_length=1_000)] = 256

@@ -25,6 +25,9 @@ class Train(Section):
     et al. 2017)."""
     global_batch_tokens: int = Field(1024, ge=1, le=10**9)
     """Sentences and rows: tokens per update over all processes, up to one segment."""
+    grouping: Literal["similar", "equal"] = "similar"
+    """Sentences: those of a batch have similar lengths, or all the same one. With equal lengths nothing is padded or dropped, but batches
+    of rare lengths are small, so an epoch has more updates."""
     on_overlong: Literal["error", "cut"] = "error"
     """Sentences longer than `global_batch_tokens`: stop before the first step, or cut into pieces, each from a zero state (counted in the
     log)."""

@@ -15,7 +15,7 @@ from train.batches.sentence_plan import SentencePlan
 from train.optim.schedule import Schedule
 
 PARTS = (1, 2, 3, 4)
-KINDS = ("sentences", "cut", "rows", "streams", "no-reset", "sampled-windows")
+KINDS = ("sentences", "equal", "cut", "rows", "streams", "no-reset", "sampled-windows")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,7 @@ def stream(random_data):
 def plan(request, sentences, stream):
     return {
         "sentences": lambda: SentencePlan(sentences, 20, seed=1),
+        "equal": lambda: SentencePlan(sentences, 20, seed=1, grouping="equal"),
         "cut": lambda: SentencePlan(sentences, 4, seed=1, on_overlong="cut"),
         "rows": lambda: RowPlan(stream, 6, 20, seed=1),
         "streams": lambda: StreamPlan.even(stream, 5, 7, reset=True),
@@ -104,6 +105,17 @@ def test_sentences_of_a_batch_are_neighbours_in_length_and_within_the_budget(sen
         expected.setdefault(start // 20, []).append(length)
         start += length
     assert sorted(batches) == sorted(expected.values())
+
+
+def test_sentences_of_a_batch_have_one_length_where_that_is_asked_for(sentences, caplog):
+    caplog.set_level("INFO", "packlm")
+    plan = SentencePlan(sentences, 20, seed=1, grouping="equal")
+    batches = [plan.share(0, step, 0, 1).lengths for step in range(plan.steps(0))]
+    assert all(len(set(lengths.tolist())) == 1 and lengths.sum() <= 20 for lengths in batches)
+    for length in np.unique(sentences.lengths):
+        short = [lengths.sum() + length <= 20 for lengths in batches if lengths[0] == length]
+        assert sum(short) <= 1  # only the last batch of a length has room for another sentence
+    assert f"{len(batches)} updates an epoch, {SentencePlan(sentences, 20, seed=1).steps(0)} with similar ones" in caplog.text
 
 
 def test_each_epoch_puts_other_sentences_together_and_batches_in_another_order(sentences):

@@ -15,7 +15,7 @@ log = logging.getLogger("packlm")
 
 
 class SentencePlan(StatelessPlan):
-    """Groups sentences of similar length into global batches of about `tokens`; each epoch has its own random groups and order.
+    """Groups sentences of similar or equal length into global batches of about `tokens`; each epoch has its own random groups and order.
 
     The sentences of a global batch, sorted from the longest, go to the parts in turn. So the parts are equal in tokens to within one
     sentence, their longest sentences are the longest of the batch, and no part waits for another. Memory: 4 bytes a sentence for the
@@ -24,8 +24,11 @@ class SentencePlan(StatelessPlan):
 
     unit = "sentences"
 
-    def __init__(self, sentences: Sentences, tokens: int, seed: int, on_overlong: str = "error"):
-        """`on_overlong`: what happens to sentences of more than `tokens`: "error", or "cut" into pieces that each start from zero.
+    def __init__(self, sentences: Sentences, tokens: int, seed: int, on_overlong: str = "error", grouping: str = "similar"):
+        """
+        Args:
+            on_overlong: what happens to sentences of more than `tokens`: "error", or "cut" into pieces that each start from zero.
+            grouping: whether the lengths in a batch are "similar" or "equal".
 
         Raises:
             RequestError: a sentence has more than `tokens`, and `on_overlong` is "error".
@@ -45,6 +48,10 @@ class SentencePlan(StatelessPlan):
         self._counts = _count_lengths(self.lengths)
         self._order = np.zeros(0, np.uint32)
         self._bounds = _batch_bounds(self._counts, tokens)
+        if grouping == "equal":
+            bounds, others = _equal_bounds(self._counts, tokens), self._bounds
+            log.info("batches of equal lengths: %s updates an epoch, %s with similar ones", f"{len(bounds) - 1:,}", f"{len(others) - 1:,}")
+            self._bounds = bounds
         self._epoch = -1
 
     def _cut(self, tokens: int) -> None:
@@ -122,3 +129,12 @@ def _batch_bounds(counts: Array, tokens: int) -> Array:
     group = np.searchsorted(ends, edges, side="right")
     within = -(-(edges - (ends - numbers * lengths)[group]) // lengths[group])
     return np.unique(np.concatenate([[0], (np.cumsum(numbers) - numbers)[group] + within, [counts.sum()]]))
+
+
+def _equal_bounds(counts: Array, tokens: int) -> Array:
+    """As `_batch_bounds`, but a batch ends where a length does: it has as many sentences as make `tokens`, or what is left of a length."""
+    ends = np.cumsum(counts).tolist()
+    starts = [
+        np.arange(ends[length] - int(counts[length]), ends[length], max(1, tokens // length)) for length in np.flatnonzero(counts).tolist()
+    ]
+    return np.append(np.concatenate(starts), counts.sum())
