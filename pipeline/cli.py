@@ -1,4 +1,4 @@
-"""The commands over all stages: `python -m pipeline new|run|config|compare|sync`."""
+"""The commands over all stages: `python -m pipeline new|run|config|compare|sweep|sync`."""
 
 import os
 from pathlib import Path
@@ -85,6 +85,31 @@ def compare_runs(arguments: ConfigArguments, runs: tuple[str, ...]) -> None:
     from . import compare
 
     print(compare.run(list(runs), settings))
+
+
+@cli.command(
+    sections=SECTIONS,
+    example="packlm sweep --config ptb-fast --run.name ptb-sweep --space space.toml --trials 50\n"
+    "packlm sweep --run.name mine-sweep --dataset.dir data/mine --space space.toml --trials 30 --jobs 2",
+)
+@click.option("--space", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Settings to search, as TOML.")
+@click.option("--trials", type=click.IntRange(1, 1_000_000), default=20, help="Number of trials.")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Trials at the same time.  [default: 1, or one for each GPU]")
+@click.option("--no-pruning", is_flag=True, help="Let every trial come to its end, also those that are left behind by the others.")
+def sweep(arguments: ConfigArguments, space: Path, trials: int, jobs: int | None, no_pruning: bool) -> None:
+    """Search for better settings, training after training.
+
+    Optuna chooses the values of each trial by the validation losses of those before. Run again, a sweep that was stopped continues; with a
+    larger --trials it goes on. docs/sweep.md says what a search space looks like.
+    """
+    config = arguments.load()
+
+    from packlm import fine_tuning
+
+    from .sweep import command
+    from .sweep import space as search_space
+
+    command.run(fine_tuning.resolve(config), search_space.read(space), trials, jobs, not no_pruning)
 
 
 @cli.command(sections=("run", "tracking"), example="packlm sync --config quickstart")

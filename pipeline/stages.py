@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -39,7 +39,8 @@ class Stage(NamedTuple):
     """Whether its command takes `--rebuild`."""
 
 
-def _train(config: Config) -> list[str]:
+def training_command(config: Config) -> list[str]:
+    """The arguments of the Python interpreter for a training with `train.processes`."""
     if config.train.processes == 1:
         return ["-m", "packlm.stages.train"]
     processes = str(config.train.processes)
@@ -48,7 +49,7 @@ def _train(config: Config) -> list[str]:
 
 STAGES = (
     Stage("preprocess", lambda config: ["-m", "packlm.stages.preprocess"], lambda config: f"corpus -> {config.dataset.dir}", True),
-    Stage("train", _train, lambda config: f"{config.dataset.dir} -> {config.run.dir}/train, {config.run.dir}/model", True),
+    Stage("train", training_command, lambda config: f"{config.dataset.dir} -> {config.run.dir}/train, {config.run.dir}/model", True),
     Stage(
         "evaluate", lambda config: ["-m", "packlm.stages.serve", "evaluate"],
         lambda config: f"{config.dataset.dir}, {config.run.dir}/model -> {config.run.dir}/evaluate", False,
@@ -73,8 +74,8 @@ class StageFailed(PacklmError):
         self.status = status if status > 0 else 1
 
 
-def run_all(config: Config, rebuild: bool = False) -> None:
-    """Runs every stage.
+def run_all(config: Config, rebuild: bool = False, only: Collection[str] = ("preprocess", "train", "evaluate", "generate")) -> None:
+    """Runs every stage, or `only` some of them.
 
     Raises:
         StageFailed: with the exit status of the first stage that failed.
@@ -83,7 +84,7 @@ def run_all(config: Config, rebuild: bool = False) -> None:
     path = config.run.dir / "config.toml"
     environment = write_config(config, path)
     with _forwarded_signals() as running:
-        for stage in STAGES:
+        for stage in (stage for stage in STAGES if stage.name in only):
             log.info("\n%s: %s", stage.name, stage.files(config))
             command = [sys.executable, *stage.command(config), "--config", str(path)]
             command += ["--rebuild"] if rebuild and stage.rebuilds else []

@@ -16,7 +16,9 @@ from packlm.commands.command import Group, run
 from packlm.config import recipes
 
 VERBS = {
-    "All stages": {"new": "pipeline", "run": "pipeline", "config": "pipeline", "compare": "pipeline", "sync": "pipeline"},
+    "All stages": {"new": "pipeline", "run": "pipeline", "config": "pipeline", "compare": "pipeline", "sweep": "pipeline",
+        "sync": "pipeline",
+    },
     "One stage": {"preprocess": "preprocess", "train": "train"},
     "A trained model": {
         "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "states": "serve", "next": "serve",

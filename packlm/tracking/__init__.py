@@ -31,8 +31,8 @@ from packlm.tracking.sender import Sender
 from packlm.tracking.spool import Spool
 
 __all__ = [
-    "LoggedModel", "Recorder", "RunRecord", "begin", "declare_model", "deliver", "folder_of", "forget", "is_unsent", "move", "read_run",
-    "stage", "sync",
+    "LoggedModel", "Recorder", "RunRecord", "begin", "declare_model", "deliver", "folder_of", "forget", "is_unsent", "move", "nest",
+    "parent_run", "read_run", "stage", "sync",
 ]  # fmt: skip
 
 log = logging.getLogger("packlm")
@@ -99,6 +99,23 @@ def forget(config: Config, name: str) -> None:
     """Makes the stage record in a new run from now on, since its parameters have changed."""
     if _records(config):
         runs.forget(config.run.dir, name)
+
+
+def parent_run(config: Config) -> str | None:
+    """The id of the pipeline's run while a stage of it is being recorded; None if the store has not made it in time."""
+    deadline = time.monotonic() + config.tracking.timeout_seconds
+    while _records(config):
+        if (parent := runs.RunIds.read(config.run.dir).parent) or time.monotonic() > deadline:
+            return parent
+        time.sleep(0.1)
+    return None
+
+
+def nest(config: Config, parent: str) -> None:
+    """Before a pipeline is recorded: makes its run a child of another one."""
+    ids = runs.RunIds.read(config.run.dir)
+    ids.above = parent
+    ids.write(config.run.dir)
 
 
 def is_unsent(config: Config, name: str) -> bool:

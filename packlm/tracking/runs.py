@@ -26,7 +26,7 @@ KEY_TAG = "mlflow.packlm.key"
 """The tag by which a run is found again whose creator was killed before it could write down the run's id."""
 LOGGED_TABLES = 60
 """Tables that MLflow's table view lists, the latest ones (its tag holds 8,000 characters)."""
-TITLES = {"preprocess": "preprocessing", "train": "training", "evaluate": "evaluation", "generate": "generation"}
+TITLES = {"preprocess": "preprocessing", "sweep": "search", "train": "training", "evaluate": "evaluation", "generate": "generation"}
 """Stage -> the beginning of the name of its run, which MLflow's narrow column of names still shows; the pipeline's name follows."""
 
 
@@ -57,6 +57,8 @@ class RunIds(BaseModel):
     stages: dict[str, str] = {}
     creating: dict[str, str] = {}
     """The keys of runs (of a stage, or `""`: of the pipeline) that are being created, or were when the process was killed."""
+    above: str | None = None
+    """The run that the pipeline's is a child of, as a trial's is of its sweep's."""
     replaced: list[str] = []
     """Runs of stages that start over: to be ended, if they have not ended by themselves."""
 
@@ -220,7 +222,8 @@ def connect(target: Target, preparing: Callable[[bool], None] = lambda preparing
         }  # user, program, commit, git's remote address
         parent = _active_run(client, ids.parent)
         if parent is None:
-            parent = _create(client, experiment, target, ids, "", tags | {RUN_TAG: target.run}, target.run)
+            above = {PARENT_TAG: ids.above} if ids.above else {}
+            parent = _create(client, experiment, target, ids, "", tags | {RUN_TAG: target.run} | above, target.run)
             ids.parent = parent.info.run_id
             ids.stages = {stage: run for stage, run in ids.stages.items() if _active_run(client, run)}
             for run in ids.stages.values():
