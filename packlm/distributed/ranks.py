@@ -184,3 +184,9 @@ def stop_signals() -> Iterator[dict[str, Any]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` calls them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(index) for index in range(torch.cuda.device_count())] if visible is None else [*filter(None, visible.split(","))]

@@ -10,7 +10,6 @@ A sweep that was stopped or killed continues: its trials are in the storage, and
 """
 
 import logging
-import os
 import shutil
 import signal
 import time
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from packlm import dataset, tracking
+from packlm import dataset, distributed, tracking
 from packlm.base import completion, escape, files, sealed_json
 from packlm.base.errors import PacklmError, RequestError, Stopped
 from packlm.config import Config
@@ -55,7 +54,7 @@ def run(config: Config, space: Space, num_trials: int, jobs: int | None, pruning
         Stopped: a signal has stopped it.
     """
     optuna = _optuna()
-    devices = _devices(config)
+    devices = [] if config.train.device == "cpu" else distributed.visible_gpus()
     most = len(devices) // config.train.processes
     jobs = jobs or max(1, most)
     if devices and jobs > most:
@@ -260,18 +259,6 @@ def _check_record(path: Path, inputs: dict[str, dict[str, Any]]) -> None:
     remedy = "choose another --run.name, or delete its folder"
     if changes := completion.differences(sealed_json.read(path, dict[str, dict[str, Any]], remedy), inputs):
         raise RequestError(escape.lines(f"{path.parent}: a sweep with other settings:", *(f"  {change}" for change in changes), remedy))
-
-
-def _devices(config: Config) -> list[str]:
-    """The GPUs that trainings may use."""
-    if config.train.device == "cpu":
-        return []
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        [name for name in visible.split(",") if name] if visible is not None else [str(index) for index in range(torch.cuda.device_count())]
-    )
 
 
 @contextmanager
