@@ -87,3 +87,23 @@ def test_the_python_of_a_page_runs(page: str, made: Callable[[str], Config], tmp
 def test_every_example_is_used_by_a_command() -> None:
     names = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.suffix in (".tsv", ".jsonl", ".txt")}
     assert names == {word for _, command in COMMANDS for word in shlex.split(command) if word.startswith("examples/")}
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    wrong = []
+    for page in [*PAGES, *sorted((ROOT / "benchmarks").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+            if "://" in target:
+                continue
+            path = page.parent / target if target else page
+            if not path.exists():
+                wrong.append(f"{page.name}: {target}")
+            elif anchor and anchor not in {_anchor(line) for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")}:
+                wrong.append(f"{page.name}: {target}#{anchor}")
+    assert wrong == []
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    text = re.sub(r"[^\w\- ]", "", heading.lstrip("#").strip().lower())
+    return text.replace(" ", "-")
