@@ -1,4 +1,4 @@
-"""The commands of a trained model: `python -m serve evaluate|score|pairs|rescore|states|interpolate|next|generate`, also under torchrun."""
+"""The commands of a trained model: `python -m serve evaluate|score|pairs|...`, most of them also under torchrun."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -252,6 +252,33 @@ def interpolate(
     from .interpolate import command
 
     command.run(address, command.InterpolateOptions(data, out, ngrams, request.order), config)
+
+
+@cli.command(
+    sections=("run", "tracking"),
+    example="packlm server --model runs/quickstart/model --port 8000\n"
+    'curl -s 127.0.0.1:8000/v1/completions -H "Content-Type: application/json" -d \'{"prompt": "The file", "max_tokens": 20}\'',
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on; others than 127.0.0.1 let other machines in.", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, help="Port to listen on.")
+@click.option("--max-tokens", type=click.IntRange(1, 1_000_000), default=2_048, help="Most tokens of a continuation.")
+@click.option("--max-prompt-tokens", type=click.IntRange(1, 10_000_000), default=16_384, help="Most tokens of the prompts of a request.")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, help="Requests that run or wait; others get status 503.")
+def server(
+    arguments: ConfigArguments, model: str | None, precision: str, host: str, port: int, max_tokens: int, max_prompt_tokens: int,
+    concurrency: int,
+) -> None:  # fmt: skip
+    """Serve a model over HTTP, by OpenAI's completions API.
+
+    There is no authentication: put a proxy in front of it before other machines may reach it.
+    """
+    config = arguments.load(model_only=model is not None)
+    address = _model(model, config)
+
+    from .http import command
+    from .http.completions import Limits
+
+    command.run(address, host, port, Limits(max_prompt_tokens, max_tokens), concurrency, config, precision)
 
 
 @cli.command("next", sections=("run", "tracking"), example='packlm next --model runs/quickstart/model --prompt "The function" --top 10')

@@ -22,7 +22,7 @@ VERBS = {
     "One stage": {"preprocess": "preprocess", "train": "train"},
     "A trained model": {
         "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "states": "serve", "next": "serve",
-        "generate": "serve", "interpolate": "serve", "average": "train",
+        "generate": "serve", "interpolate": "serve", "average": "train", "server": "serve",
     },
 }  # fmt: skip
 """Verbs and their stages, as the help groups them."""

@@ -25,7 +25,7 @@ MAX_PROBABILITIES = 1 << 27
 
 def generate(
     stepper: Stepper, prompts: Sequence[np.ndarray], settings: Generate, seed: int, eos: int, detokenizer: Detokenizer | None = None,
-    before: tuple[Tensor, State] | None = None,
+    before: tuple[Tensor, State] | None = None, on_ids: Callable[[np.ndarray], None] | None = None,
 ) -> list[list[Generation]]:  # fmt: skip
     """Continues prompts.
 
@@ -35,6 +35,7 @@ def generate(
         eos: the id that ends a generation if `settings.stop_at_eos`.
         detokenizer: required for `settings.banned` and `settings.stop`.
         before: what reading the prompts gives, `Stepper.read`, if they have been read already.
+        on_ids: is called with the ids of the first row so far whenever it has another one; not by beam search.
 
     Returns:
         For each prompt at most `settings.num_rows` generations, the most likely first; with beam search the one with the best score.
@@ -44,7 +45,7 @@ def generate(
     """
     strategy: Callable[[PromptBatch], list[list[Generation]]] = import_module(f"packlm.generation.strategies.{settings.strategy}").generate
     with torch.inference_mode():
-        return strategy(PromptBatch(stepper, prompts, settings, seed, eos, detokenizer, before))
+        return strategy(PromptBatch(stepper, prompts, settings, seed, eos, detokenizer, before, on_ids))
 
 
 def resolve(settings: Mapping[str, Any], seed: Any, vocab_size: int) -> tuple[Generate, int]:

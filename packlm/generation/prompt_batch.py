@@ -59,6 +59,8 @@ class PromptBatch:
     detokenizer: Detokenizer | None
     before: tuple[Tensor, State] | None = None
     """What reading the prompts gives, `Stepper.read`, if they have been read already."""
+    on_ids: Callable[[np.ndarray], None] | None = None
+    """Is told the ids of the first row so far, for texts that are shown as they are generated."""
 
     @property
     def hash_keys(self) -> np.ndarray:

@@ -14,8 +14,8 @@ from typing import Any
 @dataclass(eq=False)
 class _WaitingRequest:
     key: Hashable
-    prompts: Sequence[str]
-    run: Callable[[list[str]], list[Any]]
+    prompts: Sequence[Any]
+    run: Callable[[list[Any]], list[Any]]
     done: bool = False
     results: list[Any] = field(default_factory=list)
     error: BaseException | None = None
@@ -30,7 +30,7 @@ class RequestBatches:
         self._waiting: list[_WaitingRequest] = []
         self._lock, self._turn = threading.Lock(), threading.Lock()
 
-    def answer(self, key: Hashable, prompts: Sequence[str], run: Callable[[list[str]], list[Any]]) -> list[Any]:
+    def answer(self, key: Hashable, prompts: Sequence[Any], run: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """The results of `run`, one for each prompt, or what it raises for these prompts alone; called by any number of threads.
 
         Requests of one `key`, such as the seed and the settings, may run together, by the `run` of any of them.

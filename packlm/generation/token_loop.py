@@ -47,6 +47,8 @@ def extend_rows(batch: PromptBatch, count: int, choose: Callable[[Tensor, np.nda
         ended = going & batch.stopping_criteria((rows_on_cpu // count).tolist(), ids[rows, : time + 1], tokens)
         finished[rows] |= ended
         running[rows] = going & ~ended
+        if batch.on_ids is not None and bool(running[0]):
+            batch.on_ids(ids[0, : time + 1].cpu().numpy().copy())
         if time + 1 == limit:
             break
         states = processor.advance(states, tokens)
