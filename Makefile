@@ -26,7 +26,7 @@ WAIT = for second in $$(seq 180); do \
 # What `make check` tests: files and folders that take seconds.
 QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model)
 
-.PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings torture kill-preprocess kill-training kill-generation \
+.PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings hosts torture kill-preprocess kill-training kill-generation \
 	test check lint help clean up down clean-volumes
 
 run: $(READY)
@@ -67,6 +67,9 @@ torture: $(READY)
 
 kill-preprocess kill-training kill-generation: $(READY)
 	@$(BIN)/python -m tests.torture --only $(subst kill-,kills-,$@) $(ARGS)
+
+hosts: $(READY)
+	@$(BIN)/python -m tests.torture.hosts $(ARGS)
 
 random-trainings: $(READY)
 	@$(BIN)/python benchmarks/random_trainings.py $(ARGS)
@@ -118,6 +121,7 @@ help:
 	@echo "make compare-batching  batching methods compared on a recipe: speed, memory, perplexity"
 	@echo "make torture           kills, damaged files, malformed input, full disks, ... on every stage   ARGS=\"--minutes 60 --seed 7\""
 	@echo "make kill-preprocess, kill-training, kill-generation   its kills alone, files compared   ARGS=\"--trials 300\""
+	@echo "make hosts             training on several hosts, as network namespaces (root): one is lost and comes back   ARGS=\"--hosts 4\""
 	@echo "make random-trainings  trainings with random settings: interrupted ones and other layouts must agree   ARGS=\"--minutes 60\""
 	@echo "make clean             remove .venv and caches; keeps data/, runs/ and mlflow.db"
 	@echo "make up                all stages in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"

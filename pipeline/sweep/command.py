@@ -94,8 +94,7 @@ class _Sweep:
             while len(self.running) < jobs and (waiting or ended + len(self.running) < num_trials):
                 resumed = waiting.pop(0) if waiting else None
                 slot = min(set(range(jobs)) - {trial.slot for trial in self.running})
-                trial = self._resume(resumed) if resumed else self.study.ask()
-                if not self._start(trial, slot, pin(slot, jobs, self.config.train.processes, devices), again=resumed is not None):
+                if not self._start(resumed, slot, pin(slot, jobs, self.config.train.processes, devices)):
                     ended += 1
             if not self.running:
                 return
@@ -113,13 +112,11 @@ class _Sweep:
             time.sleep(POLL_SECONDS)
         raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}; continue by running the same command again")
 
-    def _resume(self, frozen: Any) -> Any:
-        from optuna.trial import Trial as OptunaTrial
+    def _start(self, resumed: Any, slot: int, environment: dict[str, str]) -> bool:
+        """Starts the training of a new trial, or continues that of one which was running; false if its values do not go together."""
+        import optuna
 
-        return OptunaTrial(self.study, frozen._trial_id)
-
-    def _start(self, trial: Any, slot: int, environment: dict[str, str], again: bool) -> bool:
-        """Starts the training of a trial; false if its values do not go together."""
+        trial = self.study.ask() if resumed is None else optuna.trial.Trial(self.study, resumed._trial_id)
         values = {name: domain.suggest(trial, name) for name, domain in self.space.items()}
         text = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in values.items())
         try:
@@ -135,17 +132,16 @@ class _Sweep:
         here.dir.mkdir(parents=True, exist_ok=True)
         if self.parent:
             tracking.nest(config, self.parent)
-        log.info("trial %d%s: %s", trial.number, " continues" if again else "", text)
-        self.running.append(Trial(trial, config, slot, environment))
+        log.info("trial %d%s: %s", trial.number, "" if resumed is None else " continues", text)
+        self.running.append(Trial(trial, config, slot, environment, 0 if resumed is None else len(resumed.intermediate_values)))
         return True
 
     def _look_at(self, one: Trial) -> None:
         """Reports new validations, and stops a trial that the others leave behind."""
-        frozen = self.study._storage.get_trial(one.trial._trial_id)
-        for index, loss in enumerate(one.validations(), 1):
-            if index not in frozen.intermediate_values:
-                one.trial.report(loss, index)
-                log.info("trial %d, validation %d: perplexity %.2f", one.number, index, perplexity(loss))
+        for loss in one.validations()[one.reported :]:
+            one.reported += 1
+            one.trial.report(loss, one.reported)
+            log.info("trial %d, validation %d: perplexity %.2f", one.number, one.reported, perplexity(loss))
         if not one.pruned and one.trial.should_prune():
             one.stop(pruned=True)
 

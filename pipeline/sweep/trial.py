@@ -29,15 +29,16 @@ class _Line(BaseModel, extra="allow"):
 class Trial:
     """A training that is running, or was started before and is continued."""
 
-    def __init__(self, trial: Any, config: Config, slot: int, environment: dict[str, str]):
+    def __init__(self, trial: Any, config: Config, slot: int, environment: dict[str, str], reported: int):
         """
         Args:
             trial: Optuna's.
             config: of the training, with a `run.dir` of its own.
             slot: which of the trainings that run at the same time it is.
             environment: further variables for its process.
+            reported: number of its validations that Optuna has.
         """
-        self.trial, self.config, self.slot = trial, config, slot
+        self.trial, self.config, self.slot, self.reported = trial, config, slot, reported
         self.started, self.pruned = time.monotonic(), False
         path = config.run.dir / "config.toml"
         environment = write_config(config, path) | environment

@@ -73,7 +73,7 @@ class Completions:
         scored: list[_Scored] = [_Scored([], [])] * len(chosen)
         if request.logprobs is not None:
             texts = [np.concatenate([prompt.ids, one.ids]) for prompt, one in chosen]
-            scored = self.batches.answer("log_probs", texts, lambda texts: self._score(texts, request.logprobs or 0)) if texts else []
+            scored = self.batches.answer(request.logprobs, texts, lambda all_texts: self._score(all_texts, request.logprobs or 0))
         choices = [
             self._choice(request, index, prompt, one, scores)
             for index, ((prompt, one), scores) in enumerate(zip(chosen, scored, strict=True))
@@ -156,18 +156,19 @@ class Completions:
 
     def _score(self, texts: Sequence[np.ndarray], top: int) -> list[_Scored]:
         """ln P of every token, and of the `top` most likely ones there; read token by token, as in generation."""
-        stepper, scored = self.engine.stepper, []
-        for ids in texts:
-            state, log_probs, tops = self.engine.states(), [], []
-            with torch.inference_mode():
-                for id, target in zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True):
-                    (row,), state = stepper.step(torch.tensor([id], device=self.engine.device), state)
-                    log_probs.append(float(row[target]))
-                    values, found = row.topk(min(top, len(row)))
-                    tops.append(
-                        {self.engine.encoder.token(token): value for token, value in zip(found.tolist(), values.tolist(), strict=True)}
-                    )
-            scored.append(_Scored(log_probs, tops))
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        scored, state = [_Scored([], []) for _ in texts], self.engine.states(len(texts))
+        with torch.inference_mode():
+            for time in range(max(map(len, texts)) - 1):
+                running = [index for index in order if len(texts[index]) > time + 1]
+                ids, targets = (torch.tensor([int(texts[index][at]) for index in running]) for at in (time, time + 1))
+                before = tuple(part[:, : len(running)] for part in state)
+                rows, state = self.engine.stepper.step(ids.to(self.engine.device), before)
+                of_targets = rows.gather(1, targets.to(rows.device)[:, None]).squeeze(1).tolist()
+                values, found = rows.topk(min(top, rows.shape[1]))
+                for index, log_prob, likely, names in zip(running, of_targets, values.tolist(), found.tolist(), strict=True):
+                    scored[index].log_probs.append(log_prob)
+                    scored[index].top.append(dict(zip(map(self.engine.encoder.token, names), likely, strict=True)))
         return scored
 
     def _choice(self, request: CompletionRequest, index: int, prompt: _Prompt, one: Generation, scored: _Scored) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class CompletionRequest(BaseModel):
             raise ValueError("prompt: a list of ids is empty")
         if self.best_of is not None and self.best_of < self.n:
             raise ValueError(f"best_of = {self.best_of} is less than n = {self.n}")
+        if not self.temperature and (self.best_of or self.n) > 1:
+            raise ValueError("temperature = 0 is greedy decoding, which has one continuation: leave out n and best_of")
         if not self.max_tokens and not self.echo:
             raise ValueError("max_tokens = 0 asks for nothing; add echo = true for the probabilities of the prompt")
         if self.stream and (self.several or self.n > 1 or (self.best_of or 1) > 1 or self.logprobs is not None or self.echo):

@@ -72,10 +72,12 @@ def run(address: str | Path, options: InterpolateOptions, config: Config) -> Non
 
     mixture = min((_tuned(recorder, [*fixed, *each]) for each in ([[cache] for cache in caches] or [[]])), key=lambda tuned: tuned.loss)
     cache = next((component for component in mixture.components if isinstance(component, CacheComponent)), None)
+    network_loss = mixture.losses[0]
+    assert network_loss is not None  # `evaluate` refuses infinite losses
     numbers = {
         "dataset": manifest.digests["content"], "split": split, "tokens": sentences.tokens, "context": context,
         "perplexity": perplexity(mixture.loss), "perplexity_across_halves": perplexity(mixture.loss_across_halves),
-        "perplexity_of_network": perplexity(mixture.losses[0] or 0.0),
+        "perplexity_of_network": perplexity(network_loss),
     }  # fmt: skip
     folder.save(
         source,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from packlm import config as configuration
+from packlm import tracking
 from packlm.base.errors import PacklmError, RequestError, Stopped
 from packlm.config import Config
 from packlm.dataset import Manifest
@@ -177,26 +178,23 @@ def test_trainings_at_the_same_time_share_the_machine(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.filterwarnings("ignore:::mlflow")
-def test_every_trial_is_a_run_below_that_of_the_sweep(
-    random_data: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_trial_is_a_run_below_that_of_the_sweep(base: Config, tmp_path: Path, store_folder: Path) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(stages, "run_all", lambda config, only: None)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
-    values = settings(random_data[0], tmp_path / "run", epochs=2, optimizer="adamw", lr=0.01).model_dump(mode="json")
-    base = configuration.resolve(values | {"tracking": {"uri": store, "timeout_seconds": 60.0}, "run": values["run"] | {"name": "search"}})
-    command.run(base, searched(tmp_path, "[train]\nlr = [0.01, 0.003]\n"), 2, 2, pruning=True)
-    client = MlflowClient(store)
-    runs = client.search_runs([client.get_experiment_by_name("packlm").experiment_id])
-    by_name = {run.info.run_name: run for run in runs}
-    parent = by_name["search"]
-    for number in (0, 1):
-        one = by_name[f"search-{number:04d}"]
-        assert one.data.tags["mlflow.parentRunId"] == parent.info.run_id and "validation/loss" in one.data.metrics
-        assert by_name[f"training: search-{number:04d}"].data.tags["mlflow.parentRunId"] == one.info.run_id
-    values_ = [study(base).trials[number].value for number in (0, 1)]
-    assert parent.data.metrics["validation/best_perplexity"] == pytest.approx(math.exp(min(values_)))
-    model = min(range(2), key=lambda number: values_[number])
-    assert (base.run.dir / "sweep" / "trials" / f"{model:04d}" / "model" / "config.json").exists()
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    values = base.model_dump(mode="json")
+    store = {"uri": f"sqlite:///{store_folder}/mlflow.db", "timeout_seconds": 60.0, "experiment": "sweeps"}
+    tracked = configuration.resolve(values | {"tracking": store, "run": values["run"] | {"name": "search"}})
+    command.run(tracked, searched(tmp_path, LR), 1, 1, pruning=True)
+    folder = tracked.run.dir / "sweep" / "trials" / "0000"
+    with tracking.stage(configuration.load(folder / "config.toml"), "train"):  # what a training does
+        pass
+    client = MlflowClient(store["uri"])
+    runs = {run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])}
+    parent, one = runs["search"], runs["search-0000"]
+    assert "mlflow.parentRunId" not in parent.data.tags and one.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert runs["training: search-0000"].data.tags["mlflow.parentRunId"] == one.info.run_id
+    assert runs["search: search"].data.tags["mlflow.parentRunId"] == parent.info.run_id
+    best = math.exp(study(tracked).best_value)
+    assert parent.data.metrics["validation/best_perplexity"] == pytest.approx(best)
+    assert runs["search: search"].data.metrics["sweep/best_perplexity"] == pytest.approx(best)
+    assert {file.path for file in client.list_artifacts(runs["search: search"].info.run_id)} == {"best.toml", "sweep.svg", "trials.json"}

@@ -78,7 +78,9 @@ def test_continuations_are_the_engines(post: Post, engine: Engine) -> None:
 
 
 def test_requests_together_are_answered_as_alone(post: Post) -> None:
-    bodies = [{"prompt": prompt, "max_tokens": 12, "seed": seed} for prompt in PROMPTS for seed in (1, 1, 2)]
+    bodies = [
+        {"prompt": prompt, "max_tokens": 12, "seed": seed, "logprobs": top} for prompt in PROMPTS for seed, top in ((1, 0), (1, 2), (2, 3))
+    ]
     alone = [post(**body)[1]["choices"] for body in bodies]
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(lambda body: post(**body)[1]["choices"], bodies))
@@ -139,6 +141,7 @@ def test_a_stream_has_the_same_text_in_pieces(post: Post, stop: Any) -> None:
         ({"prompt": "a", "temprature": 1}, "temprature: Extra inputs are not permitted"),
         ({"prompt": "a", "max_tokens": 0}, "add echo = true"),
         ({"prompt": "a", "n": 3, "best_of": 2}, "best_of = 2 is less than n = 3"),
+        ({"prompt": "a", "temperature": 0, "n": 2}, "temperature = 0 is greedy decoding"),
         ({"prompt": "a", "stream": True, "n": 2}, "stream: one continuation of one prompt"),
         ({"prompt": "a", "presence_penalty": 1}, "presence_penalty: Input should be less than or equal to 0"),
         ({"prompt": "a", "stop": ""}, "an empty string matches every text"),
