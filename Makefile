@@ -1,6 +1,6 @@
 # make            set up .venv, run the whole pipeline on the built-in corpus, print where the results are
 # make check      set up .venv, run linters, type checker and quick tests
-# make test       set up .venv, run all tests
+# make test       set up .venv, run the tests (make test-long: those that take half a minute or more each)
 # make help       list all targets
 
 CONFIG ?=
@@ -27,7 +27,7 @@ WAIT = for second in $$(seq 180); do \
 QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model)
 
 .PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings hosts torture kill-preprocess kill-training kill-generation \
-	test check lint help clean up down clean-volumes
+	test test-long check lint help clean up down clean-volumes
 
 run: $(READY)
 	@$(BIN)/python -m pipeline run $(SETTINGS)
@@ -97,7 +97,10 @@ clean-volumes:
 	@$(COMPOSE) --profile stages --profile cpu --profile gpu down --volumes
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
+
+test-long: $(READY)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist load -m long $(ARGS)
 
 check: lint
 	@$(BIN)/python -m pytest -n auto $(QUICK) $(ARGS)
@@ -109,7 +112,8 @@ lint: $(READY)
 help:
 	@echo "make                   set up .venv, run the whole pipeline, print where the results are"
 	@echo "make check             linters, type checker and quick tests, in under a minute"
-	@echo "make test              all tests"
+	@echo "make test              the tests, but for the long ones"
+	@echo "make test-long         tests of half a minute or more each: kills, signals, hostile names, secrets in a whole run"
 	@echo "make lint              ruff and mypy"
 	@echo "make preprocess        documents -> dataset"
 	@echo "make train             dataset -> model, on NPROC processes with torchrun"

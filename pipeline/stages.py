@@ -74,7 +74,7 @@ class StageFailed(PacklmError):
         self.status = status if status > 0 else 1
 
 
-def run_all(config: Config, rebuild: bool = False, only: Collection[str] = ("preprocess", "train", "evaluate", "generate")) -> None:
+def run_all(config: Config, rebuild: bool = False, only: Collection[str] | None = None) -> None:
     """Runs every stage, or `only` some of them.
 
     Raises:
@@ -84,7 +84,7 @@ def run_all(config: Config, rebuild: bool = False, only: Collection[str] = ("pre
     path = config.run.dir / "config.toml"
     environment = write_config(config, path)
     with _forwarded_signals() as running:
-        for stage in (stage for stage in STAGES if stage.name in only):
+        for stage in (stage for stage in STAGES if only is None or stage.name in only):
             log.info("\n%s: %s", stage.name, stage.files(config))
             command = [sys.executable, *stage.command(config), "--config", str(path)]
             command += ["--rebuild"] if rebuild and stage.rebuilds else []

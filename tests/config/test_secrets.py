@@ -111,6 +111,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.mark.long
 def test_a_whole_run(world: World, server: str) -> None:
     """All stages, the store refusing; then what is done with the run's folder."""
     password = quote(world.secret("password of basic authentication", SPECIAL), safe="")

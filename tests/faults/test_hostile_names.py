@@ -92,6 +92,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return config
 
 
+@pytest.mark.long
 def test_pages_reports_and_logs_are_ours(made: Config) -> None:
     folder = made.run.dir.parents[1]
     settings = json.loads((folder / "settings.json").read_text())

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = "flips,mutations,kills-preprocess,kills-training,malformed,malicious"
 
 
+@pytest.mark.long
 def test_half_a_minute_of_faults_ends_as_it_must() -> None:
     command = [sys.executable, "-m", "tests.torture", "--seed", "24", "--minutes", "0.3", "--only", PARTS]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -77,7 +77,7 @@ def test_a_command_line_is_parsed(
     [
         ("--rebiuld", "unknown option '--rebiuld'; did you mean --rebuild?"),
         ("verfy d", "unknown command 'verfy'; did you mean verify?"),
-        ("xyz", "unknown command 'xyz'; there are build, verify, inspect, push"),
+        ("xyz", "unknown command 'xyz'; there are build, verify, inspect, ngrams, push"),
         ("inspect d --row 3", "did you mean --rows?"),
         ("inspect d --rebuild", "it belongs to build"),
         ("inspect d --rows", "option '--rows' requires an argument"),

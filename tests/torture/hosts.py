@@ -1,7 +1,7 @@
 """Trainings on several hosts, played by network namespaces of this machine: `python -m tests.torture.hosts` as root, or `make hosts`.
 
-Every host has its own address, its own loopback device and its own cache of datasets, and shares the files with the others. Three trainings must
-end with the same bits: on one host; on several hosts by a fixed list; and by rendezvous, where a host is lost and comes back.
+Every host has its own address, its own loopback device and its own cache of datasets, and shares the files with the others. Three
+trainings must end with the same bits: on one host; on several by a fixed list; by rendezvous, where a host is lost and comes back.
 """
 
 import argparse
@@ -20,6 +20,10 @@ from pathlib import Path
 from packlm.base import files
 
 PORT = 29_500
+RENDEZVOUS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Otherwise torchrun tells the address of the first process only once, and not to a host that comes back (torch 2.11 to 2.13)."""
+LOST_SECONDS = 30
+"""How long a lost host stays away: longer than torchrun's rendezvous takes to notice (three heartbeats of 5 seconds)."""
 WORDS = ["the", "a", "cat", "dog", "tree", "river", "sees", "eats", "under", "over", "small", "green", "quietly", "often"]
 SETTINGS = [
     "--train.segments", "streams", "--train.streams", "8", "--train.window", "10", "--train.epochs", "3", "--train.checkpoint_every", "20",
@@ -50,12 +54,13 @@ def hosts(count: int) -> Iterator[list[str]]:
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
+            subprocess.run(["ip", "link", "del", f"{name}-out"], stderr=subprocess.DEVNULL)
         subprocess.run(["ip", "link", "del", bridge], stderr=subprocess.DEVNULL)
 
 
 def start(host: str, folder: Path, run: str, words: list[str], per_host: int = 1) -> subprocess.Popen[bytes]:
     """torchrun on a host, in a process group of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / f"cache-{host}"), "GLOO_SOCKET_IFNAME": "eth0"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / f"cache-{host}"), "GLOO_SOCKET_IFNAME": "eth0"} | RENDEZVOUS
     command = [
         "ip", "netns", "exec", host, sys.executable, "-m", "packlm.distributed.torchrun", "--nproc-per-node", str(per_host), *words,
         "-m", "packlm.stages.train", "--run.name", run, "--run.dir", str(folder / run), "--dataset.dir", str(folder / "data"), *SETTINGS,
@@ -100,14 +105,20 @@ def main() -> None:
 
         meeting = ["--nnodes", str(count), "--rdzv-backend", "c10d", "--rdzv-endpoint", f"10.83.0.1:{PORT + 1}", "--rdzv-id", "hosts"]
         meeting += ["--max-restarts", "5"]
-        processes = [start(name, folder, "rendezvous", meeting) for name in names]
+        # No name leads to a host's address here, so each is told its own, and who is at the endpoint's.
+        own = [["--local-addr", f"10.83.0.{number}", "--rdzv-conf", f"is_host={int(number == 1)}"] for number in range(1, count + 1)]
+        places = {name: [*meeting, *words] for name, words in zip(names, own, strict=True)}
+        processes = [start(name, folder, "rendezvous", places[name]) for name in names]
         while not checkpoints(folder, "rendezvous"):
+            ended([process for process in processes if process.poll() is not None], folder)
             time.sleep(0.05)
-        os.killpg(processes[-1].pid, signal.SIGKILL)
+        pids = subprocess.run(["ip", "netns", "pids", names[-1]], capture_output=True, text=True, check=True).stdout.split()
+        for pid in map(int, pids):
+            os.kill(pid, signal.SIGKILL)
         processes[-1].wait()
         print(f"host {names[-1]} was lost after the first checkpoint")
-        time.sleep(3)
-        processes[-1] = start(names[-1], folder, "rendezvous", meeting)
+        time.sleep(LOST_SECONDS)
+        processes[-1] = start(names[-1], folder, "rendezvous", places[names[-1]])
         ended(processes, folder)
         print("it came back, and the training ended")
     digests = {run: files.sha256(folder / run / "model" / "model.safetensors") for run in ("one-host", "fixed-list", "rendezvous")}

@@ -110,6 +110,7 @@ def content(folder: Path) -> dict[str, Any]:
     } | {"versions": [version.version for version in client.search_model_versions("name = 'tiny'")]}
 
 
+@pytest.mark.long
 def test_a_killed_stage_that_is_run_again_is_recorded_like_an_undisturbed_one(tmp_path: Path) -> None:
     seed = int(os.environ.get("PACKLM_SEED", time.time_ns() % 10**6))
     print(f"PACKLM_SEED={seed}")

@@ -107,7 +107,7 @@ def test_sigterm_to_torchrun_writes_a_checkpoint_of_the_last_step_within_twenty_
 
 
 @needs_proc
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_frozen_rank_is_named(random_data, tmp_path, number):
     job = Torchrun(random_data.folder, tmp_path)
     job.wait_for_step(10)

@@ -32,7 +32,9 @@ def test_singular_values_in_bfloat16(rank: int, noise: float) -> None:
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     difference = left.T[:rank].double() @ (ours - exact) @ right[:rank].T.double()  # where the matrix is more than noise
     assert ours.dtype == torch.float32
-    assert float(difference.abs().max()) < 0.06
+    # Rounding to bfloat16: up to 0.06 or 0.09 in 12 matrices of each kind, by the processor's way to sum. The method itself leaves singular
+    # values up to 0.3 from 1.
+    assert float(difference.abs().max()) < 0.12
     assert float(torch.linalg.svdvals(ours).max()) < 1.3
 
 

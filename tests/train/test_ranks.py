@@ -33,7 +33,9 @@ if __name__ == "__main__":
     ("who", "what", "line", "by_barrier"),
     [
         ("ranks.rank == 1", "raise ValueError('odd')", "[rank 1] critical: unexpected: ValueError: odd (", False),
-        ("ranks.rank == 1", "raise PacklmError('shard 7: damaged')", "[rank 1] critical: shard 7: damaged", True),
+        pytest.param(
+            "ranks.rank == 1", "raise PacklmError('shard 7: damaged')", "[rank 1] critical: shard 7: damaged", True, marks=pytest.mark.long
+        ),
         ("ranks.rank == 0", "raise PacklmError('shard 7: damaged')", "error: shard 7: damaged", False),
         ("True", "raise RequestError('no such model')", "error: no such model", True),
     ],
