@@ -125,7 +125,7 @@ help:
 	@echo "make compare-batching  batching methods compared on a recipe: speed, memory, perplexity"
 	@echo "make torture           kills, damaged files, malformed input, full disks, ... on every stage   ARGS=\"--minutes 60 --seed 7\""
 	@echo "make kill-preprocess, kill-training, kill-generation   its kills alone, files compared   ARGS=\"--trials 300\""
-	@echo "make hosts             training on several hosts, as network namespaces (root): one is lost and comes back   ARGS=\"--hosts 4\""
+	@echo "make hosts             training on several hosts, as network namespaces (root): one is lost   ARGS=\"--hosts 4\""
 	@echo "make random-trainings  trainings with random settings: interrupted ones and other layouts must agree   ARGS=\"--minutes 60\""
 	@echo "make clean             remove .venv and caches; keeps data/, runs/ and mlflow.db"
 	@echo "make up                all stages in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"

@@ -1,7 +1,7 @@
 """Trainings on several hosts, played by network namespaces of this machine: `python -m tests.torture.hosts` as root, or `make hosts`.
 
 Every host has its own address, its own loopback device and its own cache of datasets, and shares the files with the others. Three
-trainings must end with the same bits: on one host; on several by a fixed list; by rendezvous, where a host is lost and comes back.
+trainings must end with the same bits: on one host; on several; and on several of which one is lost, and all are started again.
 """
 
 import argparse
@@ -20,10 +20,6 @@ from pathlib import Path
 from packlm.base import files
 
 PORT = 29_500
-RENDEZVOUS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""Otherwise torchrun tells the address of the first process only once, and not to a host that comes back (torch 2.11 to 2.13)."""
-LOST_SECONDS = 30
-"""How long a lost host stays away: longer than torchrun's rendezvous takes to notice (three heartbeats of 5 seconds)."""
 WORDS = ["the", "a", "cat", "dog", "tree", "river", "sees", "eats", "under", "over", "small", "green", "quietly", "often"]
 SETTINGS = [
     "--train.segments", "streams", "--train.streams", "8", "--train.window", "10", "--train.epochs", "3", "--train.checkpoint_every", "20",
@@ -60,7 +56,7 @@ def hosts(count: int) -> Iterator[list[str]]:
 
 def start(host: str, folder: Path, run: str, words: list[str], per_host: int = 1) -> subprocess.Popen[bytes]:
     """torchrun on a host, in a process group of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / f"cache-{host}"), "GLOO_SOCKET_IFNAME": "eth0"} | RENDEZVOUS
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / f"cache-{host}"), "GLOO_SOCKET_IFNAME": "eth0"}
     command = [
         "ip", "netns", "exec", host, sys.executable, "-m", "packlm.distributed.torchrun", "--nproc-per-node", str(per_host), *words,
         "-m", "packlm.stages.train", "--run.name", run, "--run.dir", str(folder / run), "--dataset.dir", str(folder / "data"), *SETTINGS,
@@ -100,28 +96,25 @@ def main() -> None:
         print(f"one host, {count} processes: done")
 
         fixed = ["--nnodes", str(count), "--master-addr", "10.83.0.1", "--master-port", str(PORT)]
-        ended([start(name, folder, "fixed-list", [*fixed, "--node-rank", str(rank)]) for rank, name in enumerate(names)], folder)
-        print(f"{count} hosts by a fixed list: done")
 
-        meeting = ["--nnodes", str(count), "--rdzv-backend", "c10d", "--rdzv-endpoint", f"10.83.0.1:{PORT + 1}", "--rdzv-id", "hosts"]
-        meeting += ["--max-restarts", "5"]
-        # No name leads to a host's address here, so each is told its own, and who is at the endpoint's.
-        own = [["--local-addr", f"10.83.0.{number}", "--rdzv-conf", f"is_host={int(number == 1)}"] for number in range(1, count + 1)]
-        places = {name: [*meeting, *words] for name, words in zip(names, own, strict=True)}
-        processes = [start(name, folder, "rendezvous", places[name]) for name in names]
-        while not checkpoints(folder, "rendezvous"):
+        def start_all(run: str) -> list[subprocess.Popen[bytes]]:
+            return [start(name, folder, run, [*fixed, "--node-rank", str(rank)]) for rank, name in enumerate(names)]
+
+        ended(start_all("several"), folder)
+        print(f"{count} hosts: done")
+
+        processes = start_all("one-lost")
+        while not checkpoints(folder, "one-lost"):
             ended([process for process in processes if process.poll() is not None], folder)
             time.sleep(0.05)
-        pids = subprocess.run(["ip", "netns", "pids", names[-1]], capture_output=True, text=True, check=True).stdout.split()
-        for pid in map(int, pids):
+        lost = subprocess.run(["ip", "netns", "pids", names[-1]], capture_output=True, text=True, check=True).stdout.split()
+        for pid in map(int, lost):
             os.kill(pid, signal.SIGKILL)
-        processes[-1].wait()
-        print(f"host {names[-1]} was lost after the first checkpoint")
-        time.sleep(LOST_SECONDS)
-        processes[-1] = start(names[-1], folder, "rendezvous", places[names[-1]])
-        ended(processes, folder)
-        print("it came back, and the training ended")
-    digests = {run: files.sha256(folder / run / "model" / "model.safetensors") for run in ("one-host", "fixed-list", "rendezvous")}
+        statuses = [process.wait(timeout=120) for process in processes]
+        print(f"host {names[-1]} was lost after the first checkpoint; torchrun ended on the others with status {statuses[0]}")
+        ended(start_all("one-lost"), folder)
+        print("started again on all, the training ended")
+    digests = {run: files.sha256(folder / run / "model" / "model.safetensors") for run in ("one-host", "several", "one-lost")}
     for run, digest in digests.items():
         print(f"{run:<12}{digest}")
     if len(set(digests.values())) > 1:
