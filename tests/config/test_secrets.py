@@ -141,7 +141,7 @@ def test_a_whole_run(world: World, server: str) -> None:
     assert world.leaks() == []
 
 
-@pytest.mark.parametrize("encoded", [True, False])
+@pytest.mark.parametrize("encoded", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_password_of_a_database(world: World, encoded: bool) -> None:
     for special in (*SPECIAL, SPECIAL):
         secret = world.secret(f"password with {special}", special)

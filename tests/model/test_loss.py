@@ -94,6 +94,7 @@ def test_a_vocabulary_of_100_000_stays_within_its_memory():
     assert 20 << 20 < largest.bytes <= 30 << 20
 
 
+@pytest.mark.long
 def test_scores_of_many_chunks_take_the_memory_of_one():
     """In a process of its own, whose memory nothing else has used: results kept between chunks split it, sometimes, and all were held."""
     program = """

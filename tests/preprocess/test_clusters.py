@@ -42,6 +42,7 @@ def test_the_same_files_come_out_though_a_process_is_killed(tmp_path, executor, 
     assert [len(tried(job)) for job in jobs(tmp_path / "there")] == [1, 2, 1]
 
 
+@pytest.mark.long
 def test_ray_makes_the_same_files_though_a_process_is_killed(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     run(jobs(tmp_path, deaths=1), tmp_path, "ray")

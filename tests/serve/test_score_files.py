@@ -124,6 +124,7 @@ def test_ranks_share_blocks_that_end_with_documents(monkeypatch: pytest.MonkeyPa
     assert [row.number for row in share] == [1, 2, 3, 15, 4, 5, 6, 7, 13, 14]
 
 
+@pytest.mark.long
 def test_two_processes_of_torchrun_write_the_bytes_of_one(made: Callable[[str], Config], tmp_path: Path) -> None:
     model, lines = made("word").run.dir / "model", [line for line in LINES if line.strip()]
     (tmp_path / "in.txt").write_text("\n".join(lines[number % 5] for number in range(9000)), encoding="utf-8")

@@ -88,7 +88,10 @@ EXPECTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["refused", "dripping", "error500", "half_closed", "locked_database", "read_only"])  # all: `make torture`
+LONG = [pytest.param(mode, marks=pytest.mark.long) for mode in ("dripping", "error500", "half_closed", "locked_database")]
+
+
+@pytest.mark.parametrize("mode", ["refused", "read_only", *LONG])  # all: `make torture`
 def test_a_fault_costs_the_deadline_and_sync_sends_the_rest(make_config: MakeConfig, tmp_path: Path, mode: str) -> None:
     config = make_config()
     with fault(mode) as uri:
@@ -130,6 +133,7 @@ def test_a_killed_stage_is_killed_in_mlflow_after_sync_and_still_known_as_unfini
     assert tracking.is_unsent(config, "preprocess")
 
 
+@pytest.mark.long
 def test_a_server_that_is_restarted_gets_everything(make_config: MakeConfig, tmp_path: Path) -> None:
     with fault("restarted", restart_after=0.0) as uri:
         config = make_config(uri)

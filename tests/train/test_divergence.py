@@ -109,7 +109,7 @@ def test_weights_that_are_not_finite_are_refused_by_whoever_loads_them(random_da
             model_folder.restore_weights(trainer.model, weights, Path("here"))
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_huge_learning_rate_ends_all_ranks_with_one_line(random_data, tmp_path, world):
     options = {
         "train.lr": 1e4, "train.optimizer": "sgd", "train.clip": 1e9, "train.schedule": "constant", "train.device": "cpu",

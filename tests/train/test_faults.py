@@ -93,6 +93,7 @@ def test_torchrun_replaces_a_killed_rank_and_the_training_resumes(random_data, u
 
 
 @needs_proc
+@pytest.mark.long
 def test_sigterm_to_torchrun_writes_a_checkpoint_of_the_last_step_within_twenty_seconds(random_data, undisturbed, tmp_path):
     job = Torchrun(random_data.folder, tmp_path)
     job.wait_for_step(30)
@@ -246,6 +247,7 @@ def test_a_second_training_in_a_folder_is_refused_naming_the_first(random_data, 
     assert result.returncode == 1 and f"in use by process {os.getpid()} on" in result.stderr
 
 
+@pytest.mark.long
 def test_a_rank_stopped_while_another_dies_is_not_left_behind(random_data, tmp_path):
     """A rank that gets SIGTERM while another is dead ends too, instead of waiting for it."""
     job = Torchrun(random_data.folder, tmp_path)

@@ -179,6 +179,7 @@ def test_training_learns_and_writes_a_model_folder(runs, random_data, kind):
     assert evaluate(ModelScorer(model), *views, context, 1, 100, ranks).loss == pytest.approx(best["loss"], rel=1e-12)
 
 
+@pytest.mark.long
 def test_four_two_and_four_ranks_resume_from_each_others_checkpoints(random_data, runs, tmp_path):
     """With streams, whose carried states move between ranks."""
     for world, stop in ((4, 5), (2, 11), (4, 17)):
