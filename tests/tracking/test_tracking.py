@@ -169,6 +169,7 @@ def test_the_parent_has_the_curves_of_validations_once(make_config: MakeConfig, 
     assert not any(name.startswith("train/") for name in data.metrics)
 
 
+@pytest.mark.long
 def test_a_view_of_the_experiment_shows_trainings_by_the_metrics_that_the_parent_has(make_config: MakeConfig) -> None:
     config = make_config()
     with tracking.stage(config, "train") as recorder:
@@ -231,6 +232,7 @@ def test_starting_over_gets_new_runs_with_the_dataset_of_the_old_ones(make_confi
     assert len(history(config, after["stages"]["train"], "validation/loss")) == 2
 
 
+@pytest.mark.long
 def test_ids_of_another_store_are_replaced(make_config: MakeConfig, tmp_path: Path) -> None:
     with tracking.stage(make_config(), "train"):
         pass
@@ -384,6 +386,7 @@ def test_training_goes_on_without_the_server(
     assert "hunter2" not in warnings_logged.text
 
 
+@pytest.mark.long
 def test_pending_records_are_sent_when_the_server_comes_up(
     make_config: MakeConfig, write_metrics: WriteMetrics, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,13 @@ def configure(data, run, kind, cell="lstm", weight_drop=0.3, residual="none", cu
     return config.model_copy(update={"model": config.model.model_copy(update=model)})
 
 
-@pytest.mark.parametrize("train", TRAININGS.values(), ids=TRAININGS)
+@pytest.mark.parametrize(
+    "train",
+    [
+        pytest.param(train, id=name, marks=[pytest.mark.long] if train.get("cell") in ("rnn", "mogrifier", "qrnn", "sru") else [])
+        for name, train in TRAININGS.items()
+    ],
+)
 def test_training_on_a_device_equals_training_on_the_cpu_also_when_it_is_stopped(random_data, tmp_path, train):
     train_once(Ranks(0, 1, CPU), configure(random_data.folder, tmp_path / "cpu", **train))
     with fake_device():

@@ -59,6 +59,7 @@ def start_on_ranks(data, manifest, folder) -> None:
             assert all(torch.equal(weight, other) for weight, other in zip(trainer.model.parameters(), first.parameters(), strict=True))
 
 
+@pytest.mark.long
 def test_all_ranks_start_from_the_same_weights(random_data, folder):
     run_on_ranks(2, start_on_ranks, *random_data, folder)
 
