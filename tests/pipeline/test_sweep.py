@@ -29,6 +29,7 @@ if lr > 0.5:
     print("error: the training diverged")
     sys.exit(1)
 lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+loss = json.loads(lines[-1])["validation/loss"] if lines else math.inf
 with (folder / "metrics.jsonl").open("a") as stream:
     for epoch in range(len(lines), 4):
         loss = 3 + abs(math.log10(lr) + 2) + 1 / (1 + epoch)
