@@ -75,7 +75,7 @@ def _figure(trials: Sequence[Any], importances: dict[str, float]) -> Any:
     """Left the perplexity of every trial and the best so far, right the importances."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4))
+    figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     best = math.inf
     progress = []
@@ -91,6 +91,8 @@ def _figure(trials: Sequence[Any], importances: dict[str, float]) -> Any:
     left.set(xlabel="trial", ylabel="validation perplexity")
     if known:
         left.set_yscale("log")
+        left.yaxis.set_major_formatter("{x:,.0f}")
+        left.yaxis.set_minor_formatter("{x:,.0f}")
     left.legend()
     left.grid(alpha=0.3)
     right.barh([*importances][::-1], [*importances.values()][::-1])
