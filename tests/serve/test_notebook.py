@@ -44,3 +44,10 @@ def test_only_public_names_are_used(cells: list[dict[str, Any]]) -> None:
     assert {name for name in modules if name.startswith("packlm")} == {"packlm"}
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not {name for name in attributes if name.startswith("_") and name != "_replace"}
+
+
+def test_the_notebook_is_stored_with_its_outputs(cells: list[dict[str, Any]]) -> None:
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert all(output["output_type"] != "error" for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert sum(output["output_type"] == "stream" for output in outputs) >= 8
