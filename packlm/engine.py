@@ -243,10 +243,11 @@ class Engine:
         encoded = [self.encode_prompt(prompt) for prompt in request.prompts]
         distinct = {ids.tobytes(): (ids, unfinished) for ids, unfinished in encoded}  # equal prompts are continued once
         items = list(distinct.values())
-        continuations: dict[bytes, list[Continuation]] = {}
-        for batch in decoding.prompt_batches([ids for ids, _ in items], resolved):
-            results = self.continue_batch([items[index] for index in batch], resolved, seed)
-            continuations |= {items[index][0].tobytes(): result for index, result in zip(batch, results, strict=True)}
+
+        def continue_some(batch: list[int]) -> list[list[Continuation]]:
+            return self.continue_batch([items[index] for index in batch], resolved, seed)
+
+        continuations = dict(zip(distinct, decoding.in_batches([ids for ids, _ in items], resolved, continue_some), strict=True))
         return [continuations[ids.tobytes()] for ids, _ in encoded]
 
     def decoding_settings(self, seed: int, settings: Mapping[str, Any]) -> tuple[Generate, int]:

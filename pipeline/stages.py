@@ -88,7 +88,8 @@ def run_all(config: Config, rebuild: bool = False, only: Collection[str] | None 
             log.info("\n%s: %s", stage.name, stage.files(config))
             command = [sys.executable, *stage.command(config), "--config", str(path)]
             command += ["--rebuild"] if rebuild and stage.rebuilds else []
-            status = running.call(command, environment | _threads(config, stage))
+            several = stage.name == "train" and config.train.processes > 1
+            status = running.call(command, environment | (share_of_threads(config.train.processes) if several else {}))
             if running.stopped:
                 raise Stopped(f"stopped in stage {stage.name}; resume by running the same command again")
             if status:
@@ -139,11 +140,9 @@ def summary(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _threads(config: Config, stage: Stage) -> dict[str, str]:
-    """Divides the CPU cores among the training processes, unless the environment sets the number of threads."""
-    if stage.name != "train" or config.train.processes == 1 or "OMP_NUM_THREADS" in os.environ:
-        return {}
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.train.processes))}
+def share_of_threads(processes: int) -> dict[str, str]:
+    """Divides the CPU cores among processes that run at the same time, unless the environment sets the number of threads."""
+    return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
 
 
 class _RunningStage:

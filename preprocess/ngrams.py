@@ -26,6 +26,6 @@ def write(folder: Path, order: int, out: Path) -> str:
     for name in manifest.splits:
         if name != "train":
             sentences = Sentences.open(folder, manifest, name)
-            log_probs = model.log_probs(sentences.read(np.arange(len(sentences)))[1], np.cumsum(sentences.lengths))
+            log_probs = model.log_probs(sentences.ids(), np.cumsum(sentences.lengths))
             lines.append(f"{name}: perplexity {math.exp(-log_probs.mean()):.2f} over {sentences.tokens:,} tokens, sentence by sentence")
     return "\n".join(lines)

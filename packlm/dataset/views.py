@@ -72,6 +72,10 @@ class Sentences:
         """Inputs and targets [P] of sentences, int64: the id before each id (`<eos>` before the first), and the ids."""
         return self.pieces(indices, np.zeros(len(indices), np.int64), self.lengths[indices])
 
+    def ids(self) -> Array:
+        """[N] the ids of all sentences, end to end."""
+        return self.read(np.arange(len(self)))[1]
+
     def pieces(self, indices: Array, starts: Array, lengths: Array) -> tuple[Array, Array]:
         """Inputs and targets [P] of the ids [start, start + length) [B] of sentences `indices` [B]."""
         ends = np.cumsum(lengths, dtype=np.int64)

@@ -41,7 +41,7 @@ def baselines(training: tuple[Sentences, Stream], evaluated: tuple[Sentences, St
     """
     ends = np.cumsum(training[0].lengths, dtype=np.int64)
     num_sentences = max(1, int(np.searchsorted(ends, MAX_TOKENS, side="right")))
-    training_ids, ids = training[0].read(np.arange(num_sentences))[1], evaluated[0].read(np.arange(len(evaluated[0])))[1]
+    training_ids, ids = training[0].read(np.arange(num_sentences))[1], evaluated[0].ids()
     counts = np.bincount(training_ids, minlength=vocab_size) + 1
     ngrams = kneser_ney(training_ids, context_ends(*training, context, len(training_ids)), vocab_size, ORDER)
     losses = {

@@ -61,7 +61,7 @@ class _MeasuredText:
     @property
     def ids(self) -> np.ndarray:
         """[N] all targets, in order."""
-        return self.sentences.read(np.arange(len(self.sentences)))[1]
+        return self.sentences.ids()
 
 
 def measure_dataset(

@@ -6,7 +6,7 @@ the batch, their order or number (see `stepper`). `log_prob` is always the model
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from packlm.config import Generate
 from packlm.generation.prompt_batch import Detokenizer, Generation, PromptBatch
 from packlm.generation.stepper import Stepper
 from packlm.model.recurrence import State
+
+T = TypeVar("T")
 
 MAX_PROBABILITIES = 1 << 27
 """Most probabilities that a step of one prompt computes, rows times vocabulary; each takes some tens of bytes."""
@@ -65,6 +67,14 @@ def check_memory(settings: Generate, vocab_size: int) -> None:
         name = "beams" if settings.strategy == "beam" else "samples"
         most = max(1, MAX_PROBABILITIES // vocab_size)
         raise RequestError(f"generate.{name} = {settings.num_rows:,}: at most {most:,} with a vocabulary of {vocab_size:,}, for memory")
+
+
+def in_batches(prompts: Sequence[np.ndarray], settings: Generate, run: Callable[[list[int]], list[T]]) -> list[T]:
+    """What `run` makes of each prompt (ids of each), batch by batch (`prompt_batches`), in the order of the prompts."""
+    results: dict[int, T] = {}
+    for batch in prompt_batches(prompts, settings):
+        results |= dict(zip(batch, run(batch), strict=True))
+    return [results[index] for index in range(len(prompts))]
 
 
 def prompt_batches(prompts: Sequence[np.ndarray], settings: Generate) -> list[list[int]]:

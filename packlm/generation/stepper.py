@@ -46,7 +46,7 @@ class Stepper:
         self.layers: list[_StepWeights] = []
         """Empty for a quantized model, which has a step of its own."""
         self.shortcuts: list[Callable[[Tensor], Tensor]] = []
-        self.logits: Logits = model.projection
+        self.logits: Logits = self.model.projection
         if not isinstance(self.model, QuantizedModel):
             self.layers = [_StepWeights(layer) for layer in self.model.recurrence.layers]
             self.shortcuts = [_step_shortcut(shortcut) for shortcut in self.model.recurrence.shortcuts]

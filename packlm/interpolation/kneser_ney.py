@@ -83,7 +83,7 @@ def of_training_split(folder: Path, manifest: Manifest, vocab_size: int, order: 
             f"{folder}: {training.tokens:,} training tokens, and n-grams are counted in at most {MAX_TOKENS:,}: count them with another "
             "program, such as lmplz of KenLM, and use its ARPA file"
         )
-    return kneser_ney(training.read(np.arange(len(training)))[1], np.cumsum(training.lengths), vocab_size, order)
+    return kneser_ney(training.ids(), np.cumsum(training.lengths), vocab_size, order)
 
 
 def _discounts(counts: Array) -> Array:

@@ -11,29 +11,26 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from packlm.interpolation.component import Component, ComponentOutput
 from packlm.model.hashed_dropout import DropoutHashes
-from packlm.model.language_model import Batch, LanguageModel
+from packlm.model.language_model import Batch, InferenceModel, LanguageModel
 from packlm.model.recurrence import State
 from packlm.model.softmax import loss
 
 
-class InterpolatedModel(LanguageModel):
-    """A network and components, as one model for inference. Its state is the network's, then that of each component."""
+class InterpolatedModel(InferenceModel):
+    """A network and components, as one model. Its state is the network's, then that of each component."""
 
     def __init__(self, network: LanguageModel, components: Sequence[tuple[Component, float]]):
         """`components`: each with its weight; what is left of 1 is the network's."""
-        nn.Module.__init__(self)
-        self.settings, self.vocab_size, self.layout, self.logits_bytes = (
-            network.settings, network.vocab_size, network.layout, network.logits_bytes,
-        )  # fmt: skip
+        super().__init__(network, network.layout)
         self.network, self.components = network, [component for component, _ in components]
         weights = [weight for _, weight in components]
         self.weights = [1 - sum(weights), *weights]
         """Of the network, then of each component."""
-        self.embedding, self.recurrence, self.projection = network.embedding, network.recurrence, network.projection
+        self.embedding = network.embedding
         self.eval()
 
     @property
@@ -65,11 +62,6 @@ class InterpolatedModel(LanguageModel):
         network, *states = self.split_state(state or self.zero_state(len(lengths)))
         layers, final = self.network.layers(ids, lengths, network)
         return layers, (*final, *_final(self.components_read(ids, layers[-1], lengths, states)))
-
-    @torch.inference_mode()
-    def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
-        scores, final = self.scores(batch, state)
-        return scores.losses, final
 
     @torch.inference_mode()
     def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:

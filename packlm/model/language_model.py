@@ -122,6 +122,19 @@ class LanguageModel(nn.Module):
         return self.read(ids, np.ones(len(ids), np.int64), state)
 
 
+class InferenceModel(LanguageModel):
+    """A model that is made of another one, for inference only."""
+
+    def __init__(self, model: LanguageModel, layout: Layout):
+        nn.Module.__init__(self)
+        self.settings, self.vocab_size, self.layout, self.logits_bytes = model.settings, model.vocab_size, layout, model.logits_bytes
+
+    @torch.inference_mode()
+    def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
+        scores, final = self.scores(batch, state)
+        return scores.losses, final
+
+
 def build(
     settings: config.Model, vocab_size: int, seed: int, layout: Layout = "auto", logits_bytes: int = loss.DEFAULT_BYTES
 ) -> LanguageModel:  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from packlm.base.errors import PacklmError, RequestError
 from packlm.config.settings import PRECISIONS
-from packlm.model.language_model import Batch, LanguageModel
+from packlm.model.language_model import Batch, InferenceModel, LanguageModel
 from packlm.model.recurrence import Packing, RecurrentLayers, State
 from packlm.model.softmax import loss
 
@@ -86,12 +86,11 @@ def quantize(model: LanguageModel, precision: str) -> LanguageModel:
     return model if precision == "full" else QuantizedModel(model, Int8Matrix if precision == "int8" else Matrix)
 
 
-class QuantizedModel(LanguageModel):
-    """A model with quantized matrices, for inference only: it has no parameters to train."""
+class QuantizedModel(InferenceModel):
+    """A model with quantized matrices: it has no parameters to train."""
 
     def __init__(self, model: LanguageModel, matrix: type[Matrix]):
-        nn.Module.__init__(self)
-        self.settings, self.vocab_size, self.layout, self.logits_bytes = model.settings, model.vocab_size, "steps", model.logits_bytes
+        super().__init__(model, "steps")
         embedding = matrix(model.embedding.weight)
         self.embedding = _Embedding(embedding)  # type: ignore[assignment]
         self.recurrence = _QuantizedLayers(model.recurrence, matrix)
@@ -99,11 +98,6 @@ class QuantizedModel(LanguageModel):
             lambda weight, bias: _Linear(embedding if weight is model.embedding.weight else matrix(weight), bias)
         )
         self.eval()
-
-    @torch.inference_mode()
-    def losses(self, batch: Batch, state: State | None = None) -> tuple[Tensor, State | None]:
-        scores, final = self.scores(batch, state)
-        return scores.losses, final
 
     @torch.inference_mode()
     def scores(self, batch: Batch, state: State | None = None, marked: Tensor | None = None) -> tuple[loss.RowScores, State | None]:

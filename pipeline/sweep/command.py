@@ -11,10 +11,7 @@ A sweep that was stopped or killed continues: its trials are in the storage, and
 
 import logging
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +63,14 @@ def run(config: Config, space: Space, num_trials: int, jobs: int | None, pruning
     with files.lock(folder / ".lock"):
         _check_record(folder / "settings.json", _inputs(config, manifest, space))
         study = _study(optuna, folder, config, jobs, pruning)
-        with tracking.stage(config, "sweep") as recorder, _signals() as stopped:
+        with tracking.stage(config, "sweep") as recorder, distributed.stop_signals() as signals:
             parent = tracking.parent_run(config)
             sweep = _Sweep(config, space, study, folder, recorder, parent)
             try:
-                sweep.run(num_trials, jobs, devices, stopped)
+                sweep.run(num_trials, jobs, devices, signals)
             finally:
-                sweep.write()
-    print(results.table(study.get_trials(deepcopy=False), space, sweep.importances()))
+                table = sweep.write()
+    print(table)
     log.info("%s: the settings of the best trial, as a recipe; %s shows all", folder / "best.toml", folder / "sweep.svg")
 
 
@@ -86,11 +83,11 @@ class _Sweep:
         self.failures = 0
         """Trials in a row that failed."""
 
-    def run(self, num_trials: int, jobs: int, devices: list[str], stopped: list[int]) -> None:
-        """Until `num_trials` have ended, or `stopped` holds a signal."""
+    def run(self, num_trials: int, jobs: int, devices: list[str], signals: dict[str, Any]) -> None:
+        """Until `num_trials` have ended, or there is a signal to stop (`distributed.stop_signals`)."""
         waiting = [trial for trial in self.study.get_trials() if trial.state.name == "RUNNING"]
         ended = len(self.study.get_trials()) - len(waiting)
-        while not stopped:
+        while signals["signal"] is None:
             while len(self.running) < jobs and (waiting or ended + len(self.running) < num_trials):
                 resumed = waiting.pop(0) if waiting else None
                 slot = min(set(range(jobs)) - {trial.slot for trial in self.running})
@@ -110,7 +107,7 @@ class _Sweep:
             one.stop()
         while not all(one.ended() for one in self.running):
             time.sleep(POLL_SECONDS)
-        raise Stopped(f"stopped by {signal.Signals(stopped[0]).name}; continue by running the same command again")
+        raise Stopped(f"stopped by {signals['signal']}; continue by running the same command again")
 
     def _start(self, resumed: Any, slot: int, environment: dict[str, str]) -> bool:
         """Starts the training of a new trial, or continues that of one which was running; false if its values do not go together."""
@@ -202,18 +199,19 @@ class _Sweep:
             return {}
         return {name: float(share) for name, share in found.items()}
 
-    def write(self) -> None:
-        """Writes and records the results so far."""
-        trials = self.study.get_trials(deepcopy=False)
-        figure = results.write(self.folder, trials, self.config, self.space, self.importances())
+    def write(self) -> str:
+        """Writes and records the results so far; returns a table of the best for people."""
+        trials, importances = self.study.get_trials(deepcopy=False), self.importances()
         rows = results.rows(trials, self.space)
-        names = ["trial", "state", "perplexity", "validations", *self.space]
-        if rows:
-            self.recorder.table("trials.json", dict(zip(names, zip(*rows, strict=True), strict=True)))
+        figure = results.write(self.folder, trials, rows, self.config, self.space, importances)
+        if trials:
+            header, *values = rows
+            self.recorder.table("trials.json", dict(zip(header, zip(*values, strict=True), strict=True)))
         self.recorder.figure("sweep.svg", figure)
         if (self.folder / "best.toml").exists():
             self.recorder.artifact(self.folder / "best.toml")
             self.recorder.summary({metric_names.BEST_PERPLEXITY: perplexity(self.study.best_value)})
+        return results.table(rows, importances)
 
 
 def _optuna() -> Any:
@@ -255,15 +253,3 @@ def _check_record(path: Path, inputs: dict[str, dict[str, Any]]) -> None:
     remedy = "choose another --run.name, or delete its folder"
     if changes := completion.differences(sealed_json.read(path, dict[str, dict[str, Any]], remedy), inputs):
         raise RequestError(escape.lines(f"{path.parent}: a sweep with other settings:", *(f"  {change}" for change in changes), remedy))
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list to which a signal to stop is added."""
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -22,9 +22,9 @@ def perplexity_of(trial: Any) -> float:
 
 
 def rows(trials: Sequence[Any], space: Space) -> list[list[str]]:
-    """A row for each trial, best first: number, state, perplexity, validations, values."""
+    """The names of the columns, then a row for each trial, best first: number, state, perplexity, validations, values."""
     ordered = sorted(trials, key=lambda trial: (trial.state.name != "COMPLETE", _order(perplexity_of(trial)), trial.number))
-    return [
+    return [["trial", "state", "perplexity", "validations", *space]] + [
         [
             str(trial.number), trial.state.name.lower(), f"{perplexity_of(trial):.2f}", str(len(trial.intermediate_values)),
             *(_text(trial.params.get(name)) for name in space),
@@ -33,10 +33,11 @@ def rows(trials: Sequence[Any], space: Space) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def write(folder: Path, trials: Sequence[Any], base: Config, space: Space, importances: dict[str, float]) -> Any:
-    """Writes `trials.tsv`, `best.toml` and `sweep.svg`; returns the figure."""
-    header = ["trial", "state", "perplexity", "validations", *space]
-    lines = ["\t".join(map(escape.one_line, row)) for row in [header, *rows(trials, space)]]
+def write(
+    folder: Path, trials: Sequence[Any], table_rows: list[list[str]], base: Config, space: Space, importances: dict[str, float]
+) -> Any:
+    """Writes `trials.tsv`, `best.toml` and `sweep.svg`; returns the figure. `table_rows`: as of `rows`."""
+    lines = ["\t".join(map(escape.one_line, row)) for row in table_rows]
     files.write_text(folder / "trials.tsv", "\n".join(lines) + "\n")
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if complete:
@@ -59,11 +60,10 @@ def values_of(trial: Any, space: Space) -> dict[str, Any]:
     return {name: domain.suggest(fixed, name) for name, domain in space.items()}
 
 
-def table(trials: Sequence[Any], space: Space, importances: dict[str, float]) -> str:
-    """The best trials, and how much each setting matters, for people."""
-    header = ["trial", "state", "perplexity", "validations", *space]
-    shown = [header, *rows(trials, space)[:SHOWN]]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
+def table(table_rows: list[list[str]], importances: dict[str, float]) -> str:
+    """The best trials, and how much each setting matters, for people. `table_rows`: as of `rows`."""
+    shown = table_rows[: 1 + SHOWN]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in shown]
     if importances:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in importances.items())

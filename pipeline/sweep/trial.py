@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from packlm.base import json_lines
 from packlm.config import Config
 from packlm.tracking import run_files
 
-from ..stages import training_command, write_config
+from ..stages import share_of_threads, training_command, write_config
 
 LOG = "log.txt"
 
@@ -96,9 +95,5 @@ def _end_with_parent() -> None:
 
 def pin(slot: int, jobs: int, processes: int, devices: list[str]) -> dict[str, str]:
     """The environment by which trainings that run at the same time share the machine: a GPU each, or the processors."""
-    environment = {}
-    if devices:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices[slot * processes : (slot + 1) * processes])
-    if "OMP_NUM_THREADS" not in os.environ:
-        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // (jobs * processes)))
-    return environment
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(devices[slot * processes : (slot + 1) * processes])} if devices else {}
+    return share_of_threads(jobs * processes) | own

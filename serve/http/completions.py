@@ -147,12 +147,13 @@ class Completions:
     def _generate(
         self, prompts: Sequence[_Prompt], settings: Generate, seed: int, on_ids: Callable[[np.ndarray], None] | None = None
     ) -> list[list[Generation]]:
-        engine, results = self.engine, dict[int, list[Generation]]()
-        for batch in decoding.prompt_batches([prompt.ids for prompt in prompts], settings):
-            ids = [prompts[index].ids for index in batch]
-            generations = decoding.generate(engine.stepper, ids, settings, seed, engine.encoder.eos, engine.detokenizer, on_ids=on_ids)
-            results |= dict(zip(batch, generations, strict=True))
-        return [results[index] for index in range(len(prompts))]
+        engine, all_ids = self.engine, [prompt.ids for prompt in prompts]
+
+        def continue_some(batch: list[int]) -> list[list[Generation]]:
+            ids = [all_ids[index] for index in batch]
+            return decoding.generate(engine.stepper, ids, settings, seed, engine.encoder.eos, engine.detokenizer, on_ids=on_ids)
+
+        return decoding.in_batches(all_ids, settings, continue_some)
 
     def _score(self, texts: Sequence[np.ndarray], top: int) -> list[_Scored]:
         """ln P of every token, and of the `top` most likely ones there; read token by token, as in generation."""
