@@ -281,6 +281,44 @@ def server(
     command.run(address, host, port, Limits(max_prompt_tokens, max_tokens), concurrency, config, precision)
 
 
+@cli.command(
+    sections=("run", "tracking"),
+    example="packlm export --model runs/quickstart/model --to transformers --out exported\n"
+    "packlm export --model runs/quickstart/model --to onnx --precision int8 --out exported",
+)
+@click.option("--to", "target", required=True, type=click.Choice(["transformers", "onnx"]), help="The library that is to run the model.")
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="The folder to write.")
+def export(arguments: ConfigArguments, model: str | None, precision: str, target: Literal["transformers", "onnx"], out: Path) -> None:
+    """Write a model for Hugging Face transformers or ONNX Runtime, which run it without packlm."""
+    config = arguments.load(model_only=model is not None)
+    address = _model(model, config)
+    output_paths.check_model_folder("--out", out, address)
+
+    from .export import command
+
+    command.run(address, target, out, precision, config)
+
+
+@cli.command(
+    sections=("run", "tracking"),
+    example="packlm push --model runs/quickstart/model me/quickstart --private\n"
+    "packlm push --model runs/quickstart/model me/quickstart --revision v2",
+)
+@click.argument("repository", metavar="OWNER/NAME")
+@click.option("--private", is_flag=True, help="Only the owner may read it; of a repository that is created now.")
+@click.option("--revision", metavar="NAME", help="Branch of the repository, made if there is none.  [default: main]")
+def push(
+    arguments: ConfigArguments, model: str | None, precision: str, repository: str, private: bool, revision: str | None
+) -> None:  # fmt: skip
+    """Upload a model to the Hugging Face hub, for transformers."""
+    config = arguments.load(model_only=model is not None)
+    address = _model(model, config)
+
+    from .export import command
+
+    print(command.push(address, repository, private, revision, precision, config))
+
+
 @cli.command("next", sections=("run", "tracking"), example='packlm next --model runs/quickstart/model --prompt "The function" --top 10')
 @click.option("--prompt", required=True, metavar="TEXT", help="Text before the token.")
 @click.option("--top", metavar="INTEGER", default="10", help="Number of tokens.")

@@ -38,6 +38,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "packlm.engine": tuple(f"packlm.{room}" for room in LIBRARY),
     "packlm.fine_tuning": ("packlm", "packlm.base", "packlm.config", "packlm.model", "packlm.tracking"),
+    "packlm.hub": ("packlm.base",),
     "packlm.commands": ("packlm.base", "packlm.config", "packlm.commands"),
     "packlm.stages": (),
     "packlm": ("packlm.engine",),

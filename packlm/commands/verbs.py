@@ -23,6 +23,7 @@ VERBS = {
     "A trained model": {
         "evaluate": "serve", "score": "serve", "pairs": "serve", "rescore": "serve", "states": "serve", "next": "serve",
         "generate": "serve", "interpolate": "serve", "average": "train", "server": "serve",
+        "export": "serve", "push": "serve",
     },
 }  # fmt: skip
 """Verbs and their stages, as the help groups them."""

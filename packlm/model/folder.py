@@ -120,8 +120,11 @@ def restore_weights(model: LanguageModel, weights: dict[str, Tensor], source: Pa
     model.load_state_dict(weights | ({"projection.weight": weights["embedding.weight"]} if model.settings.tied else {}))
 
 
-def card(info: ModelInfo) -> str:
-    """The model card: shape, data, training, limits, use."""
+USE = "`packlm generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS_FOLDER)`.\n"
+
+
+def card(info: ModelInfo, use: str = USE) -> str:
+    """The model card: shape, data, training, limits, and `use`, how the folder is used."""
     shape, rules = info.model.model_dump(mode="json"), info.text
     measured = "It was not validated: the dataset has no validation split."
     if best := info.numbers.validation.get("best"):
@@ -141,8 +144,7 @@ def card(info: ModelInfo) -> str:
         f"## Training\n\nOn {info.segments}, for {info.numbers.steps:,} steps ({info.numbers.tokens:,} tokens). {measured}\n\n"
         "## Limits\n\nPerplexities per token compare models of the same tokenizer only. The model knows the text it was trained on and no "
         "other;\nit repeats the biases of that text and states nothing reliably. "
-        f"{_CONTEXT_LIMITS[info.context]}\n\n"
-        "## Use\n\n`packlm generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS_FOLDER)`.\n"
+        f"{_CONTEXT_LIMITS[info.context]}\n\n## Use\n\n{use}"
     )
 
 

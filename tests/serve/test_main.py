@@ -72,12 +72,15 @@ def test_a_wrong_request_is_one_line_and_status_2(command: Command, words: list[
 def test_without_a_verb_all_verbs_are_listed(command: Command) -> None:
     status, out, _ = command()
     assert status == 0 and all(
-        f"\n  {verb} " in out for verb in ("evaluate", "score", "pairs", "rescore", "states", "next", "generate", "interpolate", "server")
+        f"\n  {verb} " in out
+        for verb in ("evaluate", "score", "pairs", "rescore", "states", "next", "generate", "interpolate", "server", "export", "push")
     )
     assert command("--help")[1] == out
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "score", "pairs", "rescore", "states", "next", "generate", "interpolate", "server"])
+@pytest.mark.parametrize(
+    "verb", ["evaluate", "score", "pairs", "rescore", "states", "next", "generate", "interpolate", "server", "export", "push"]
+)
 def test_help_of_a_verb_has_its_options_with_defaults_its_sections_and_an_example(command: Command, verb: str) -> None:
     status, out, err = command(verb, "--help")
     assert (status, err) == (0, "") and f"Usage: python -m serve {verb} " in out
