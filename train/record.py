@@ -19,7 +19,7 @@ from packlm.config import Config
 from . import checkpoint
 from .progress.metrics import MetricLine
 
-WITHOUT_EFFECT = {"processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "samples", "timeout_seconds"}
+WITHOUT_EFFECT = {"processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "milestones", "samples", "timeout_seconds"}
 """Settings of `train` that may change when a training is resumed: its result does not depend on them."""
 LENGTH = ("epochs", "max_steps", "patience")
 """Settings of `train` with which a training, finished or not, is continued: they say when it ends, not how it gets there."""

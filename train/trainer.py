@@ -36,7 +36,7 @@ from .progress import profiling
 from .progress.progress import Progress, report
 from .progress.remaining import RemainingTime
 from .progress.samples import Sampler
-from .results import outcome
+from .results import milestones, outcome
 from .results.export import export
 from .state import AverageState, ScheduleState, TrainState, ValidationResult
 from .step import BatchPart, StepSums, Update, dummy_segment
@@ -156,6 +156,7 @@ class Trainer:
                 self.validate()
             while not self.ended:
                 update = self.update(self.stopping())
+                self.keep_milestones(update.tokens)
                 state.seconds = time.monotonic() - started
                 if self.progress:
                     self.progress.updated(update, state.tokens / self.manifest.split("train").tokens)
@@ -277,6 +278,16 @@ class Trainer:
         if state.step_in_epoch == self.plan.steps(state.epoch):
             state.epoch, state.step_in_epoch = state.epoch + 1, 0
         return Update(nll, tokens, None if skipped else norm, tokens / sums.padded_tokens, data_seconds, lr, sums.stop > 0)
+
+    def keep_milestones(self, tokens: int) -> None:
+        """Rank 0: writes the model folders of `train.milestones` that the last update, of so many tokens, has reached."""
+        state, split = self.state, self.manifest.split("train")
+        if not self.ranks.first:
+            return
+        for words in milestones.passed(self.config.train.milestones, split, state.tokens - tokens, state.tokens):
+            with self.average.in_use():
+                weights = model_folder.weights_of(self.model)
+                milestones.write(self.config, self.manifest, self.tokenizer_files, weights, state, words)
 
     def load_part(self, part: int) -> BatchPart:
         """A part of the next global batch; a dummy if it has no segments."""

@@ -1,6 +1,6 @@
 """Section `train`: batches, optimizer, schedule and length of a training."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -89,6 +89,9 @@ class Train(Section):
     """Updates between checkpoints, in addition to the one at every validation."""
     keep: int = Field(2, ge=1, le=1_000_000)
     """Number of latest checkpoints to keep, in addition to the best."""
+    milestones: tuple[Annotated[int, Field(ge=1, le=10**15)], ...] = Field((), max_length=1_000)
+    """Words of training text, every epoch's counted, after which the model is kept as a folder: [1_000_000, 10_000_000] makes
+    `run.dir`/train/milestones/1M and 10M."""
     samples: int = Field(3, ge=0, le=10_000)
     """Texts sampled at every validation, without a prompt and with the same random numbers each time."""
     log_every: int = Field(20, ge=1, le=10**12)

@@ -126,7 +126,7 @@ USE = "`packlm generate --model THIS_FOLDER --prompt TEXT`, or `packlm.load(THIS
 def card(info: ModelInfo, use: str = USE) -> str:
     """The model card: shape, data, training, limits, and `use`, how the folder is used."""
     shape, rules = info.model.model_dump(mode="json"), info.text
-    measured = "It was not validated: the dataset has no validation split."
+    measured = "It was not validated."
     if best := info.numbers.validation.get("best"):
         measured = (
             f"Validation: perplexity {best['perplexity']:.2f} per token over {best['tokens']:,} tokens (context: {info.context}), "
