@@ -30,7 +30,7 @@ def describe(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> str:
             sums.nll.backward()
     first = plan.share(0, 0, 0, 1)
     flops = flops_per_token(trainer.model)
-    tokens = manifest.split("train").tokens
+    tokens = trainer.mixture.tokens
     residual = "" if config.model.residual == "none" else ", residual connections"
     rows = {
         "model": f"{config.model.layers} x {config.model.cell}, {' and '.join(map(str, config.model.widths))} units{residual}, "

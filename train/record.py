@@ -17,6 +17,7 @@ from packlm.base.errors import PacklmError, RequestError
 from packlm.config import Config
 
 from . import checkpoint
+from .batches.mixture import open_mixture
 from .progress.metrics import MetricLine
 
 WITHOUT_EFFECT = {"processes", "device", "accumulate", "log_every", "checkpoint_every", "keep", "milestones", "samples", "timeout_seconds"}
@@ -31,12 +32,13 @@ Inputs = dict[str, dict[str, Any]]
 
 def inputs_of(config: Config, manifest: dataset.Manifest) -> Inputs:
     """Everything that the result of a training depends on."""
+    mix = {part.manifest.digests["content"]: part.share for part in open_mixture(config, manifest).parts[1:]}
     return {
         "model": config.model.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", exclude=WITHOUT_EFFECT),
+        "train": config.train.model_dump(mode="json", exclude=WITHOUT_EFFECT | {"mix"}),
         "evaluate": config.evaluate.model_dump(mode="json", include={"context", "streams"}),
         "run": {"seed": config.run.seed},
-        "dataset": {"digest": manifest.digests["content"]},
+        "dataset": {"digest": manifest.digests["content"]} | ({"mix": mix} if mix else {}),
     }
 
 

@@ -17,32 +17,50 @@ from packlm.model import info
 from packlm.model.language_model import LanguageModel
 
 from . import checkpoint
+from .batches.mixture import DatasetMixture, MixturePart, MixturePlan, divided
 from .batches.plan import Plan
 from .batches.row_plan import RowPlan
 from .batches.sentence_plan import SentencePlan
+from .batches.stream_mixture import StreamMixturePlan
 
 log = logging.getLogger("packlm")
 
 
-def open_plan(config: Config, manifest: dataset.Manifest, ranks: Ranks) -> Plan:
-    """The plan of `train.segments` over the training split.
+def open_plan(config: Config, mixture: DatasetMixture, ranks: Ranks) -> Plan:
+    """The plan of `train.segments` over the training split of each dataset.
 
     Raises:
-        RequestError: the settings do not work with this dataset or number of ranks.
+        RequestError: the settings do not work with these datasets or number of ranks.
     """
-    settings, folder, seed = config.train, config.dataset.dir, config.run.seed
-    if settings.segments == "sentences":
-        sentences = Sentences.open(folder, manifest, "train")
-        return SentencePlan(sentences, settings.global_batch_tokens, seed, settings.on_overlong, settings.grouping)
+    settings, seed, shares = config.train, config.run.seed, [part.share for part in mixture.parts]
+    if len(shares) > 1:
+        for part in mixture.parts:
+            times = part.share * mixture.tokens / part.split.tokens
+            log.info("%s: %.1f%% of every update, so an epoch reads it %.2f times", part.folder, 100 * part.share, times)
+    if settings.segments == "streams":
+        parts = settings.bitwise or ranks.world * settings.accumulate
+        if parts > settings.streams:
+            readers = f"{parts} parts of a batch" if parts > ranks.world else f"{ranks.world} processes"
+            raise RequestError(f"train.streams: {settings.streams} streams for {readers}; each needs at least one")
+        streams = [Stream.open(part.folder, part.manifest, "train") for part in mixture.parts]
+        more = settings.window, settings.reset == "document", seed if settings.window_drawn else None
+        if len(streams) == 1:
+            return StreamPlan.even(streams[0], settings.streams, *more)
+        return StreamMixturePlan(streams, divided(settings.streams, shares, "train.streams"), *more)
+    budgets = divided(settings.global_batch_tokens, shares, "train.global_batch_tokens")
+    plans = [
+        _stateless_plan(config, part, budget, seed + (number << 32))
+        for number, (part, budget) in enumerate(zip(mixture.parts, budgets, strict=True))
+    ]
+    return plans[0] if len(plans) == 1 else MixturePlan(plans)
+
+
+def _stateless_plan(config: Config, part: MixturePart, tokens: int, seed: int) -> SentencePlan | RowPlan:
+    """The plan of one dataset whose share of a global batch are so many tokens."""
+    settings = config.train
     if settings.segments == "rows":
-        return RowPlan(Stream.open(folder, manifest, "train"), manifest.length, settings.global_batch_tokens, seed)
-    parts = settings.bitwise or ranks.world * settings.accumulate
-    if parts > settings.streams:
-        readers = f"{parts} parts of a batch" if parts > ranks.world else f"{ranks.world} processes"
-        raise RequestError(f"train.streams: {settings.streams} streams for {readers}; each needs at least one")
-    stream = Stream.open(folder, manifest, "train")
-    window_seed = seed if settings.window_drawn else None
-    return StreamPlan.even(stream, settings.streams, settings.window, settings.reset == "document", window_seed)
+        return RowPlan(Stream.open(part.folder, part.manifest, "train"), part.manifest.length, tokens, seed)
+    return SentencePlan(Sentences.open(part.folder, part.manifest, "train"), tokens, seed, settings.on_overlong, settings.grouping)
 
 
 def open_validation(config: Config, manifest: dataset.Manifest) -> Validation | None:

@@ -28,6 +28,7 @@ from packlm.model.products import float32_library, has_bfloat16, type_under_auto
 from packlm.model.recurrence import layout_name
 
 from . import checkpoint, setup
+from .batches.mixture import open_mixture
 from .gradient_reduction import GradientReduction
 from .optim import optimizers
 from .optim.averaging import Average
@@ -71,8 +72,9 @@ class Trainer:
         self.folder = config.run.dir / "train"
         self.checkpoints = self.folder / "checkpoints"
 
+        self.mixture = open_mixture(config, manifest)
         with ranks.main_process_first():  # rank 0 fills the cache that the others read
-            self.plan = setup.open_plan(config, manifest, ranks)
+            self.plan = setup.open_plan(config, self.mixture, ranks)
             self.validation = setup.open_validation(config, manifest)
         # Everything of the dataset is open by now: should it be built anew meanwhile, this training ends with what it began with.
         self.tokenizer_files = dataset.read_files(config.dataset.dir, manifest, model_folder.TOKENIZER_FILES)
@@ -159,7 +161,7 @@ class Trainer:
                 self.keep_milestones(update.tokens)
                 state.seconds = time.monotonic() - started
                 if self.progress:
-                    self.progress.updated(update, state.tokens / self.manifest.split("train").tokens)
+                    self.progress.updated(update, state.tokens / self.mixture.tokens)
                 if profile_step:
                     profile_step()
                 due = self.validation_is_due()
@@ -281,10 +283,10 @@ class Trainer:
 
     def keep_milestones(self, tokens: int) -> None:
         """Rank 0: writes the model folders of `train.milestones` that the last update, of so many tokens, has reached."""
-        state, split = self.state, self.manifest.split("train")
+        state = self.state
         if not self.ranks.first:
             return
-        for words in milestones.passed(self.config.train.milestones, split, state.tokens - tokens, state.tokens):
+        for words in milestones.passed(self.config.train.milestones, self.mixture, state.tokens - tokens, state.tokens):
             with self.average.in_use():
                 weights = model_folder.weights_of(self.model)
                 milestones.write(self.config, self.manifest, self.tokenizer_files, weights, state, words)

@@ -23,6 +23,9 @@ class Train(Section):
     window_drawn: bool = False
     """Streams: samples the length of each window around `window`, sometimes around half of it, and scales the learning rate with it (Merity
     et al. 2017)."""
+    mix: dict[Location, Annotated[float, Field(gt=0, lt=1)]] = Field({}, max_length=1_000)
+    """Datasets to train on beside `dataset.dir`, and their shares of the targets of every update, such as {"data/speech" = 0.3}; the rest
+    is that of `dataset.dir`, which is also what is validated. They need its tokenizer."""
     global_batch_tokens: int = Field(1024, ge=1, le=10**9)
     """Sentences and rows: tokens per update over all processes, up to one segment."""
     grouping: Literal["similar", "equal"] = "similar"
@@ -113,6 +116,8 @@ class Train(Section):
             raise ValueError("ema and optimizer = nt-asgd both average the weights; choose one")
         if self.bitwise and self.accumulate > 1:
             raise ValueError("bitwise already runs each batch in parts; set accumulate to 1")
+        if (total := sum(self.mix.values())) >= 1:
+            raise ValueError(f"mix: shares of {total:g} in all leave nothing to dataset.dir; lower them")
         if self.schedule == "inverse_sqrt" and not self.warmup_steps:
             raise ValueError("schedule = inverse_sqrt decays from the end of the warm-up; set warmup_steps")
         return self

@@ -11,7 +11,7 @@ import glob
 import itertools
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,6 +140,18 @@ class Stream:
         stream = Stream(batches, num_targets, np.concatenate(opens))
         _check(len(stream), folder, manifest, "fixed", split)
         return stream
+
+    @staticmethod
+    def joined(streams: Sequence["Stream"]) -> "Stream":
+        """Streams of rows of any width, one after the other."""
+        batches = [batch for stream in streams for batch in stream._batches]
+        num_targets = [
+            np.diff(stream._row_starts[first : first + len(batch) + 1])
+            for stream in streams
+            for first, batch in zip(stream._batch_starts.tolist(), stream._batches, strict=False)
+        ]
+        firsts = np.cumsum([0, *map(len, streams)])
+        return Stream(batches, num_targets, np.concatenate([first + stream.opens for first, stream in zip(firsts, streams, strict=False)]))
 
     def __len__(self) -> int:
         """Targets."""

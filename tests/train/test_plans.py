@@ -91,7 +91,7 @@ def test_a_segment_reads_what_precedes_each_target_in_its_document(plan, sentenc
 def test_epochs_differ_and_are_reproducible(plan):
     first, second = ([split(shares[0]) for shares in all_shares(plan, 1, epoch)] for epoch in (0, 1))
     assert first == [split(shares[0]) for shares in all_shares(plan, 1)]
-    assert (first != second) == (not isinstance(plan, StreamPlan) or plan.seed is not None)
+    assert (first != second) == (not isinstance(plan, StreamPlan) or plan.windows.seed is not None)
 
 
 def test_sentences_of_a_batch_are_neighbours_in_length_and_within_the_budget(sentences):
@@ -150,7 +150,7 @@ def test_an_overlong_sentence_is_cut_into_pieces_that_fill_the_budget(sentences,
 def test_windows_are_sampled_as_in_awd_lstm_and_the_learning_rate_is_proportional_to_them(stream):
     long = Stream.from_arrays(np.tile(stream.read(0, len(stream))[1], 600), np.zeros(1), 0)
     plan = StreamPlan.even(long, 1, 70, reset=False, seed=3)
-    lengths = np.diff(plan.windows(0))
+    lengths = np.diff(plan.windows.of(0))
     assert lengths.min() >= 5 and len(lengths) > 1000
     half = lengths < 52
     assert abs(half.mean() - 0.05) < 5 * (0.05 * 0.95 / len(lengths)) ** 0.5
@@ -159,7 +159,7 @@ def test_windows_are_sampled_as_in_awd_lstm_and_the_learning_rate_is_proportiona
         assert abs(sampled.mean() - mean) < 5 * 5 / len(sampled) ** 0.5 and 4 < sampled.std() < 6.5
     schedule = Schedule(config.Train(window=70, window_drawn=True, lr=1.0, schedule="constant"), 1000)
     assert [schedule.lr(step, 0, plan.share(0, step, 0, 1).window) for step in range(5)] == pytest.approx(lengths[:5] / 70)
-    assert not np.array_equal(plan.windows(0)[:9], plan.windows(1)[:9])
+    assert not np.array_equal(plan.windows.of(0)[:9], plan.windows.of(1)[:9])
 
 
 def test_a_stream_is_cut_where_a_document_begins_and_what_follows_starts_from_zero(stream):

@@ -20,6 +20,7 @@ from packlm.model.language_model import build
 from tests.ranks import run_on_ranks
 from tests.reference import one_by_one, one_segment
 from train import checkpoint, record, setup, stage
+from train.batches.mixture import open_mixture
 from train.gradient_reduction import GradientReduction
 from train.state import TrainState
 from train.trainer import Trainer
@@ -359,11 +360,14 @@ def test_a_training_is_complete_until_its_model_is_damaged_and_is_then_exported_
 
 
 def test_more_parts_than_streams_and_parts_that_do_not_divide_are_refused(random_data, tmp_path):
+    def open_plan(config, ranks):
+        return setup.open_plan(config, open_mixture(config, random_data.manifest), ranks)
+
     five, three = (distributed.Ranks(0, world, torch.device("cpu")) for world in (5, 3))
     with pytest.raises(RequestError, match=r"train\.streams: 4 streams for 5 processes"):
-        setup.open_plan(settings(random_data.folder, tmp_path, "streams"), random_data.manifest, five)
+        open_plan(settings(random_data.folder, tmp_path, "streams"), five)
     with pytest.raises(RequestError, match=r"train\.streams: 4 streams for 6 parts of a batch"):
-        setup.open_plan(settings(random_data.folder, tmp_path, "streams", accumulate=2), random_data.manifest, three)
+        open_plan(settings(random_data.folder, tmp_path, "streams", accumulate=2), three)
     with pytest.raises(RequestError, match=r"train\.bitwise: 4 parts cannot be shared equally by 3 processes"):
         GradientReduction(torch.nn.Linear(1, 1), three, 1, 4)
 

@@ -25,6 +25,7 @@ class RowPlan(StatelessPlan):
         if length > tokens:
             raise RequestError(f"train.global_batch_tokens: {tokens:,} is less than a row, {length:,} tokens; raise it")
         self._rows_per_batch = tokens // length
+        self.keys = self.targets = len(stream)
         self._epoch = -1
 
     def steps(self, epoch: int) -> int:

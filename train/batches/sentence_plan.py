@@ -45,6 +45,7 @@ class SentencePlan(StatelessPlan):
                     'raise it, cut such sentences with train.on_overlong = "cut", or split them in preprocessing with corpus.max_tokens'
                 )
             self._cut(tokens)
+        self.keys, self.targets = len(self.lengths), sentences.tokens
         self._counts = _count_lengths(self.lengths)
         self._order = np.zeros(0, np.uint32)
         self._bounds = _batch_bounds(self._counts, tokens)

@@ -14,6 +14,7 @@ from packlm.config import Config
 from packlm.model import folder as model_folder
 
 from .. import checkpoint
+from ..batches.mixture import DatasetMixture, open_mixture
 from ..progress.progress import duration
 from ..state import TrainState, ValidationResult
 
@@ -25,27 +26,29 @@ def export(config: Config, manifest: dataset.Manifest, tokenizer: Mapping[str, s
     step, weights, best = best_weights(config.run.dir / "train" / "checkpoints", state)
     folder = config.run.dir / "model"
     model_folder.save(folder, weights, model_about(config, manifest, state, best), config.generate, tokenizer)
-    files.write_json(config.run.dir / "train" / "summary.json", _summary(manifest, state, best))
+    files.write_json(config.run.dir / "train" / "summary.json", _summary(open_mixture(config, manifest), state, best))
     result = f", best validation perplexity {best.perplexity:.2f} at step {step:,}" if best else ""
     log.info("trained for %s steps, %s%s: %s", f"{state.step:,}", duration(state.seconds), result, folder)
 
 
 def model_about(config: Config, manifest: dataset.Manifest, state: TrainState, best: ValidationResult | None) -> dict[str, Any]:
     """The entries of a model's `config.json` (`packlm.model.info`); `best`: the validation of its weights."""
+    mixture = open_mixture(config, manifest)
     counts = ("documents", "sentences", "tokens", "words", "unknown")
     data = {name: {count: getattr(split, count) for count in counts} for name, split in manifest.splits.items()}
     return {
         "name": config.run.name, "model": config.model.model_dump(mode="json"), "vocab_size": manifest.vocab_size,
         "text": manifest.settings["corpus"], "segments": config.train.segments, "reset": config.train.reset,
-        "lossless": manifest.lossless, "dataset": manifest.digests,
-        "numbers": _summary(manifest, state, best) | {"optimizer": config.train.optimizer, "lr": config.train.lr, "data": data},
+        "lossless": manifest.lossless,
+        "dataset": manifest.digests | {f"mix {part.folder}": part.manifest.digests["content"] for part in mixture.parts[1:]},
+        "numbers": _summary(mixture, state, best) | {"optimizer": config.train.optimizer, "lr": config.train.lr, "data": data},
     }  # fmt: skip
 
 
-def _summary(manifest: dataset.Manifest, state: TrainState, best: ValidationResult | None) -> dict[str, Any]:
+def _summary(mixture: DatasetMixture, state: TrainState, best: ValidationResult | None) -> dict[str, Any]:
     validation = state.validation.model_copy(update={"best": best})
     return {
-        "steps": state.step, "skipped_steps": state.skipped, "epochs": state.tokens / manifest.split("train").tokens,
+        "steps": state.step, "skipped_steps": state.skipped, "epochs": state.tokens / mixture.tokens,
         "tokens": state.tokens, "seconds": state.seconds, "validation": validation.model_dump(exclude_none=True),
     }  # fmt: skip
 

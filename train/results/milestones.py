@@ -1,7 +1,7 @@
 """Models at word counts of a training, as learning curves of models of child language need them (BabyLM): `run.dir`/train/milestones/10M is
 the model after 10 million words.
 
-Words are those of the training text, counted again in every epoch; within an epoch, those of a token are the mean of the training split.
+Words are those of the training text, counted again in every epoch; within an epoch, those of a token are the mean of the training text.
 """
 
 import logging
@@ -13,15 +13,16 @@ from packlm import dataset
 from packlm.config import Config
 from packlm.model import folder as model_folder
 
+from ..batches.mixture import DatasetMixture
 from ..state import TrainState
 from .export import model_about
 
 log = logging.getLogger("packlm")
 
 
-def passed(milestones: Sequence[int], split: dataset.Split, before: int, after: int) -> list[int]:
+def passed(milestones: Sequence[int], mixture: DatasetMixture, before: int, after: int) -> list[int]:
     """The milestones that an update reaches which takes the tokens trained on from `before` to `after`."""
-    return [words for words in milestones if before * split.words < words * split.tokens <= after * split.words]
+    return [words for words in milestones if before * mixture.words < words * mixture.tokens <= after * mixture.words]
 
 
 def folder_name(words: int) -> str:
