@@ -26,7 +26,7 @@ WAIT = for second in $$(seq 180); do \
 # What `make check` tests: files and folders that take seconds.
 QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model)
 
-.PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings hosts torture kill-preprocess kill-training kill-generation \
+.PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings site hosts torture kill-preprocess kill-training kill-generation \
 	test test-long check lint help clean up down clean-volumes
 
 run: $(READY)
@@ -70,6 +70,10 @@ kill-preprocess kill-training kill-generation: $(READY)
 
 hosts: $(READY)
 	@$(BIN)/python -m tests.torture.hosts $(ARGS)
+
+site: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"
 
 random-trainings: $(READY)
 	@$(BIN)/python benchmarks/random_trainings.py $(ARGS)
@@ -120,6 +124,7 @@ help:
 	@echo "make evaluate          perplexity of the model"
 	@echo "make generate          text from prompts"
 	@echo "make ui                MLflow with all runs, at http://127.0.0.1:$(PORT)"
+	@echo "make site              the documentation as a site, in site/"
 	@echo "make bench             speed of training, scoring and generation compared with plain PyTorch, half an hour"
 	@echo "make bench-quick       the same in two minutes: fewer comparisons, each once"
 	@echo "make compare-batching  batching methods compared on a recipe: speed, memory, perplexity"
