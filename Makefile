@@ -72,7 +72,7 @@ hosts: $(READY)
 	@$(BIN)/python -m tests.torture.hosts $(ARGS)
 
 site: $(READY)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"
 
 random-trainings: $(READY)

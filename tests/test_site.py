@@ -35,7 +35,7 @@ class Anchors(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Anchors]:
     """The pages of the built site."""
     folder = tmp_path_factory.mktemp("site")
-    words = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # The page of a wrong address has addresses for the root of a server.
