@@ -1,4 +1,4 @@
-"""The commands over all stages: `python -m pipeline new|run|config|compare|sweep|sync`."""
+"""The commands over all stages: `python -m pipeline new|run|config|compare|sweep|sync|fetch`."""
 
 import os
 from pathlib import Path
@@ -120,6 +120,21 @@ def sync(arguments: ConfigArguments) -> None:
     from packlm import tracking
 
     tracking.sync(config)
+
+
+@cli.command(
+    example="packlm train --dataset.dir $(packlm fetch s3://bucket/data/news)\n"
+    "packlm score --model $(packlm fetch s3://bucket/models/news) --input items.tsv"
+)
+@click.argument("address")
+def fetch(address: str) -> None:
+    """Copy a dataset or a model folder from S3 or another storage into the user's cache, and print where it is.
+
+    What has been copied once is not copied again, and every file is held against its digest.
+    """
+    from packlm.fetch import fetch
+
+    print(fetch(address))
 
 
 def main() -> None:

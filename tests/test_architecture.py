@@ -39,6 +39,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "packlm.engine": tuple(f"packlm.{room}" for room in LIBRARY),
     "packlm.fine_tuning": ("packlm", "packlm.base", "packlm.config", "packlm.model", "packlm.tracking"),
     "packlm.hub": ("packlm.base",),
+    "packlm.fetch": ("packlm", "packlm.base", "packlm.dataset", "packlm.model"),
     "packlm.commands": ("packlm.base", "packlm.config", "packlm.commands"),
     "packlm.stages": (),
     "packlm": ("packlm.engine",),

@@ -92,6 +92,11 @@ def followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114 (no error for a name that is too long)
 
 
+def user_cache() -> Path:
+    """The folder of what is kept for this user between runs, and can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "packlm"
+
+
 def temporary_of(path: Path) -> Path:
     """What a file or folder is called until it is complete."""
     return path.parent / f".{path.name}.tmp"

@@ -17,7 +17,7 @@ from packlm.config import recipes
 
 VERBS = {
     "All stages": {"new": "pipeline", "run": "pipeline", "config": "pipeline", "compare": "pipeline", "sweep": "pipeline",
-        "sync": "pipeline",
+        "sync": "pipeline", "fetch": "pipeline",
     },
     "One stage": {"preprocess": "preprocess", "train": "train"},
     "A trained model": {

@@ -60,7 +60,7 @@ class Builtin(Text):
 def cached_documents() -> list[tuple[str, str]]:
     """`documents()`, from the user's cache if all files it reads, and this one, have the same names, sizes and times as then."""
     about = [(name, str(path), path.stat().st_size, path.stat().st_mtime_ns) for name, path in [*_modules(), ("", Path(__file__))]]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "packlm"
+    folder = files.user_cache()
     path = folder / f"builtin-{files.digest(about)[:16]}.json"
     try:
         return [(name, text) for name, text in sealed_json.read(path, _Cached, "it will be made again").documents]
