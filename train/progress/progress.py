@@ -15,6 +15,7 @@ from packlm.config import Config
 from packlm.tracking import metric_names
 
 from .. import record
+from ..batches.mixture import open_mixture
 from ..state import TrainState, ValidationResult
 from ..step import Update
 from .metrics import Meter, MetricsWriter, memory_mb
@@ -129,7 +130,8 @@ def report(
     ):
         recorder.params(record.inputs_of(config, manifest) | facts)
         recorder.summary({metric_names.PARAMETERS: facts["parameters"]})
-        recorder.dataset(config.dataset.dir.name, manifest.digests["content"], str(config.dataset.dir), "training")
+        for part in open_mixture(config, manifest).parts:
+            recorder.dataset(part.folder.name, part.manifest.digests["content"], str(part.folder), "training")
         progress = Progress(config, device, state, remaining, recorder, bar)
         recorder.follow_metrics(progress.metrics.path)
         yield progress
