@@ -47,7 +47,8 @@ def open_plan(config: Config, mixture: DatasetMixture, ranks: Ranks) -> Plan:
         if len(streams) == 1:
             return StreamPlan.even(streams[0], settings.streams, *more)
         return StreamMixturePlan(streams, divided(settings.streams, shares, "train.streams"), *more)
-    budgets = divided(settings.global_batch_tokens, shares, "train.global_batch_tokens")
+    unit = mixture.parts[0].manifest.length if settings.segments == "rows" and len(shares) > 1 else 1  # whole rows
+    budgets = [unit * number for number in divided(settings.global_batch_tokens // unit, shares, "train.global_batch_tokens")]
     plans = [
         _stateless_plan(config, part, budget, seed + (number << 32))
         for number, (part, budget) in enumerate(zip(mixture.parts, budgets, strict=True))

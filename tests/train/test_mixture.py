@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from packlm import config as configuration
 from packlm.base.errors import RequestError
 from packlm.batches.segments import Segments
 from packlm.dataset import Manifest
 from packlm.dataset.views import Sentences, Stream
+from packlm.distributed import Ranks
 from packlm.model import folder as model_folder
 from tests import random_dataset
 from tests.train.test_continuation import run_killed, settings, tree
 from tests.train.test_plans import all_shares, split
-from train import record, stage
-from train.batches.mixture import MixturePlan, divided
+from train import record, setup, stage
+from train.batches.mixture import MixturePlan, divided, open_mixture
 from train.batches.row_plan import RowPlan
 from train.batches.sentence_plan import SentencePlan
 from train.batches.stream_mixture import StreamMixturePlan
@@ -135,6 +137,14 @@ def test_whole_numbers_in_shares(total: int, shares: list[float], numbers: list[
     assert divided(total, shares, "train.streams") == numbers
 
 
+def test_rows_are_shared_whole(random_data: Data, others: list[Data], tmp_path: Path) -> None:
+    """Of 40 tokens 6 rows of 6: 4 and 2, however many tokens a quarter is."""
+    config = settings(random_data[0], tmp_path, segments="rows", global_batch_tokens=40, mix={str(others[1][0]): 0.3})
+    plan = setup.open_plan(config, open_mixture(config, random_data[1]), Ranks(0, 1, torch.device("cpu")))
+    assert isinstance(plan, MixturePlan)
+    assert [len(one.share(0, 0, 0, 1).targets) // 6 for one in plan.plans] == [4, 2]
+
+
 def mixed(data: Data, run: Path, others: list[Data], **train: Any) -> configuration.Config:
     mix = {str(folder): share for (folder, _), share in zip(others, (0.25, 0.35), strict=False)}
     return settings(data[0], run, optimizer="adamw", lr=0.05, mix=mix, **train)
@@ -166,6 +176,7 @@ def test_an_interrupted_training_ends_the_same(
         (lambda folder: random_dataset.write(folder, vocab_size=12), "another tokenizer than"),
         (lambda folder: random_dataset.write(folder, length=9), "rows of 9 tokens and"),
         (lambda folder: None, "no dataset here"),
+        (lambda folder: random_dataset.write(folder), "in the mixture already"),
     ],
 )
 def test_datasets_that_do_not_fit(change: Callable[[Path], object], message: str, random_data: Data, tmp_path: Path) -> None:
@@ -179,7 +190,7 @@ def test_datasets_that_do_not_fit(change: Callable[[Path], object], message: str
 def test_impossible_mixtures(random_data: Data, others: list[Data], tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="leave nothing to"):
         configuration.resolve({"train": {"mix": {"a": 0.5, "b": 0.5}}})
-    with pytest.raises(RequestError, match=r"train.streams: 2 for 3 datasets"):
+    with pytest.raises(RequestError, match=r"train.streams: too small for 3 datasets"):
         stage.run(mixed(random_data, tmp_path / "run", others, streams=2), random_data[1])
     with pytest.raises(RequestError, match="shorter than a window"):
         stage.run(mixed(random_data, tmp_path / "run", others[:1], window=200), random_data[1])

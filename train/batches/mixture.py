@@ -54,11 +54,13 @@ def open_mixture(config: Config, manifest: dataset.Manifest) -> DatasetMixture:
     """The datasets of a training; `manifest` is that of `dataset.dir`.
 
     Raises:
-        RequestError: there is no such dataset, or it has another tokenizer or length of rows.
+        RequestError: there is no such dataset, it is there twice, or it has another tokenizer or length of rows.
     """
     mix, parts = config.train.mix, [MixturePart(config.dataset.dir, manifest, 1 - sum(config.train.mix.values()))]
     for name, share in mix.items():
         other = dataset.read_manifest(Path(name))
+        if other.digests["content"] in [part.manifest.digests["content"] for part in parts]:
+            raise RequestError(f"train.mix: {name} is a dataset that is in the mixture already; leave it out")
         if other.digests["tokenizer"] != manifest.digests["tokenizer"]:
             raise RequestError(
                 f"train.mix: {name} has another tokenizer than {config.dataset.dir}; build it with --tokenizer.kind file "
@@ -77,10 +79,10 @@ def divided(total: int, shares: Sequence[float], setting: str) -> list[int]:
     """Whole numbers that sum to `total`, in these shares as nearly as possible, each at least 1.
 
     Raises:
-        RequestError: `total`, the value of a setting, is too small for that.
+        RequestError: `total`, which comes from a setting, is too small for that.
     """
     if total < len(shares):
-        raise RequestError(f"{setting}: {total} for {len(shares)} datasets (train.mix); each needs at least one")
+        raise RequestError(f"{setting}: too small for {len(shares)} datasets (train.mix); raise it")
     exact = np.array(shares) * total
     numbers = np.maximum(1, np.floor(exact)).astype(np.int64)
     while (missing := total - int(numbers.sum())) != 0:
