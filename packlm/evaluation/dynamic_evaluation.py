@@ -21,6 +21,7 @@ from packlm.model.language_model import Batch, LanguageModel
 from packlm.model.products import matmul
 from packlm.model.recurrence import State
 from packlm.model.softmax import loss
+from packlm.model.softmax.adaptive import AdaptiveSoftmax
 from packlm.model.softmax.loss import RowScores
 
 EPSILON = 1e-3
@@ -65,8 +66,7 @@ class DynamicScorer(Scorer):
         """
         self.max_window: int | None = window
         self.model = copy.deepcopy(model)
-        self._adaptive = bool(model.settings.cutoffs)
-        self.model.embedding.sparse = not self._adaptive
+        self.model.embedding.sparse = True
         roots = [square.sqrt() for square in squares]
         mean = sum(float(root.sum(dtype=torch.float64)) for root in roots) / sum(root.numel() for root in roots)
         weights = {
@@ -76,6 +76,8 @@ class DynamicScorer(Scorer):
         self.weights = list(weights.values())
         self.embedding, self.bias = weights.pop("embedding.weight"), weights.pop("projection.bias")
         self.projection = weights.pop("projection.weight", self.embedding)
+        self.clusters = [weights.pop(name) for name in ("projection.clusters.weight", "projection.clusters.bias") if name in weights]
+        """Of the adaptive softmax."""
         self.layers = list(weights.values())
         self.device = model.embedding.weight.device
 
@@ -107,41 +109,55 @@ class DynamicScorer(Scorer):
         with torch.enable_grad():
             hidden, final = self.model.hidden(batch.inputs, batch.lengths, state)
         assert final is not None
-        update = self._update_by_band if self._adaptive else self._update_by_block
-        return update(hidden, batch), tuple(part.detach() for part in final)
+        return self._update(hidden, batch), tuple(part.detach() for part in final)
 
-    def _update_by_band(self, hidden: Tensor, batch: Batch) -> RowScores:
-        """The scores of a window, and a step, where the softmax is adaptive."""
-        softmax, logits_bytes = self.model.projection, self.model.logits_bytes
-        scores = softmax.row_scores(hidden.detach(), batch.targets, logits_bytes)
-        with torch.enable_grad():
-            mean_loss = softmax.summed_loss(hidden, batch.targets, logits_bytes) / len(hidden)
-        gradients = torch.autograd.grad(mean_loss, [weight.weight for weight in self.weights])
-        for weight, gradient in zip(self.weights, gradients, strict=True):
-            weight.step(gradient)
-        return scores
-
-    def _update_by_block(self, hidden: Tensor, batch: Batch) -> RowScores:
-        """The scores of a window, and a step, where the softmax is full: its weights' gradient is never there as a whole."""
-        rows = hidden.detach()
-        logits, bias = matmul(rows, self.projection.weight.T), self.bias.weight
-        scores = loss.scores_from_logits(logits + bias, batch.targets, None)
-        d_logits, d_bias = logits, torch.zeros_like(bias)
-        loss.replace_by_gradient(d_logits, batch.targets, bias, d_bias)
-        d_logits /= len(rows)
+    def _update(self, hidden: Tensor, batch: Batch) -> RowScores:
+        """The scores of a window, and a step; the gradient of the softmax weights is never there as a whole."""
+        softmax, rows, d_rows = self.model.projection, hidden.detach(), torch.zeros_like(hidden)
+        bands = softmax.bands(batch.targets)
+        logits = [matmul(rows[band.rows], band.softmax[1].T) for band in bands]
+        if len(bands) == 1:
+            scores = loss.scores_from_logits(logits[0] + softmax.bias, batch.targets, None)
+        else:
+            scores = softmax.row_scores(rows, batch.targets, self.model.logits_bytes)
+        gradients = []
+        for band, d_logits in zip(bands, logits, strict=True):
+            targets, weight, bias = band.softmax
+            d_bias = torch.zeros_like(bias)
+            if len(targets):
+                loss.replace_by_gradient(d_logits, targets, bias, d_bias)
+                d_logits /= len(rows)
+                d_rows[band.rows] += matmul(d_logits, weight)
+            gradients.append((rows[band.rows], d_logits, d_bias / len(rows)))
         weights = (self.embedding.weight, *(weight.weight for weight in self.layers))
-        d_embedding, *d_layers = torch.autograd.grad(hidden, weights, matmul(d_logits, self.projection.weight))
+        d_embedding, *d_layers = torch.autograd.grad(hidden, weights, d_rows)
         for layer, gradient in zip(self.layers, d_layers, strict=True):
             layer.step(gradient)
-        self.bias.step(d_bias / len(rows))
-        columns = d_logits.T.contiguous()
-        for begin in range(0, len(columns), _BLOCK_ROWS):
-            block = slice(begin, begin + _BLOCK_ROWS)
-            self.projection.step(columns[block] @ rows, block)
+        if isinstance(softmax, AdaptiveSoftmax):  # logits of the clusters follow those of the head's ids
+            (inputs, d_logits, d_bias), num_ids = gradients[0], softmax.cutoffs[0]
+            for cluster, gradient in zip(self.clusters, (d_logits[:, num_ids:].T @ inputs, d_bias[num_ids:]), strict=True):
+                cluster.step(gradient)
+            gradients[0] = inputs, d_logits[:, :num_ids], d_bias[:num_ids]
+        first = 0
+        for inputs, d_logits, d_bias in gradients:
+            self._step_softmax(first, inputs, d_logits, d_bias)
+            first += len(d_bias)
         if self.embedding is not self.projection:
             self.embedding.decay()
         self.embedding.step_rows(d_embedding._indices()[0], d_embedding._values())
         return scores
+
+    def _step_softmax(self, first: int, inputs: Tensor, d_logits: Tensor, d_bias: Tensor) -> None:
+        """A step of the softmax weights of the ids from `first` on, by the gradients of their logits; decay alone if no row needed them."""
+        columns = d_logits.T.contiguous()
+        for begin in range(0, len(columns), _BLOCK_ROWS):
+            block = columns[begin : begin + _BLOCK_ROWS]
+            part = slice(first + begin, first + begin + len(block))
+            if len(inputs):
+                self.projection.step(block @ inputs, part)
+            else:
+                self.projection.decay(part)
+        self.bias.step(d_bias, slice(first, first + len(d_bias)))
 
 
 class _AdaptedWeight:

@@ -11,14 +11,13 @@ Shapes: P rows (tokens), D width, V vocabulary, K clusters.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from packlm.base.errors import RequestError
 from packlm.model.softmax import loss
-from packlm.model.softmax.full import Logits, Softmax
+from packlm.model.softmax.full import Band, Logits, Softmax
 from packlm.model.softmax.loss import RowScores
 
 
@@ -51,13 +50,13 @@ class AdaptiveSoftmax(Softmax):
         return _log_probabilities(super().forward(rows), self.clusters(rows), self.cutoffs)
 
     def summed_loss(self, rows: Tensor, targets: Tensor, logits_bytes: int) -> Tensor:
-        losses = [loss.summed_loss(rows[band.rows], *band.softmax, logits_bytes) for band in self._bands(targets)]
+        losses = [loss.summed_loss(rows[band.rows], *band.softmax, logits_bytes) for band in self.bands(targets)]
         return torch.stack(losses).sum()
 
     def row_losses(self, rows: Tensor, targets: Tensor, logits_bytes: int) -> Tensor:
         losses = rows.new_zeros(len(rows))
         with torch.no_grad():
-            for band in self._bands(targets):
+            for band in self.bands(targets):
                 losses[band.rows] += loss.row_losses(rows[band.rows], *band.softmax, logits_bytes)
         return losses
 
@@ -78,24 +77,17 @@ class AdaptiveSoftmax(Softmax):
     def products_per_row(self) -> int:
         return self.weight[: self.cutoffs[0]].numel() + self.clusters.weight.numel()
 
-    def _bands(self, targets: Tensor) -> list["_Band"]:
-        """The head, then the clusters."""
+    def bands(self, targets: Tensor) -> list[Band]:
+        """The head, whose logits are those of its ids and then those of the clusters; then each cluster."""
         (head_weight, *weights), (head_bias, *biases) = self.weight.split(self._sizes), self.bias.split(self._sizes)
         number = torch.bucketize(targets, torch.tensor(self.cutoffs, device=targets.device), right=True)
         head_targets = targets.where(number == 0, number + (self.cutoffs[0] - 1))  # a cluster is an id after those of the head
         head = head_targets, torch.cat([head_weight, self.clusters.weight]), torch.cat([head_bias, self.clusters.bias])
-        bands = [_Band(slice(None), head)]
+        bands = [Band(slice(None), head)]
         for cluster, (start, weight, bias) in enumerate(zip(self.cutoffs, weights, biases, strict=True), 1):
             rows = (number == cluster).nonzero().squeeze(1)
-            bands.append(_Band(rows, (targets[rows] - start, weight, bias)))
+            bands.append(Band(rows, (targets[rows] - start, weight, bias)))
         return bands
-
-
-class _Band(NamedTuple):
-    rows: slice | Tensor
-    """Indices of the rows whose prediction needs the band's softmax."""
-    softmax: tuple[Tensor, Tensor, Tensor]
-    """Targets of these rows within it, weight, bias."""
 
 
 class _Logits(nn.Module):

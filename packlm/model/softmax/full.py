@@ -4,6 +4,7 @@ Shapes: P rows (tokens), D width, V vocabulary.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,6 +13,15 @@ from packlm.model.softmax.loss import RowScores
 
 Logits = Callable[[Tensor], Tensor]
 """rows [P, D] -> logits [P, V], whose softmax is the distribution of the next id."""
+
+
+class Band(NamedTuple):
+    """Some of the ids, which have a softmax of their own."""
+
+    rows: slice | Tensor
+    """Indices of the rows whose prediction needs it."""
+    softmax: tuple[Tensor, Tensor, Tensor]
+    """Targets of these rows within it, weight, bias."""
 
 
 class Softmax(nn.Linear):
@@ -37,6 +47,10 @@ class Softmax(nn.Linear):
     def logits_by(self, affine: Callable[[Tensor, Tensor], Logits]) -> Logits:
         """The logits by another way of computing rows @ weight.T + bias: `affine(weight, bias)` is that function of rows."""
         return affine(self.weight, self.bias)
+
+    def bands(self, targets: Tensor) -> list[Band]:
+        """The softmaxes that the loss of some rows consists of: one."""
+        return [Band(slice(None), (targets, self.weight, self.bias))]
 
     @property
     def products_per_row(self) -> int:
