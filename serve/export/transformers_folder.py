@@ -76,5 +76,6 @@ print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
 ```
 
 The model runs the code of `{CODE}`, which needs torch and transformers (5 or newer) only. The tokenizer puts `{EOS}` before a text,
-as the model was trained; write `{EOS}` between two sentences, and after the last one to have its end predicted.
+as the model was trained; write `{EOS}` after a sentence to have its end predicted, and between sentences if the model has read more
+than single ones.
 """
