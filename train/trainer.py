@@ -148,7 +148,7 @@ class Trainer:
                     "precision": self.precision.name, "float32_products": float32_library(ranks.device),
                 }  # fmt: skip
                 remaining = RemainingTime(self.total_steps, settings.validate_every or self.plan.steps(0))
-                opened = report(self.config, self.recorded, self.manifest, facts, ranks.device, state, remaining, fresh)
+                opened = report(self.config, self.recorded, self.mixture, facts, ranks.device, state, remaining, fresh)
                 self.progress = stack.enter_context(opened)
             profile_step = stack.enter_context(profiling.profile(self.folder / "profile")) if profile and ranks.first else None
             started = time.monotonic() - state.seconds
@@ -158,8 +158,11 @@ class Trainer:
                 self.validate()
             while not self.ended:
                 update = self.update(self.stopping())
-                self.keep_milestones(update.tokens)
                 state.seconds = time.monotonic() - started
+                if ranks.first:
+                    milestones.write_passed(
+                        self.config, self.mixture, self.tokenizer_files, self.model, self.average, state, update.tokens
+                    )  # fmt: skip
                 if self.progress:
                     self.progress.updated(update, state.tokens / self.mixture.tokens)
                 if profile_step:
@@ -176,7 +179,7 @@ class Trainer:
             if self.progress:
                 if state.step < self.total_steps:
                     self.progress.stopped_early()
-                export(self.config, self.manifest, self.tokenizer_files, state)
+                export(self.config, self.mixture, self.tokenizer_files, state)
                 self.progress.ended()
 
     def warm_up(self) -> None:
@@ -280,16 +283,6 @@ class Trainer:
         if state.step_in_epoch == self.plan.steps(state.epoch):
             state.epoch, state.step_in_epoch = state.epoch + 1, 0
         return Update(nll, tokens, None if skipped else norm, tokens / sums.padded_tokens, data_seconds, lr, sums.stop > 0)
-
-    def keep_milestones(self, tokens: int) -> None:
-        """Rank 0: writes the model folders of `train.milestones` that the last update, of so many tokens, has reached."""
-        state = self.state
-        if not self.ranks.first:
-            return
-        for words in milestones.passed(self.config.train.milestones, self.mixture, state.tokens - tokens, state.tokens):
-            with self.average.in_use():
-                weights = model_folder.weights_of(self.model)
-                milestones.write(self.config, self.manifest, self.tokenizer_files, weights, state, words)
 
     def load_part(self, part: int) -> BatchPart:
         """A part of the next global batch; a dummy if it has no segments."""

@@ -168,7 +168,7 @@ def test_if_the_best_checkpoint_is_damaged_another_one_is_exported(random_data, 
     trainer.run()
     best = trainer.state.best_step
     (checkpoint.path_of(tmp_path / "train" / "checkpoints", best) / "tensors.safetensors").unlink()
-    export(trainer.config, random_data.manifest, trainer.tokenizer_files, trainer.state)
+    export(trainer.config, trainer.mixture, trainer.tokenizer_files, trainer.state)
     assert "exporting the weights of another checkpoint" in caplog.text
     numbers = files.read_json(tmp_path / "model" / "config.json")["numbers"]
     assert numbers["validation"]["best"]["step"] < best

@@ -1,6 +1,7 @@
 """Mixtures of datasets: the same shares in every update, each dataset read in its own order again and again."""
 
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from train.batches.mixture import MixturePlan, divided, open_mixture
 from train.batches.row_plan import RowPlan
 from train.batches.sentence_plan import SentencePlan
 from train.batches.stream_mixture import StreamMixturePlan
+from train.trainer import Trainer
 
 PARTS = (1, 2, 3)
 Data = tuple[Path, Manifest]
@@ -168,6 +170,18 @@ def test_an_interrupted_training_ends_the_same(
     alone = settings(random_data[0], tmp_path / "whole", optimizer="adamw", lr=0.05, **train)
     with pytest.raises(RequestError, match="mix"):
         record.find(alone.run.dir, record.inputs_of(alone, manifest), rebuild=False)
+
+
+def test_a_dataset_that_goes_away_meanwhile_changes_nothing(
+    random_data: Data, others: list[Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(others[0][0], tmp_path / "other")
+    config = mixed(random_data, tmp_path / "run", [(tmp_path / "other", others[0][1])], epochs=2)
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: (shutil.rmtree(tmp_path / "other", ignore_errors=True), validate(trainer)))
+    stage.run(config, random_data[1])
+    _, info = model_folder.load(config.run.dir / "model")
+    assert info.dataset[f"mix {tmp_path / 'other'}"] == others[0][1].digests["content"]
 
 
 @pytest.mark.parametrize(

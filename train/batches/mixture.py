@@ -40,6 +40,11 @@ class DatasetMixture(NamedTuple):
     """That of `dataset.dir` first."""
 
     @property
+    def manifest(self) -> dataset.Manifest:
+        """That of `dataset.dir`."""
+        return self.parts[0].manifest
+
+    @property
     def tokens(self) -> int:
         """Targets of an epoch."""
         return sum(part.split.tokens for part in self.parts)
@@ -98,9 +103,8 @@ class MixturePlan(StatelessPlan):
     def __init__(self, plans: Sequence[SentencePlan | RowPlan]):
         """`plans`: of each dataset, for its share of `train.global_batch_tokens`."""
         self.plans, self.unit = plans, plans[0].unit
-        self.keys, self.targets = sum(plan.keys for plan in plans), sum(plan.targets for plan in plans)
         self._first_keys = np.cumsum([0, *(plan.keys for plan in plans)])
-        self._steps = max(1, round(self.targets / sum(plan.targets / plan.steps(0) for plan in plans)))
+        self._steps = max(1, round(sum(plan.targets for plan in plans) / sum(plan.targets / plan.steps(0) for plan in plans)))
 
     def steps(self, epoch: int) -> int:
         return self._steps

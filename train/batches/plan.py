@@ -35,10 +35,6 @@ class StatelessPlan:
     """A plan whose segments all start from the zero state."""
 
     streams = 0
-    keys: int
-    """Keys of its segments go from 0 to this."""
-    targets: int
-    """In an epoch."""
 
     def streams_of(self, part: int, parts: int) -> range:
         return range(0)

@@ -26,6 +26,7 @@ class RowPlan(StatelessPlan):
             raise RequestError(f"train.global_batch_tokens: {tokens:,} is less than a row, {length:,} tokens; raise it")
         self._rows_per_batch = tokens // length
         self.keys = self.targets = len(stream)
+        """Keys of its segments go from 0 to the one, and an epoch has the other."""
         self._epoch = -1
 
     def steps(self, epoch: int) -> int:

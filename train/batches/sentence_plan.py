@@ -46,6 +46,7 @@ class SentencePlan(StatelessPlan):
                 )
             self._cut(tokens)
         self.keys, self.targets = len(self.lengths), sentences.tokens
+        """Keys of its segments go from 0 to the one, and an epoch has the other."""
         self._counts = _count_lengths(self.lengths)
         self._order = np.zeros(0, np.uint32)
         self._bounds = _batch_bounds(self._counts, tokens)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from packlm import dataset, tracking
+from packlm import tracking
 from packlm.base.log import progress as progress_bar
 from packlm.config import Config
 from packlm.tracking import metric_names
 
 from .. import record
-from ..batches.mixture import open_mixture
+from ..batches.mixture import DatasetMixture
 from ..state import TrainState, ValidationResult
 from ..step import Update
 from .metrics import Meter, MetricsWriter, memory_mb
@@ -114,7 +114,7 @@ class Progress:
 
 @contextmanager
 def report(
-    config: Config, recorded: Config, manifest: dataset.Manifest, facts: dict[str, Any], device: torch.device, state: TrainState,
+    config: Config, recorded: Config, mixture: DatasetMixture, facts: dict[str, Any], device: torch.device, state: TrainState,
     remaining: RemainingTime, fresh: bool,
 ) -> Iterator[Progress]:  # fmt: skip
     """Opens the reports of a training for the block.
@@ -128,9 +128,9 @@ def report(
         tracking.stage(recorded, "train", fresh, config.run.dir) as recorder,
         progress_bar(total=remaining.total_steps, initial=state.step, unit="step", bar_format=BAR_FORMAT) as bar,
     ):
-        recorder.params(record.inputs_of(config, manifest) | facts)
+        recorder.params(record.inputs_of(config, mixture.manifest) | facts)
         recorder.summary({metric_names.PARAMETERS: facts["parameters"]})
-        for part in open_mixture(config, manifest).parts:
+        for part in mixture.parts:
             recorder.dataset(part.folder.name, part.manifest.digests["content"], str(part.folder), "training")
         progress = Progress(config, device, state, remaining, recorder, bar)
         recorder.follow_metrics(progress.metrics.path)

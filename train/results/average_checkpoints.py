@@ -20,6 +20,7 @@ from packlm.model import folder as model_folder
 from packlm.model.language_model import build
 
 from .. import checkpoint, record, setup
+from ..batches.mixture import open_mixture
 from ..state import ValidationResult
 from .export import model_about, weights_to_export
 
@@ -59,7 +60,7 @@ def run(config: Config, manifest: dataset.Manifest, out: Path, last: int | None)
     result = measure(weights) if validation is not None else None
     best = ValidationResult(loss=result.loss, perplexity=result.perplexity, tokens=result.tokens, step=state.step) if result else None
     tokenizer = dataset.read_files(config.dataset.dir, manifest, model_folder.TOKENIZER_FILES)
-    model_folder.save(out, weights, model_about(config, manifest, state, best), config.generate, tokenizer)
+    model_folder.save(out, weights, model_about(config, open_mixture(config, manifest), state, best), config.generate, tokenizer)
     measured = f": validation perplexity {result.perplexity:.2f}" if result else ""
     print(f"mean of steps {', '.join(f'{step:,}' for step in chosen)}{measured}")
     log.info("%s: the averaged model", out)

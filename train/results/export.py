@@ -7,33 +7,32 @@ from typing import Any
 
 from torch import Tensor
 
-from packlm import dataset
 from packlm.base import files
 from packlm.base.errors import PacklmError
 from packlm.config import Config
 from packlm.model import folder as model_folder
 
 from .. import checkpoint
-from ..batches.mixture import DatasetMixture, open_mixture
+from ..batches.mixture import DatasetMixture
 from ..progress.progress import duration
 from ..state import TrainState, ValidationResult
 
 log = logging.getLogger("packlm")
 
 
-def export(config: Config, manifest: dataset.Manifest, tokenizer: Mapping[str, str], state: TrainState) -> None:
+def export(config: Config, mixture: DatasetMixture, tokenizer: Mapping[str, str], state: TrainState) -> None:
     """Rank 0: writes the model folder from the best checkpoint and the files of the tokenizer, then `summary.json`."""
     step, weights, best = best_weights(config.run.dir / "train" / "checkpoints", state)
     folder = config.run.dir / "model"
-    model_folder.save(folder, weights, model_about(config, manifest, state, best), config.generate, tokenizer)
-    files.write_json(config.run.dir / "train" / "summary.json", _summary(open_mixture(config, manifest), state, best))
+    model_folder.save(folder, weights, model_about(config, mixture, state, best), config.generate, tokenizer)
+    files.write_json(config.run.dir / "train" / "summary.json", _summary(mixture, state, best))
     result = f", best validation perplexity {best.perplexity:.2f} at step {step:,}" if best else ""
     log.info("trained for %s steps, %s%s: %s", f"{state.step:,}", duration(state.seconds), result, folder)
 
 
-def model_about(config: Config, manifest: dataset.Manifest, state: TrainState, best: ValidationResult | None) -> dict[str, Any]:
+def model_about(config: Config, mixture: DatasetMixture, state: TrainState, best: ValidationResult | None) -> dict[str, Any]:
     """The entries of a model's `config.json` (`packlm.model.info`); `best`: the validation of its weights."""
-    mixture = open_mixture(config, manifest)
+    manifest = mixture.manifest
     counts = ("documents", "sentences", "tokens", "words", "unknown")
     data = {name: {count: getattr(split, count) for count in counts} for name, split in manifest.splits.items()}
     return {

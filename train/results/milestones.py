@@ -7,13 +7,12 @@ Words are those of the training text, counted again in every epoch; within an ep
 import logging
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
-from packlm import dataset
 from packlm.config import Config
 from packlm.model import folder as model_folder
+from packlm.model.language_model import LanguageModel
 
 from ..batches.mixture import DatasetMixture
+from ..optim.averaging import Average
 from ..state import TrainState
 from .export import model_about
 
@@ -33,10 +32,13 @@ def folder_name(words: int) -> str:
     return str(words)
 
 
-def write(
-    config: Config, manifest: dataset.Manifest, tokenizer: Mapping[str, str], weights: dict[str, Tensor], state: TrainState, words: int
+def write_passed(
+    config: Config, mixture: DatasetMixture, tokenizer: Mapping[str, str], model: LanguageModel, average: Average, state: TrainState,
+    tokens: int,
 ) -> None:  # fmt: skip
-    """Writes the model folder of a milestone; its weights were not validated."""
-    folder = config.run.dir / "train" / "milestones" / folder_name(words)
-    model_folder.save(folder, weights, model_about(config, manifest, state, None), config.generate, tokenizer)
-    log.info("%s words: %s", f"{words:,}", folder)
+    """Writes the model folders of the milestones that the last update, of so many tokens, has reached; their weights were not validated."""
+    for words in passed(config.train.milestones, mixture, state.tokens - tokens, state.tokens):
+        folder = config.run.dir / "train" / "milestones" / folder_name(words)
+        with average.in_use():
+            model_folder.save(folder, model_folder.weights_of(model), model_about(config, mixture, state, None), config.generate, tokenizer)
+        log.info("%s words: %s", f"{words:,}", folder)
