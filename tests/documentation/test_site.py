@@ -10,7 +10,7 @@ import pytest
 
 from packlm.config import Config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Anchors(HTMLParser):

@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,23 +12,18 @@ import pytest
 from packlm.base.errors import RequestError
 from packlm.commands import verbs
 from packlm.config import Config
+from tests.documentation import pages
+from tests.documentation.pages import PAGES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDER = re.compile(r"[A-Z_]+(\.[a-z]+)?|[a-z]+\.toml|.*\.\.\.|.*\|.*")
 """Words that a reader replaces: `FOLDER`, `C.toml`, `M`, `document|none`; and recipes that `packlm new` has written for the reader."""
 
-
-def documented() -> Iterator[tuple[str, str]]:
-    """(page, command) of every line of a code block that begins with `packlm`, perhaps after a prompt and variables."""
-    for page in PAGES:
-        text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))  # continuation lines
-        for line in text.splitlines():
-            if match := re.match(r"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*packlm (?P<words>[a-z].*)", line):
-                yield page.relative_to(ROOT).as_posix(), re.sub(r"\s{2,}[^-\s].*| #.*| \| .*|[;&].*", "", match["words"]).strip()
-
-
-COMMANDS = sorted(set(documented()))
+COMMANDS = sorted(
+    (pages.name(page), command.removeprefix("packlm "))
+    for page in PAGES
+    for command in set(pages.commands(page))
+    if command.startswith("packlm ")
+)
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)

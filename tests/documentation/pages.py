@@ -1,0 +1,20 @@
+"""The pages that users read, and the commands in them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The lines of code blocks that begin with `packlm` or `torchrun`, perhaps after a prompt and variables; without their comments."""
+    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))  # continuation lines
+    for line in text.splitlines():
+        if match := re.match(r"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<command>(?:packlm|torchrun) (?:[a-z]|--).*)", line):
+            yield re.sub(r"\s{2,}[^-\s].*| #.*| \| .*|[;&].*", "", match["command"]).strip()
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()

@@ -1,0 +1,120 @@
+"""Every command of README and docs runs, in the order of its page: on made-up text, with narrow models and trainings of two steps."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.documentation import pages
+from tests.documentation.pages import PAGES, ROOT
+from tests.fake_hub import TOKEN, Hub
+from tests.small_models import WORDS
+
+pytestmark = pytest.mark.long
+
+SMALL = {
+    "PACKLM_MODEL__HIDDEN": "8", "PACKLM_MODEL__CUTOFFS": "[]", "PACKLM_TRAIN__MAX_STEPS": "2",
+    "PACKLM_TRAIN__VALIDATE_EVERY": "1", "PACKLM_TRAIN__KEEP": "3", "PACKLM_GENERATE__MAX_TOKENS": "5", "PACKLM_DATASET__WORKERS": "1",
+}  # fmt: skip
+"""What makes every command take seconds."""
+
+STAND_INS = {
+    "[--rows N] [--split S] [--view fixed|sentences]": "--rows 3 --split train --view sentences", "[--private]": "--private",
+    ', "hub:NAME"': "", "PATH ...": "articles", "OTHER": "quickstart", "1|2|3": "1", "document|none": "none", "|wsj-articles-none": "",
+    "--trials 30": "--trials 2",
+}  # fmt: skip
+"""Parts of a command that a reader replaces, and those that would take long."""
+WORDS_FOR = {
+    "C": "reader.toml", "M": "runs/quickstart/model", "DIR": "data/reader", "FOLDER": "articles", "FILE": "ptb.train.txt",
+    "F": "examples/prompts.txt", "F.jsonl": "out.jsonl", "NAME.toml": "articles.toml",
+}  # fmt: skip
+"""Words that a reader replaces."""
+
+ELSEWHERE = {
+    "ray": "tests/preprocess/test_clusters.py", "slurm": "tests/preprocess/test_clusters.py", "--nnodes": "tests/torture/hosts.py",
+    "s3://BUCKET/data/news": "tests/dataset/test_fetch.py", "server": "tests/serve/test_server.py",
+}  # fmt: skip
+"""Words of commands that need a cluster or do not end by themselves, and the test that runs the like of them."""
+
+BEFORE = {
+    "docs/interpolation.md": ["preprocess --config ptb-15min", "train --config ptb-15min"],
+    "docs/recipes.md": [f"preprocess --config {name}" for name in ("ptb-5min", "shakespeare-chars")],
+    "docs/sweep.md": ["preprocess --config ptb-5min"],
+    "docs/training.md": [
+        "preprocess --dataset.dir data/news --corpus.train articles",
+        "preprocess --run.name mine --corpus.train articles --corpus.validation_fraction 0.2",
+        "train --run.name mine --train.keep 5 --train.max_steps 5",
+    ],
+}  # fmt: skip
+"""What a page's reader has done before."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that commands name, and a small tour: `data/quickstart`, `runs/quickstart`."""
+    folder, random = tmp_path_factory.mktemp("home"), np.random.default_rng(5)
+
+    def text(lines: int) -> str:
+        return "".join(" ".join(random.choice(WORDS, random.integers(4, 12))) + " .\n" for _ in range(lines))
+
+    for name, lines in (
+        ("ptb.train.txt", 500), ("ptb.valid.txt", 60), ("corpora/ptb/ptb.train.txt", 500), ("corpora/ptb/ptb.valid.txt", 60),
+        ("corpora/shakespeare/tinyshakespeare.txt", 800),
+        *((f"{kind}/{number}.txt", 20) for kind in ("articles", "speech") for number in range(40)),
+    ):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text(lines), encoding="utf-8")
+    (folder / "more.jsonl").write_text('{"text": "The cat sees a dog."}\n')
+    subprocess.run(["gzip", folder / "more.jsonl"], check=True)
+    for name in ("examples", "configs", "train"):
+        (folder / name).symlink_to(ROOT / name)
+    for copy, example in (("items.tsv", "items.tsv"), ("pairs.tsv", "pairs.tsv"), ("nbest.jsonl", "nbest.jsonl"), ("dev", "tune.txt")):
+        shutil.copy(ROOT / "examples" / example, folder / copy)
+    (folder / "space.toml").write_text("[train]\nlr = {low = 1e-3, high = 3e-2, log = true}\n[model]\nlayers = {low = 1, high = 2}\n")
+    (folder / "reader.toml").write_text('[run]\nname = "reader"\n[corpus]\ntrain = "articles"\n[train]\nsamples = 0\n')
+    for command in ("preprocess", "train", "evaluate", "preprocess --config reader.toml"):
+        run(f"packlm {command}", folder, {})
+    for name in ("wide", "gru"):
+        shutil.copytree(folder / "runs" / "quickstart", folder / "runs" / name)
+    return folder
+
+
+def run(command: str, folder: Path, variables: dict[str, str]) -> str:
+    """Runs a command as a reader would; returns what it printed. What an earlier command has made with other settings is replaced."""
+    for shown, stand_in in STAND_INS.items():
+        command = command.replace(shown, stand_in)
+    program, *words = [WORDS_FOR.get(word, word) for word in shlex.split(command)]
+    environment = {**os.environ, **SMALL, "OMP_NUM_THREADS": "1", **variables}
+    for suffix in ([], ["--rebuild"]):
+        line = [str(Path(sys.executable).with_name(program)), *words, *suffix]
+        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+        if done.returncode == 0 or "--rebuild" not in done.stderr:
+            break
+    assert done.returncode == 0, f"{shlex.join(line)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def commands_to_run(page: Path) -> list[str]:
+    return [command for command in pages.commands(page) if not ELSEWHERE.keys() & set(shlex.split(command))]
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=pages.name(page)) for page in PAGES if commands_to_run(page)])
+def test_the_commands_of_a_page_run(page: Path, home: Path, tmp_path: Path, hub: Hub) -> None:
+    folder = tmp_path / "reader"
+    shutil.copytree(home, folder, symlinks=True)
+    variables = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    for command in [*(f"packlm {words}" for words in BEFORE.get(pages.name(page), [])), *commands_to_run(page)]:
+        run(command, folder, variables)
+
+
+def test_commands_tested_elsewhere_are_documented() -> None:
+    words = {word for page in PAGES for command in pages.commands(page) for word in shlex.split(command)}
+    assert ELSEWHERE.keys() <= words
+    assert all((ROOT / test).exists() for test in ELSEWHERE.values())
+    assert all(any(re.search(re.escape(part), page.read_text(encoding="utf-8")) for page in PAGES) for part in STAND_INS)
