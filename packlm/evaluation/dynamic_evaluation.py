@@ -27,8 +27,8 @@ from packlm.model.softmax.loss import RowScores
 EPSILON = 1e-3
 STATISTICS_STREAMS = 100
 """Windows of the training split whose mean loss gives one gradient of the statistics, as in the paper."""
-STATISTICS_STEPS = 200
-"""Gradients that the statistics are computed from."""
+STATISTICS_TOKENS = 100_000
+"""Tokens of the training split that the statistics are computed from."""
 _BLOCK_ROWS = 512
 """Rows of the softmax weights whose gradient is computed and applied while it is in the processor's cache."""
 
@@ -39,7 +39,7 @@ def mean_squares(model: LanguageModel, training: Stream, window: int) -> list[Te
     streams = min(STATISTICS_STREAMS, len(training))
     plan = StreamPlan.even(training, streams, window, reset=False)
     squares, carried = [torch.zeros_like(parameter) for parameter in parameters], model.recurrence.zero_state(streams)
-    steps = min(plan.steps(0), STATISTICS_STEPS)
+    steps = min(plan.steps(0), -(-STATISTICS_TOKENS // (streams * window)))
     for step in range(steps):
         segments = plan.share(0, step, 0, 1)
         state = carried_state.initial_state(model.recurrence.zero_state(1), carried, segments)

@@ -110,7 +110,7 @@ def test_it_needs_a_training_split(made: Callable[[str], Config], corpus) -> Non
     engine, settings = Engine.load(data.run.dir / "model"), config.Evaluate(dynamic_lr=0.001, context="documents")
     report = measure.measure_dataset(engine.model, engine.info, data.dataset.dir, dataset.read_manifest(data.dataset.dir), settings, ALONE)
     plain = settings.model_copy(update={"dynamic_lr": 0.0})
-    assert report["adapted"] == "dynamic evaluation, lr 0.001, decay 0.02, window 5"
+    assert report["adapted"] == "dynamic evaluation, lr 0.001, decay 0.02, window 20"
     assert (
         report["nll"]
         != measure.measure_dataset(engine.model, engine.info, data.dataset.dir, dataset.read_manifest(data.dataset.dir), plain, ALONE)[
