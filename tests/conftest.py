@@ -23,7 +23,10 @@ LONG = ("faults", "train", "tracking", "pipeline", "preprocess")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
+    def order(item: pytest.Item) -> int:
+        return next((LONG.index(part) for part in item.nodeid.split("/") if part in LONG), len(LONG))
+
+    items.sort(key=order)
 
 
 @pytest.fixture(autouse=True)

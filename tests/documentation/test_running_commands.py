@@ -37,8 +37,8 @@ WORDS_FOR = {
 """Words that a reader replaces."""
 
 ELSEWHERE = {
-    "ray": "tests/preprocess/test_clusters.py", "slurm": "tests/preprocess/test_clusters.py", "--nnodes": "tests/torture/hosts.py",
-    "s3://BUCKET/data/news": "tests/dataset/test_fetch.py", "server": "tests/serve/test_server.py",
+    "ray": "tests/preprocess/executors/test_clusters.py", "slurm": "tests/preprocess/executors/test_clusters.py",
+    "s3://BUCKET/data/news": "tests/dataset/test_fetch.py", "server": "tests/serve/test_server.py", "--nnodes": "tests/torture/hosts.py",
 }  # fmt: skip
 """Words of commands that need a cluster or do not end by themselves, and the test that runs the like of them."""
 

@@ -16,7 +16,7 @@ from packlm.config import Config
 from packlm.dataset import Manifest
 from pipeline import stages
 from pipeline.sweep import command, space, trial
-from tests.train.test_continuation import settings
+from tests.train.resume.test_continuation import settings
 
 FAKE = """
 import json, math, signal, sys, time, tomllib

@@ -9,7 +9,7 @@ from packlm import config
 from packlm.base.errors import RequestError
 from packlm.dataset import Manifest
 from packlm.model import folder as model_folder
-from tests.train.test_continuation import settings
+from tests.train.resume.test_continuation import settings
 from train import checkpoint, stage
 from train.results import average_checkpoints
 

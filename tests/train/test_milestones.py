@@ -9,7 +9,7 @@ from packlm import config as configuration
 from packlm.base.errors import RequestError
 from packlm.dataset import Manifest
 from packlm.model import folder as model_folder
-from tests.train.test_continuation import run_killed, settings, tree
+from tests.train.resume.test_continuation import run_killed, settings, tree
 from train import checkpoint, stage
 from train.results import milestones
 from train.results.export import weights_to_export

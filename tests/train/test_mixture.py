@@ -18,7 +18,7 @@ from packlm.dataset.views import Sentences, Stream
 from packlm.distributed import Ranks
 from packlm.model import folder as model_folder
 from tests import random_dataset
-from tests.train.test_continuation import run_killed, settings, tree
+from tests.train.resume.test_continuation import run_killed, settings, tree
 from tests.train.test_plans import all_shares, split
 from train import record, setup, stage
 from train.batches.mixture import MixturePlan, divided, open_mixture

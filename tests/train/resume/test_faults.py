@@ -22,7 +22,7 @@ from train import checkpoint, stage
 from train.results.export import export
 from train.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = {
     "train.segments": "streams", "train.streams": 4, "train.window": 4, "train.epochs": 99, "train.max_steps": 200, "train.keep": 99,
     "train.validate_every": 100, "train.checkpoint_every": 20, "train.log_every": 1, "train.timeout_seconds": 10, "train.device": "cpu",

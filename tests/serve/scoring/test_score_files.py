@@ -23,7 +23,7 @@ from serve.score.files import COLUMNS, ScoreWriter
 from serve.score.sentence_files import Reader, Row
 from tests.scoring.test_sentences import LINES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def rows(data: bytes, name: str = "-", kind: str = "auto", documents: bool = False, text_field: str = "text") -> list[Row]:

@@ -17,7 +17,7 @@ from packlm.model.finite import NotFinite
 from train import checkpoint
 from train.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ALONE = distributed.Ranks(0, 1, torch.device("cpu"))
 
 

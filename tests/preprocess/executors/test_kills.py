@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from packlm.base import files
-from tests.preprocess.tasks import children
+from tests.preprocess.executors.tasks import children
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SEED = int(os.environ.get("PACKLM_SEED", time.time_ns() % 10**6))
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks processes up in /proc")
 

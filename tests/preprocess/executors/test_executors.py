@@ -15,10 +15,10 @@ from packlm.base import errors
 from packlm.base.errors import PacklmError, RequestError
 from preprocess.executors import runner
 from preprocess.executors.runner import Task, TaskRunner
-from tests.preprocess.tasks import Task as Job
-from tests.preprocess.tasks import alive, cores, imports, tried, until, work
+from tests.preprocess.executors.tasks import Task as Job
+from tests.preprocess.executors.tasks import alive, cores, imports, tried, until, work
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(function, tasks: list[Task], folder: Path, workers: int = 2) -> None:
@@ -74,7 +74,7 @@ def test_unexpected_exceptions_keep_their_traceback(tmp_path):
         run(work, [Job("odd", tmp_path, raises="own", size=2), Job("e", tmp_path)], tmp_path)
     assert "in work" in str(caught.value)
     line = errors.unexpected(caught.value)  # names the line in the task; the trace of the worker process is in the file
-    assert re.search(r"odd 2 is odd \(in work\) \(preprocess/tasks\.py:\d+\); the full trace is in ", line), line
+    assert re.search(r"odd 2 is odd \(in work\) \(executors/tasks\.py:\d+\); the full trace is in ", line), line
     trace = Path(line.rpartition(" ")[2])
     assert "in a worker process:\nTraceback" in trace.read_text()
     trace.unlink()
@@ -120,7 +120,7 @@ import signal, sys
 from pathlib import Path
 from packlm import config
 from preprocess.executors.runner import TaskRunner
-from tests.preprocess.tasks import Task, work
+from tests.preprocess.executors.tasks import Task, work
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell inherit that it is ignored
 folder = Path(sys.argv[1])
 with TaskRunner(config.Dataset(workers=2)) as task_runner:

@@ -21,11 +21,11 @@ from packlm.scoring.context import Context
 from serve.rescore import rescore
 from serve.rescore.nbest import Hypothesis, Utterance
 from tests.scoring.test_sentences import LINES, chain
+from tests.serve.scoring.test_nbest import write
 from tests.serve.test_main import (
     Command,
     command,  # noqa: F401
 )
-from tests.serve.test_nbest import write
 from tests.small_models import WORDS
 
 

@@ -14,9 +14,9 @@ from packlm import config
 from packlm.base.errors import PacklmError, RequestError
 from preprocess.executors import clusters, ranks
 from preprocess.executors.runner import TaskRunner
-from tests.preprocess.tasks import Task, alive, tried, until, work
+from tests.preprocess.executors.tasks import Task, alive, tried, until, work
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SLURM = {"partition": "main", "time": "10", "mem_per_cpu_gb": 1}
 
 
@@ -80,7 +80,7 @@ def test_a_killed_rank_does_not_hang(tmp_path, monkeypatch):
 
 def test_everything_ends_with_the_process_that_started_it(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from tests.preprocess import test_clusters as t; "
+        "import sys; from pathlib import Path; from tests.preprocess.executors import test_clusters as t; "
         "f = Path(sys.argv[1]); t.run([t.Task(n, f, seconds=60) for n in 'ab'], f)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT)
