@@ -23,5 +23,6 @@ def write_tokenizer(folder: Path, text: str) -> int:
     exported.post_processor = TemplateProcessing(single=f"{EOS} $A", pair=f"{EOS} $A {EOS} $B", special_tokens=[(EOS, eos)])
     tokenizer.save(exported.to_str(pretty=True), folder)
     path = folder / "tokenizer_config.json"
-    files.write_json(path, files.read_json(path) | {"pad_token": EOS, "padding_side": "left"})
+    inputs = ["input_ids", "attention_mask"]  # transformers 4 adds token types, which the model does not take
+    files.write_json(path, files.read_json(path) | {"pad_token": EOS, "padding_side": "left", "model_input_names": inputs})
     return eos
