@@ -58,8 +58,9 @@ def resumable() -> Iterator[None]:
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """`did you mean X?` for the known word most similar to a misspelled one; `otherwise` if none is similar."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean {matches[0]}?" if matches else otherwise
+    names = {name.lstrip("-"): name for name in known}  # dashes that all options have would make any two of them similar
+    matches = difflib.get_close_matches(word.lstrip("-"), names, n=1, cutoff=0.5)
+    return f"did you mean {names[matches[0]]}?" if matches else otherwise
 
 
 def reason(error: OSError) -> str:

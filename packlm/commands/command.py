@@ -187,6 +187,8 @@ def _invoke(cli: click.Command, program: str) -> None:
 def _usage_message(error: click.UsageError) -> str:
     """What is wrong with an option or argument, in one line, with the option that was meant."""
     context, message = error.ctx, error.format_message().rstrip(".")
+    if isinstance(error, click.MissingParameter):
+        message = " ".join(message.split())  # click lists choices line by line
     if isinstance(error, click.NoSuchOption) and context:
         name = re.sub(r"[^\w.-].*", "", error.option_name, flags=re.DOTALL)[:100]  # what follows may be a value
         message = f"unknown option {name!r}; {_option_hint(name, context)}"
@@ -212,7 +214,8 @@ def _option_hint(name: str, context: click.Context) -> str:
         if any(name in option.opts for option in sibling.params):
             return f"it belongs to {sibling.name}"
     known = [option for parameter in context.command.get_params(context) for option in parameter.opts if option.startswith("-")]
-    return did_you_mean(name, known, "settings are given as --section.key value")
+    takes_settings = isinstance(context.command, Command) and context.command.sections
+    return did_you_mean(name, known, "settings are given as --section.key value" if takes_settings else "known: " + ", ".join(known))
 
 
 def _config_option() -> click.Option:
