@@ -79,11 +79,14 @@ def test_the_best_of_several_trials_becomes_a_recipe(base: Config, tmp_path: Pat
     lines = [line.split("\t") for line in (folder / "trials.tsv").read_text().splitlines()]
     assert lines[0][:3] == ["trial", "state", "perplexity"] and lines[1][0] == str(best.number)
     assert [float(line[2]) for line in lines[1:]] == sorted(float(line[2]) for line in lines[1:])
-    assert "train.lr" in capsys.readouterr().out and (folder / "sweep.svg").stat().st_size > 1000
+    told = capsys.readouterr().out
+    assert "train.lr" in told and "explains" not in told  # of few trials it would be chance
+    assert (folder / "sweep.svg").stat().st_size > 1000
     kept = [path.parts[-3] for path in folder.glob("trials/*/train/checkpoints")]
     assert kept == [f"{best.number:04d}"]
-    command.run(base, searched(tmp_path, text), 9, 1, pruning=False)  # with more trials it goes on
-    assert len(study(base).trials) == 9 and len({one.params["train.lr"] for one in study(base).trials}) == 9
+    command.run(base, searched(tmp_path, text), 10, 1, pruning=False)  # with more trials it goes on
+    assert len(study(base).trials) == 10 and len({one.params["train.lr"] for one in study(base).trials}) == 10
+    assert "a setting explains: train.lr " in capsys.readouterr().out
 
 
 def test_a_trial_that_is_left_behind_is_stopped(base: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
