@@ -8,11 +8,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def commands(page: Path) -> Iterator[str]:
-    """The lines of code blocks that begin with `packlm` or `torchrun`, perhaps after a prompt and variables; without their comments."""
+def commands(page: Path, *programs: str) -> Iterator[str]:
+    """The lines of code blocks that begin with a program, `packlm` or `torchrun` by default, perhaps after a prompt and variables; without
+    comments."""
+    names = "|".join(programs or ("packlm", "torchrun"))
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))  # continuation lines
     for line in text.splitlines():
-        if match := re.match(r"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<command>(?:packlm|torchrun) (?:[a-z]|--).*)", line):
+        if match := re.match(rf"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<command>(?:{names}) (?:[a-z]|--).*)", line):
             yield re.sub(r"\s{2,}[^-\s].*| #.*| \| .*|[;&].*", "", match["command"]).strip()
 
 

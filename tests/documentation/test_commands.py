@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,21 @@ def test_a_documented_command_has_known_options_and_settings(page: str, command:
         values = (*arguments.settings[1::2], str(arguments.file)) if arguments else ()
         if arguments and not any(PLACEHOLDER.fullmatch(value) for value in values):
             arguments.load()
+
+
+@pytest.mark.parametrize("command", sorted({command for page in PAGES for command in pages.commands(page, "make")}))
+def test_a_documented_target_of_make_exists(command: str) -> None:
+    done = subprocess.run(["make", "--dry-run", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", sorted({command for page in PAGES for command in pages.commands(page, "python") if "benchmarks/" in command})
+)
+def test_a_documented_benchmark_has_these_options(command: str) -> None:
+    _, script, *words = shlex.split(command)
+    source = (ROOT / script).read_text(encoding="utf-8")
+    assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == []
 
 
 @pytest.mark.parametrize("command", sorted({command for _, command in COMMANDS if "examples/" in command}))
