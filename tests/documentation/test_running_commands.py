@@ -26,7 +26,7 @@ SMALL = {
 
 STAND_INS = {
     "[--rows N] [--split S] [--view fixed|sentences]": "--rows 3 --split train --view sentences", "[--private]": "--private",
-    ', "hub:NAME"': "", "PATH ...": "articles", "OTHER": "quickstart", "1|2|3": "1", "document|none": "none", "|wsj-articles-none": "",
+    ', "hub:NAME"': "", "PATH ...": "articles", "OTHER": "quickstart", "1|2|3": "1",
     "--trials 30": "--trials 2",
 }  # fmt: skip
 """Parts of a command that a reader replaces, and those that would take long."""
