@@ -1,7 +1,7 @@
 """Every command of README and docs runs, in the order of its page: on made-up text, with narrow models and trainings of two steps."""
 
+import gzip
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -26,8 +26,7 @@ SMALL = {
 
 STAND_INS = {
     "[--rows N] [--split S] [--view fixed|sentences]": "--rows 3 --split train --view sentences", "[--private]": "--private",
-    ', "hub:NAME"': "", "PATH ...": "articles", "OTHER": "quickstart", "1|2|3": "1",
-    "--trials 30": "--trials 2",
+    ', "hub:NAME"': "", "PATH ...": "articles", "OTHER": "quickstart", "1|2|3": "1", "--trials 30": "--trials 2",
 }  # fmt: skip
 """Parts of a command that a reader replaces, and those that would take long."""
 WORDS_FOR = {
@@ -70,8 +69,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text(lines), encoding="utf-8")
-    (folder / "more.jsonl").write_text('{"text": "The cat sees a dog."}\n')
-    subprocess.run(["gzip", folder / "more.jsonl"], check=True)
+    (folder / "more.jsonl.gz").write_bytes(gzip.compress(b'{"text": "The cat sees a dog."}\n'))
     for name in ("examples", "configs", "train"):
         (folder / name).symlink_to(ROOT / name)
     for copy, example in (("items.tsv", "items.tsv"), ("pairs.tsv", "pairs.tsv"), ("nbest.jsonl", "nbest.jsonl"), ("dev", "tune.txt")):
@@ -85,8 +83,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: str, folder: Path, variables: dict[str, str]) -> str:
-    """Runs a command as a reader would; returns what it printed. What an earlier command has made with other settings is replaced."""
+def run(command: str, folder: Path, variables: dict[str, str]) -> None:
+    """Runs a command as a reader would. What an earlier command has made with other settings is replaced."""
     for shown, stand_in in STAND_INS.items():
         command = command.replace(shown, stand_in)
     program, *words = [WORDS_FOR.get(word, word) for word in shlex.split(command)]
@@ -97,7 +95,6 @@ def run(command: str, folder: Path, variables: dict[str, str]) -> str:
         if done.returncode == 0 or "--rebuild" not in done.stderr:
             break
     assert done.returncode == 0, f"{shlex.join(line)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
 
 
 def commands_to_run(page: Path) -> list[str]:
@@ -117,4 +114,4 @@ def test_commands_tested_elsewhere_are_documented() -> None:
     words = {word for page in PAGES for command in pages.commands(page) for word in shlex.split(command)}
     assert ELSEWHERE.keys() <= words
     assert all((ROOT / test).exists() for test in ELSEWHERE.values())
-    assert all(any(re.search(re.escape(part), page.read_text(encoding="utf-8")) for page in PAGES) for part in STAND_INS)
+    assert all(any(part in page.read_text(encoding="utf-8") for page in PAGES) for part in STAND_INS)

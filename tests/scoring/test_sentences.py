@@ -10,6 +10,7 @@ from packlm.base.errors import PacklmError
 from packlm.engine import Engine
 from packlm.scoring import sentences as scoring
 from packlm.scoring.sentences import BITS, Sentence, SentenceScore
+from tests.scoring.test_finite import spoiled
 
 LINES = ["the cat sees a dog.", "tree", "", "a small dog quietly eats under the tree, often.", "Ümlaut\tnaïve", "the cat sees a dog."]
 
@@ -86,14 +87,5 @@ def test_whitespace_around_a_line_is_ignored(engine: Engine) -> None:
 
 
 def test_a_score_that_is_not_finite_is_an_error(engine: Engine) -> None:
-    broken = Engine(engine.model, engine.info, engine.encoder, {})
-    bias = broken.model.projection.bias
-    original = bias.detach().clone()
-    try:
-        with torch.no_grad():
-            bias[5] = torch.inf
-        with pytest.raises(PacklmError, match="unusable"):
-            broken.score(["the cat"])
-    finally:
-        with torch.no_grad():
-            bias.copy_(original)
+    with spoiled(engine, torch.inf), pytest.raises(PacklmError, match="unusable"):
+        engine.score(["the cat"])

@@ -1,11 +1,9 @@
 """Tracking without a store, and with servers that are down, broken, or come up later."""
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 
 from packlm import tracking
 from packlm.base.errors import PacklmError, RequestError
-from tests.mlflow_faults import free_port, wait_for_health
+from tests.mlflow_faults import free_port, mlflow_server
 from tests.tracking.reading import NO_MODEL, MakeConfig, WriteMetrics, history, ids, store
 
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow")
@@ -80,31 +78,12 @@ def test_pending_records_are_sent_when_the_server_comes_up(
     path = write_metrics(config, range(1, 6))
     with pytest.raises(PacklmError, match="5 lines of metrics and 2 other records were not sent"):
         tracking.sync(config)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        "sqlite:///server.db",
-        "--port",
-        f"{port}",
-        "--workers",
-        "1",
-    ]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with tracking.stage(config, "train") as recorder:
-        recorder.follow_metrics(path)
-        with open(tmp_path / "server.log", "w") as output:
-            server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, env=environment, process_group=0)
-        try:
-            wait_for_health(port, 60)
+    with ExitStack() as servers:
+        with tracking.stage(config, "train") as recorder:
+            recorder.follow_metrics(path)
+            servers.enter_context(mlflow_server(tmp_path, port))
             write_metrics(config, range(6, 8))
             recorder.table("samples/first.json", {"text": ["the cat"]})
-        except BaseException:
-            server.terminate()
-            raise
-    try:
         run = ids(config)["stages"]["train"]
         assert history(config, run, "train/loss") == [(step, 10 - step / 10) for step in range(1, 8)]
         assert [item.path for item in store(config).list_artifacts(run)] == ["samples"]
@@ -112,9 +91,6 @@ def test_pending_records_are_sent_when_the_server_comes_up(
         tracking.sync(config)
         assert len(history(config, run, "train/loss")) == 9
         assert capfd.readouterr().out == ""  # which is for results
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def test_sync_says_what_is_missing(make_config: MakeConfig, write_metrics: WriteMetrics) -> None:

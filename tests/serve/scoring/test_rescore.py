@@ -20,6 +20,7 @@ from packlm.scoring import sentences as scoring
 from packlm.scoring.context import Context
 from serve.rescore import rescore
 from serve.rescore.nbest import Hypothesis, Utterance
+from tests.scoring.test_finite import spoiled
 from tests.scoring.test_sentences import LINES, chain
 from tests.serve.scoring.test_nbest import write
 from tests.serve.test_main import (
@@ -57,16 +58,8 @@ def test_equal_texts_are_scored_once_and_unknown_words_counted(word_engine: Engi
 
 
 def test_a_score_that_is_not_finite_is_an_error(engine: Engine) -> None:
-    bias = engine.model.projection.bias
-    original = bias.detach().clone()
-    try:
-        with torch.no_grad():
-            bias[5] = torch.inf
-        with pytest.raises(PacklmError, match="unusable"):
-            context_scores.log_probs(engine.model, engine.encoder, [((), "the cat")], 100)
-    finally:
-        with torch.no_grad():
-            bias.copy_(original)
+    with spoiled(engine, torch.inf), pytest.raises(PacklmError, match="unusable"):
+        context_scores.log_probs(engine.model, engine.encoder, [((), "the cat")], 100)
 
 
 def utterance(
