@@ -33,7 +33,7 @@ POLL_SECONDS = 0.3
 MAX_FAILURES = 5
 """Trials that may fail in a row before the sweep ends."""
 ENOUGH_TRIALS = 10
-"""Complete trials from which the importance of settings is estimated: five of four settings gave all of one's effect to another."""
+"""Complete trials from which the importance of settings is estimated: with five, all of one setting's effect was attributed to another."""
 STARTUP_TRIALS = 5
 """Complete trials before others are compared with them, and stopped."""
 

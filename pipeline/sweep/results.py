@@ -98,6 +98,7 @@ def _figure(trials: Sequence[Any], importances: dict[str, float]) -> Any:
     right.barh([*importances][::-1], [*importances.values()][::-1])
     right.set(xlabel="share of the differences explained", xlim=(0, 1))
     if not importances:
+        right.set_yticks([])
         right.text(0.5, 0.5, "too few complete trials", ha="center", va="center", transform=right.transAxes)
     return figure
 
