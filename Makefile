@@ -26,7 +26,7 @@ WAIT = for second in $$(seq 180); do \
 # What `make check` tests: files and folders that take seconds.
 QUICK = $(addprefix tests/,test_architecture.py test_commands.py test_compose.py test_configs.py base corpus dataset model)
 
-.PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings site hosts torture kill-preprocess kill-training kill-generation \
+.PHONY: run preprocess train evaluate generate ui bench bench-quick compare-batching random-trainings site hosts containers torture kill-preprocess kill-training kill-generation \
 	test test-long check lint help clean up down clean-volumes
 
 run: $(READY)
@@ -70,6 +70,9 @@ kill-preprocess kill-training kill-generation: $(READY)
 
 hosts: $(READY)
 	@$(BIN)/python -m tests.torture.hosts $(ARGS)
+
+containers: $(READY)
+	@$(BIN)/python -m tests.documentation.containers
 
 site: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -131,6 +134,7 @@ help:
 	@echo "make torture           kills, damaged files, malformed input, full disks, ... on every stage   ARGS=\"--minutes 60 --seed 7\""
 	@echo "make kill-preprocess, kill-training, kill-generation   its kills alone, files compared   ARGS=\"--trials 300\""
 	@echo "make hosts             training on several hosts, as network namespaces (root): one is lost   ARGS=\"--hosts 4\""
+	@echo "make containers        the commands of docs/compose.md on real containers, with a backup and its restoration"
 	@echo "make random-trainings  trainings with random settings: interrupted ones and other layouts must agree   ARGS=\"--minutes 60\""
 	@echo "make clean             remove .venv and caches; keeps data/, runs/ and mlflow.db"
 	@echo "make up                all stages in containers, with a tracking server (docs/compose.md)   PROFILE=gpu"

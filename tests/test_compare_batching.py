@@ -190,6 +190,7 @@ def compare(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch, fails_afte
     compare_batching.main()
 
 
+@pytest.mark.long
 def test_the_program_reports_a_row_for_each_method(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from packlm import dataset
 from packlm.base import files, memory
@@ -92,7 +94,6 @@ class Trainer:
         if settings.init and self.resume_step is None:
             setup.load_initial_weights(self.model, config, manifest, ranks)
         self.reduction = GradientReduction(self.model, ranks, settings.accumulate, settings.bitwise)
-        self.optimizers = optimizers.build(settings, self.model, self.precision.multiplies_bfloat16)
         self.schedule = Schedule(settings, self.total_steps)
         self.average = Average(settings, self.model)
         single_sentences = model_info.trained_context(settings.segments, settings.reset) == "sentences"
@@ -107,6 +108,11 @@ class Trainer:
         """On rank 0, within `run`."""
         self.stopping: Callable[[], bool] = lambda: False
         """Whether this rank was told to stop."""
+
+    @cached_property
+    def optimizers(self) -> list[Optimizer]:
+        """Built when first used: torch's import its compiler, which takes longer than the rest of a dry run."""
+        return optimizers.build(self.config.train, self.model, self.precision.multiplies_bfloat16)
 
     @property
     def num_parameters(self) -> int:

@@ -14,8 +14,15 @@ def commands(page: Path, *programs: str) -> Iterator[str]:
     names = "|".join(programs or ("packlm", "torchrun"))
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))  # continuation lines
     for line in text.splitlines():
-        if match := re.match(rf"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<command>(?:{names}) (?:[a-z]|--).*)", line):
+        if match := re.match(rf"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<command>(?:{names}) (?:[a-z]|-).*)", line):
             yield re.sub(r"\s{2,}[^-\s].*| #.*| \| .*|[;&].*", "", match["command"]).strip()
+
+
+def python(page: Path) -> Iterator[tuple[str, int]]:
+    """The blocks of Python of a page, each with the number of lines before it."""
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
+        yield match[1], text[: match.start()].count("\n") + 1
 
 
 def name(page: Path) -> str:

@@ -87,12 +87,10 @@ def test_the_python_of_a_page_runs(page: str, made: Callable[[str], Config], tmp
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     (tmp_path / "runs" / "quickstart" / "model").symlink_to(made("bpe").run.dir / "model")
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = [(match[1], text[: match.start()].count("\n") + 1) for match in re.finditer(r"```python\n(.*?)```", text, re.DOTALL)]
-    assert blocks
     names: dict[str, object] = {}
-    for block, line in blocks:
+    for block, line in pages.python(ROOT / page):
         exec(compile("\n" * line + block, page, "exec"), names)
+    assert names
 
 
 def test_every_example_is_used_by_a_command() -> None:

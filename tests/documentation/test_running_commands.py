@@ -1,9 +1,11 @@
-"""Every command of README and docs runs, in the order of its page: on made-up text, with narrow models and trainings of two steps."""
+"""The commands of README and docs run, in the order of their pages, then the Python: on made-up text, with narrow models, in two steps."""
 
 import gzip
 import os
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +39,13 @@ WORDS_FOR = {
 
 ELSEWHERE = {
     "ray": "tests/preprocess/executors/test_clusters.py", "slurm": "tests/preprocess/executors/test_clusters.py",
-    "s3://BUCKET/data/news": "tests/dataset/test_fetch.py", "server": "tests/serve/test_server.py", "--nnodes": "tests/torture/hosts.py",
+    "s3://BUCKET/data/news": "tests/dataset/test_fetch.py", "--nnodes": "tests/torture/hosts.py",
+    "http://127.0.0.1:8000/invocations": "tests/documentation/containers.py",
 }  # fmt: skip
-"""Words of commands that need a cluster or do not end by themselves, and the test that runs the like of them."""
+"""Words of commands that need a cluster or containers, and the test that runs the like of them."""
+
+LECTURE = ROOT / "docs" / "lecture.md"
+"""Its Python runs in `test_lecture.py`."""
 
 BEFORE = {
     "docs/interpolation.md": ["preprocess --config ptb-15min", "train --config ptb-15min"],
@@ -83,35 +89,59 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: str, folder: Path, variables: dict[str, str]) -> None:
-    """Runs a command as a reader would. What an earlier command has made with other settings is replaced."""
+def words_of(command: str) -> list[str]:
     for shown, stand_in in STAND_INS.items():
         command = command.replace(shown, stand_in)
     program, *words = [WORDS_FOR.get(word, word) for word in shlex.split(command)]
-    environment = {**os.environ, **SMALL, "OMP_NUM_THREADS": "1", **variables}
+    if program == "curl":  # waits for its server to start
+        words = ["--fail-with-body", "--retry", "90", "--retry-delay", "1", "--retry-connrefused", *words]
+    ours = Path(sys.executable).with_name(program)
+    return [str(ours) if ours.exists() else program, *words]
+
+
+def environment(variables: dict[str, str]) -> dict[str, str]:
+    bin = Path(sys.executable).parent
+    return {**os.environ, **SMALL, "OMP_NUM_THREADS": "1", "PATH": f"{bin}:{os.environ['PATH']}", **variables}
+
+
+def run(command: str, folder: Path, variables: dict[str, str]) -> None:
+    """Runs a command as a reader would. What an earlier command has made with other settings is replaced."""
     for suffix in ([], ["--rebuild"]):
-        line = [str(Path(sys.executable).with_name(program)), *words, *suffix]
-        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+        line = [*words_of(command), *suffix]
+        done = subprocess.run(line, cwd=folder, env=environment(variables), capture_output=True, text=True)
         if done.returncode == 0 or "--rebuild" not in done.stderr:
             break
     assert done.returncode == 0, f"{shlex.join(line)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
 def commands_to_run(page: Path) -> list[str]:
-    return [command for command in pages.commands(page) if not ELSEWHERE.keys() & set(shlex.split(command))]
+    found = pages.commands(page, "packlm", "torchrun", "mlflow", "curl")
+    return [command for command in found if not ELSEWHERE.keys() & set(shlex.split(command))]
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=pages.name(page)) for page in PAGES if commands_to_run(page)])
-def test_the_commands_of_a_page_run(page: Path, home: Path, tmp_path: Path, hub: Hub) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_to_run(page) or any(pages.python(page))], ids=pages.name)
+def test_a_page_runs(page: Path, home: Path, tmp_path: Path, hub: Hub) -> None:
     folder = tmp_path / "reader"
     shutil.copytree(home, folder, symlinks=True)
     variables = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-    for command in [*(f"packlm {words}" for words in BEFORE.get(pages.name(page), [])), *commands_to_run(page)]:
-        run(command, folder, variables)
+    servers = []
+    try:
+        for command in [*(f"packlm {words}" for words in BEFORE.get(pages.name(page), [])), *commands_to_run(page)]:
+            if re.match("packlm server|mlflow models serve", command):
+                servers.append(subprocess.Popen(words_of(command), cwd=folder, env=environment(variables), start_new_session=True))
+            else:
+                run(command, folder, variables)
+        if page != LECTURE:
+            (folder / "page.py").write_text("\n".join(block for block, _ in pages.python(page)), encoding="utf-8")
+            run("python page.py", folder, variables)
+    finally:
+        for server in servers:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def test_commands_tested_elsewhere_are_documented() -> None:
-    words = {word for page in PAGES for command in pages.commands(page) for word in shlex.split(command)}
+    words = {word for page in PAGES for command in pages.commands(page, "packlm", "torchrun", "curl") for word in shlex.split(command)}
     assert ELSEWHERE.keys() <= words
     assert all((ROOT / test).exists() for test in ELSEWHERE.values())
     assert all(any(part in page.read_text(encoding="utf-8") for page in PAGES) for part in STAND_INS)

@@ -51,10 +51,10 @@ def tree(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-LONG = [pytest.param(command, marks=pytest.mark.long) for command in ("evaluate", "score", "pairs", "rescore")]
+LONG = [pytest.param(command, marks=pytest.mark.long) for command in ("generate", "evaluate", "score", "pairs", "rescore")]
 
 
-@pytest.mark.parametrize("command", ["preprocess", "states", "generate", *LONG])
+@pytest.mark.parametrize("command", ["preprocess", "states", *LONG])
 def test_a_full_disk_is_one_line_and_the_rerun_ends_as_undisturbed(
     command_line: CommandLine, made: Any, corpus: Path, disk: Disk, tmp_path: Path, command: str
 ) -> None:

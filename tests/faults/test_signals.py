@@ -123,10 +123,10 @@ def words_of(command: str, made: Any, corpus: Path) -> Make:
     return make
 
 
-LONG = [pytest.param(command, 1, marks=pytest.mark.long) for command in ("evaluate", "generate", "run")]
+LONG = [pytest.param(command, 1, marks=pytest.mark.long) for command in ("train", "evaluate", "generate", "run")]
 
 
-@pytest.mark.parametrize(("command", "times"), [("preprocess", 2), ("train", 1), *LONG])
+@pytest.mark.parametrize(("command", "times"), [("preprocess", 2), *LONG])
 def test_a_signal_at_any_moment_is_one_line_and_the_rerun_ends_as_undisturbed(
     made: Any, corpus: Path, tmp_path: Path, command: str, times: int
 ) -> None:

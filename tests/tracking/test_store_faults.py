@@ -88,10 +88,10 @@ EXPECTED = {
 }  # fmt: skip
 
 
-LONG = [pytest.param(mode, marks=pytest.mark.long) for mode in ("dripping", "error500", "half_closed", "locked_database")]
+LONG = [pytest.param(mode, marks=pytest.mark.long) for mode in ("dripping", "error500", "half_closed", "locked_database", "read_only")]
 
 
-@pytest.mark.parametrize("mode", ["refused", "read_only", *LONG])  # all: `make torture`
+@pytest.mark.parametrize("mode", ["refused", *LONG])  # all: `make torture`
 def test_a_fault_costs_the_deadline_and_sync_sends_the_rest(make_config: MakeConfig, tmp_path: Path, mode: str) -> None:
     config = make_config()
     with fault(mode) as uri:
@@ -172,6 +172,7 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
 
+@pytest.mark.long
 def test_a_store_survives_kills_while_it_is_created_and_creation_by_several(make_config: MakeConfig, tmp_path: Path) -> None:
     seed = int(os.environ.get("PACKLM_SEED", time.time_ns() % 10**6))
     print(f"PACKLM_SEED={seed}")

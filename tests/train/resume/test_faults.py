@@ -214,7 +214,7 @@ def test_a_full_disk_is_named_with_its_free_space_and_the_training_resumes_when_
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("server", ["refuses", "hangs"])
+@pytest.mark.parametrize("server", ["refuses", pytest.param("hangs", marks=pytest.mark.long)])
 def test_a_tracking_server_that_does_not_answer_changes_nothing(random_data, tmp_path, server, caplog):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

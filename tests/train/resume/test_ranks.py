@@ -36,7 +36,7 @@ if __name__ == "__main__":
         pytest.param(
             "ranks.rank == 1", "raise PacklmError('shard 7: damaged')", "[rank 1] critical: shard 7: damaged", True, marks=pytest.mark.long
         ),
-        ("ranks.rank == 0", "raise PacklmError('shard 7: damaged')", "error: shard 7: damaged", False),
+        pytest.param("ranks.rank == 0", "raise PacklmError('shard 7: damaged')", "error: shard 7: damaged", False, marks=pytest.mark.long),
         ("True", "raise RequestError('no such model')", "error: no such model", True),
     ],
 )
