@@ -6,7 +6,8 @@ from packlm.model.finite import perplexity
 SAMPLE_TOKENS = 20_000
 """Training tokens that tell whether the model knows its training text by heart."""
 _OVERFIT = 0.3
-"""Nats a token by which the training text is easier than other text from which on a model has learned it by heart."""
+"""Nats a token by which the training text is easier than other text from which on a model has learned it by heart, if it also knows it better
+than n-grams know the other text: where splits differ in subject, training text is that much easier after a few steps."""
 _RARE = 60
 """Training tokens per entry of the vocabulary below which many entries are too rare to learn."""
 
@@ -25,7 +26,7 @@ def advice(
     if loss < ngram_loss:
         return None
     widest = max(model.widths)
-    if training_loss < loss - _OVERFIT:
+    if training_loss < min(loss - _OVERFIT, ngram_loss):
         found = f"it knows its training text by heart (perplexity {perplexity(training_loss):,.1f} there)"
         dropout = max(model.dropout_before(layer) for layer in range(model.layers + 1))
         things = [f"more dropout (model.dropout = {min(0.7, max(0.4, dropout + 0.15)):.2g})"]

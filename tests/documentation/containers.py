@@ -57,6 +57,7 @@ def run(line: str, folder: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     print(f"{done.stdout[-1500:]}({time.monotonic() - began:.0f} s)", flush=True)
     if done.returncode:
+        subprocess.run(["docker-compose", "logs", "--tail", "30"], cwd=folder, env=environment)
         raise SystemExit(f"status {done.returncode}")
     return done.stdout
 

@@ -65,4 +65,5 @@ def test_the_advice_follows_what_is_known() -> None:
     assert "tokenizer.vocab_size = 1500; now 10000" in one_layer and "fewer epochs" not in one_layer
     unlearned = str(advice(4.2, 4.0, 4.1, model, 1_000, LARGE))
     assert "more epochs" in unlearned and "model.hidden = 150" in unlearned and "train.lr" in unlearned
+    assert "not learned its training text either" in str(advice(5.0, 4.5, 4.6, model, 1_000, LARGE))  # 200 steps of the quickstart
     assert not any("\n" in text for text in (by_heart, one_layer, unlearned))
