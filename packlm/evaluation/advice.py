@@ -6,8 +6,8 @@ from packlm.model.finite import perplexity
 SAMPLE_TOKENS = 20_000
 """Training tokens that tell whether the model knows its training text by heart."""
 _OVERFIT = 0.3
-"""Nats a token by which the training text is easier than other text from which on a model has learned it by heart, if it also knows it better
-than n-grams know the other text: where splits differ in subject, training text is that much easier after a few steps."""
+"""Nats a token by which the training text is easier than other text from which on a model has learned it by heart, if it also knows it
+better than n-grams know the other text: where splits differ in subject, training text is that much easier after a few steps."""
 _RARE = 60
 """Training tokens per entry of the vocabulary below which many entries are too rare to learn."""
 

@@ -24,7 +24,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".env", ".*_cache", "__pycach
 CURL = "curl -sS --fail-with-body --retry 90 --retry-delay 2 --retry-all-errors"
 STAND_INS = {
     "make up ": 'make up ARGS="--train.max_steps 200" ', "curl ": f"{CURL} ",
-    "docker-compose up -d postgres": "echo delete | make clean-volumes && docker-compose up -d postgres",
+    "docker-compose run --rm upgrade": "echo delete | make clean-volumes && docker-compose run --rm upgrade",
 }  # fmt: skip
 """What runs in place of a part of a line."""
 
