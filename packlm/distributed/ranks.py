@@ -24,6 +24,10 @@ TIMEOUT_SECONDS = 600.0
 CONNECT_SECONDS = 60.0
 """Timeout of the first connection to torchrun."""
 
+_left: list[dist.ProcessGroup | None] = []
+"""Process groups that were left, kept so that DDP's Reducer is never the last to hold one. It would wait for gloo's threads without giving
+up the GIL, for which such a thread may wait to free a tensor (pytorch/pytorch#56297): a rank that was stopped hung there."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -128,6 +132,7 @@ def start(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ran
         raise
     finally:
         heartbeat.close()
+        _left.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
