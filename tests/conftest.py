@@ -11,12 +11,15 @@ import pytest
 from hypothesis import settings
 
 from packlm.base import program
+from tests import forked
 
 # A test may take as long as the machine needs: slowness is not a failure.
 settings.register_profile("packlm", deadline=None)
 settings.load_profile("packlm")
 
 program.share_processors()  # before a test imports torch
+
+forked.prepare()
 
 LONG = ("faults", "train", "tracking", "pipeline", "preprocess")
 """Folders whose tests start processes. They come first, or one worker would run the last of them while the others have ended."""

@@ -1,14 +1,13 @@
 """Runs a function on several ranks that talk through gloo, as torchrun would start them."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import datasets
 import torch.multiprocessing
-
-multiprocessing.set_forkserver_preload(["datasets", "torch._dynamo", "train.trainer"])  # which every rank would import, for seconds
 
 
 def run_on_ranks(world: int, function: Callable[..., None], *arguments: Any) -> None:
@@ -28,6 +27,8 @@ def _rank(
     rank: int, environment: dict[str, str], world: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:  # fmt: skip
     torch.set_num_threads(1)
+    if "HF_DATASETS_CACHE" in environment:  # the server read another when it imported `datasets`
+        datasets.config.HF_DATASETS_CACHE = Path(environment["HF_DATASETS_CACHE"])
     os.environ |= environment | {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
