@@ -54,10 +54,8 @@ LISTED_SEGMENTS = 8
 class Trainer:
     """One rank of a training; all ranks call the same methods."""
 
-    def __init__(
-        self, config: Config, manifest: dataset.Manifest, ranks: Ranks, resumes: bool = True, recorded: Config | None = None
-    ):  # fmt: skip
-        """Opens the data and builds the model, its optimizers and all else that an update needs; writes nothing.
+    def __init__(self, config: Config, manifest: dataset.Manifest, ranks: Ranks, resumes: bool = True, recorded: Config | None = None):
+        """Opens the data and builds the model and all else that an update needs; writes nothing.
 
         Args:
             config: its `run.dir` is the folder of `train/` and `model/`.
@@ -111,7 +109,7 @@ class Trainer:
 
     @cached_property
     def optimizers(self) -> list[Optimizer]:
-        """Built when first used: torch's import its compiler, which takes longer than the rest of a dry run."""
+        """Built when first used, which a dry run does not: torch's import its compiler, for a second."""
         return optimizers.build(self.config.train, self.model, self.precision.multiplies_bfloat16)
 
     @property

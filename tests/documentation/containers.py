@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.documentation import pages
 from tests.documentation.pages import ROOT
 from tests.small_models import WORDS
 
@@ -30,8 +31,7 @@ STAND_INS = {
 
 
 def lines_of_page() -> list[str]:
-    text = re.sub(r"\\\n\s*", "", PAGE.read_text(encoding="utf-8"))  # continuation lines
-    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    return [line.strip() for line in pages.lines(PAGE) if line.startswith("    ")]
 
 
 def write_texts(folder: Path) -> None:

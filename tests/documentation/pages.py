@@ -8,12 +8,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def lines(page: Path) -> list[str]:
+    """The lines of a page, each with those that continue it."""
+    return re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8")).splitlines()
+
+
 def commands(page: Path, *programs: str) -> Iterator[str]:
     """The lines of code blocks that begin with a program, `packlm` or `torchrun` by default, perhaps after a prompt and variables; without
     comments."""
     names = "|".join(programs or ("packlm", "torchrun"))
-    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))  # continuation lines
-    for line in text.splitlines():
+    for line in lines(page):
         if match := re.match(rf"(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<command>(?:{names}) (?:[a-z]|-).*)", line):
             yield re.sub(r"\s{2,}[^-\s].*| #.*| \| .*|[;&].*", "", match["command"]).strip()
 

@@ -36,6 +36,9 @@ def test_torchrun_and_python_train_the_same_model(random_data, tmp_path):
     assert again.returncode == 0 and "up to date" in again.stderr
     changed = run(tmp_path, str(ROOT / "train"), *options, "--run.dir", "alone", "--train.lr", "0.5")
     assert changed.returncode == 2 and "train.lr: 0.004 -> 0.5" in changed.stderr and "--rebuild" in changed.stderr
+    anew = run(tmp_path, str(ROOT / "train"), *options, "--run.dir", "alone", "--train.lr", "0.5", "--rebuild")
+    assert anew.returncode == 0, anew.stderr
+    assert files.read_json(tmp_path / "alone" / "train" / "summary.json")["validation"]["last"]["loss"] != first["loss"]
 
 
 @pytest.mark.parametrize(
