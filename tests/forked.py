@@ -13,8 +13,8 @@ from typing import Any
 
 from packlm.tracking import sender
 
-PRELOADED = (
-    "datasets", "torch._dynamo", "train.trainer",
+PRELOADED = (  # not `datasets`, which reads the folder of its cache when it is imported
+    "torch._dynamo", "train.trainer",
     "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store", "packlm.tracking.sender_main",
 )  # fmt: skip
 

@@ -3,10 +3,8 @@
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import datasets
 import torch.multiprocessing
 
 
@@ -27,8 +25,6 @@ def _rank(
     rank: int, environment: dict[str, str], world: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:  # fmt: skip
     torch.set_num_threads(1)
-    if "HF_DATASETS_CACHE" in environment:  # the server read another when it imported `datasets`
-        datasets.config.HF_DATASETS_CACHE = Path(environment["HF_DATASETS_CACHE"])
     os.environ |= environment | {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
