@@ -30,7 +30,7 @@ from packlm.model.softmax.full import Logits
 
 log = logging.getLogger("packlm")
 
-WIDTHS = (4, 8, 16, 32, 64)
+WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 """Rows of a block."""
 
 
