@@ -42,6 +42,12 @@ def _log_as_at_first() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the cache of `datasets` with the files of the tests, for this process and those it starts."""
+    os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def corpora() -> Path:
     """The folder that `PACKLM_CORPORA` names, with the corpora `ptb`, `shakespeare` and `wsj_articles`; skips the test if unset."""

@@ -1,6 +1,5 @@
 """Datasets of random ids, written through the dataset contract, for tests that need no text; and a small one as a fixture."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,16 +18,6 @@ class RandomData(NamedTuple):
 
     folder: Path
     manifest: dataset.Manifest
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keeps the cache of `datasets` with the files of the tests, for this process and those it starts."""
-    import datasets
-
-    cache = tmp_path_factory.mktemp("cache")
-    os.environ["HF_DATASETS_CACHE"] = str(cache)
-    datasets.config.HF_DATASETS_CACHE = cache
 
 
 @pytest.fixture(scope="session")

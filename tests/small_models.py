@@ -44,9 +44,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Config]:
     """Builds (once) a dataset of the corpus with a kind of tokenizer, and a model folder with random weights for it."""
-    import datasets
-
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
     configs: dict[str, Config] = {}
 
     def make(kind: str) -> Config:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -32,18 +31,6 @@ torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
 CELLS = ["rnn", "gru", "lstm"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps the cache of `datasets` with the test's files, in this process and its children."""
-    import datasets
-
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("cache")
-        patch.setenv("HF_DATASETS_CACHE", str(cache))
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,25 +10,25 @@ Shapes: B sentences or runs of a stream, P targets of all of them, end to end.
 import glob
 import itertools
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub.constants import HF_HOME
 
 from packlm import dataset
 from packlm.base import sealed_json, verified_files
 from packlm.base.errors import PacklmError
 
-if TYPE_CHECKING:
-    from datasets import DatasetBuilder
-
 Array = np.ndarray
 log = logging.getLogger("packlm")
+
+_RECORD = "packlm.json"
+"""The digests of the Arrow files in a folder of the cache."""
 
 
 class Sentences:
@@ -53,7 +53,7 @@ class Sentences:
     def open(folder: Path, manifest: dataset.Manifest, split: str) -> "Sentences":
         """The sentences view of a split of a dataset."""
         columns = (batch.column("ids") for batch in _batches(folder, manifest, "sentences", split))
-        sentences = Sentences([(column.values.to_numpy(), column.offsets.to_numpy()) for column in columns])
+        sentences = Sentences([(_numpy(column.values), _numpy(column.offsets)) for column in columns])
         if len(sentences) and sentences.lengths.min() < 1:
             raise PacklmError(
                 f"{folder}: sentence {int(sentences.lengths.argmin())} of {split} has no tokens, not even its <eos>; build it again"
@@ -131,11 +131,11 @@ class Stream:
         width, start = manifest.length + 1, 0
         batches, num_targets, opens = [], [], []
         for batch in _batches(folder, manifest, "fixed", split):
-            batches.append(batch.column("ids").flatten().to_numpy().reshape(-1, width))
-            num_targets.append(batch.column("num_targets").to_numpy())
+            batches.append(_numpy(batch.column("ids").flatten()).reshape(-1, width))
+            num_targets.append(_numpy(batch.column("num_targets")))
             begins = batch.column("begins")
             firsts = start + np.cumsum(num_targets[-1], dtype=np.int64) - num_targets[-1]
-            opens.append(np.repeat(firsts, np.diff(begins.offsets.to_numpy())) + begins.flatten().to_numpy())
+            opens.append(np.repeat(firsts, np.diff(_numpy(begins.offsets))) + _numpy(begins.flatten()))
             start += int(num_targets[-1].sum(dtype=np.int64))
         stream = Stream(batches, num_targets, np.concatenate(opens))
         _check(len(stream), folder, manifest, "fixed", split)
@@ -187,6 +187,11 @@ def concatenated_ranges(starts: Array, stops: Array) -> Array:
     return np.arange(lengths.sum()) + np.repeat(stops - np.cumsum(lengths), lengths)
 
 
+def _numpy(numbers: pa.Array) -> Array:
+    """Arrow's numbers as a view. Not by `to_numpy`, which imports pandas: 0.3 s."""
+    return np.from_dlpack(numbers)
+
+
 def _check(num_tokens: int, folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> None:
     """Raises `PacklmError` unless a view has as many targets as the manifest says."""
     expected = manifest.split(split).tokens
@@ -200,55 +205,54 @@ def _check(num_tokens: int, folder: Path, manifest: dataset.Manifest, view: data
 def _batches(folder: Path, manifest: dataset.Manifest, view: dataset.View, split: str) -> Iterator[pa.RecordBatch]:
     """The memory-mapped record batches of a view of a split in the cache of `datasets`. One at a time: a table of all of them takes more
     memory than the lengths that are kept."""
-    import datasets  # takes 1 s, and views in memory do not need it
     from filelock import FileLock
 
-    cache = Path(datasets.config.HF_DATASETS_CACHE) / "packlm" / manifest.digests["content"][:32]
+    cache = _datasets_cache() / "packlm" / manifest.digests["content"][:32]
     shards = {path.resolve(): sha256 for path, sha256 in dataset.shard_digests(folder, manifest, view, split).items()}
-    datasets.disable_progress_bars()
     cache.mkdir(parents=True, exist_ok=True)
     with dataset.described(folder, manifest), FileLock(cache / f"{view}-{split}.lock"):
         before = verified_files.check(shards, cache / "verified")
         _check_ids(shards, manifest.vocab_size)
         converted = cache / f"{view}-{split}"
-        open_builder = partial(
-            datasets.load_dataset_builder,
-            "parquet",
-            data_files={split: [glob.escape(str(path)) for path in shards]},
-            cache_dir=str(converted),
-        )
-        try:
-            builder = open_builder()
-        except PacklmError:  # raised by a signal
-            raise
-        except Exception as error:  # the library reads what it wrote about its files, and checks nothing
-            log.warning("%s: damaged (%s: %s); the shards are converted again", converted, type(error).__name__, error)
-            shutil.rmtree(converted, ignore_errors=True)
-            builder = open_builder()
-        arrow_files = _converted(builder, cache / "verified")
+        arrow_files = _converted(converted, cache / "verified") or _convert(shards, split, converted, cache / "verified")
         if verified_files.states(shards) != before:  # the cache may hold what has taken the place of the shards
-            shutil.rmtree(builder.cache_dir, ignore_errors=True)
+            shutil.rmtree(converted, ignore_errors=True)
             raise verified_files.Damaged(f"{folder}: written to while it was being read")
     for path in arrow_files:
         with pa.ipc.open_stream(pa.memory_map(str(path))) as batches:
             yield from (batch for batch in batches if batch.num_rows)
 
 
-def _converted(builder: "DatasetBuilder", memory: Path) -> list[Path]:
-    """The Arrow files that `datasets` has made from the shards; made again if they are not as they were when they were made."""
-    folder = Path(builder.cache_dir)
-    record = folder / "packlm.json"
-    if folder.exists():
-        try:
-            digests = sealed_json.read(record, dict[str, str], "delete its folder")
-            verified_files.check({folder / name: sha256 for name, sha256 in digests.items()}, memory)
-            return [folder / name for name in digests]
-        except PacklmError as error:
-            log.warning("%s; the shards are converted again", error)
-            shutil.rmtree(folder)
+def _datasets_cache() -> Path:
+    """The cache folder of `datasets`, which takes a second to import."""
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(HF_HOME, "datasets"))
+
+
+def _converted(folder: Path, memory: Path) -> list[Path]:
+    """The Arrow files that `_convert` made in a folder before; none if there are none, or they are not as they were then."""
+    record = folder / _RECORD
+    if not record.exists():
+        return []
+    try:
+        digests = sealed_json.read(record, dict[str, str], "delete its folder")
+        verified_files.check({folder / name: sha256 for name, sha256 in digests.items()}, memory)
+    except PacklmError as error:
+        log.warning("%s; the shards are converted again", error)
+        return []
+    return [folder / name for name in digests]
+
+
+def _convert(shards: Iterable[Path], split: str, folder: Path, memory: Path) -> list[Path]:
+    """Has `datasets` convert shards to Arrow files in a folder, in place of what is there, and records their digests."""
+    import datasets
+
+    shutil.rmtree(folder, ignore_errors=True)
+    datasets.disable_progress_bars()
+    data_files = {split: [glob.escape(str(path)) for path in shards]}
+    builder = datasets.load_dataset_builder("parquet", data_files=data_files, cache_dir=str(folder))
     builder.download_and_prepare()
-    made = verified_files.digests(sorted(folder.glob("*.arrow")), memory)
-    sealed_json.write(record, {path.name: sha256 for path, sha256 in made.items()})
+    made = verified_files.digests(sorted(Path(builder.cache_dir).glob("*.arrow")), memory)
+    sealed_json.write(folder / _RECORD, {str(path.relative_to(folder)): sha256 for path, sha256 in made.items()})
     return list(made)
 
 

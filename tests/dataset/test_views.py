@@ -1,5 +1,7 @@
 """Both views, read back through `datasets`, hold what was written."""
 
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -95,13 +97,20 @@ def test_an_id_beyond_the_vocabulary_is_named_before_anything_is_read(random_dat
         view.open(folder, replace(manifest, vocab_size=16), "train")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"features": 1}', '{"features": {"ids": {"_type": "Unknown"}}}', '{"version": []}'])
-def test_a_damaged_description_of_the_cache_is_made_again(random_data, tmp_path, monkeypatch, content):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+def test_shards_are_converted_once_wherever_they_lie(random_data, tmp_path, monkeypatch):
+    """`datasets` takes a second to import, and is not needed again."""
     expected = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
-    (description,) = tmp_path.rglob("dataset_info.json")
-    description.write_text(content)
-    actual = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
+    elsewhere = shutil.copytree(random_data.folder, tmp_path / "elsewhere")
+    monkeypatch.setitem(sys.modules, "datasets", None)  # to import it is an error
+    actual = Stream.open(elsewhere, random_data.manifest, "train").read(0, 50)
     assert all(np.array_equal(*pair) for pair in zip(expected, actual, strict=True))
+
+
+def test_a_conversion_that_was_killed_is_done_again(random_data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    expected = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
+    (record,), (arrow_file,) = tmp_path.rglob("packlm.json"), tmp_path.rglob("*.arrow")
+    record.unlink()
+    arrow_file.unlink()
+    actual = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
+    assert all(np.array_equal(*pair) for pair in zip(expected, actual, strict=True)) and not caplog.text

@@ -11,7 +11,7 @@ from packlm.base.errors import PacklmError
 from packlm.dataset.views import Sentences, Stream
 from packlm.evaluation.evaluate import ModelScorer, evaluate
 from packlm.model.language_model import LanguageModel, build
-from tests.random_dataset import _own_cache, random_data  # noqa: F401
+from tests.random_dataset import random_data  # noqa: F401
 from tests.ranks import run_on_ranks
 from tests.reference import one_by_one, one_segment
 

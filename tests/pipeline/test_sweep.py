@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,18 @@ def test_a_stopped_sweep_continues_what_was_running(
 ) -> None:
     caplog.set_level("INFO", "packlm")
     monkeypatch.setattr(trial, "training_command", lambda config: ["-c", FAKE.replace("SECONDS", "0.4")])
-    timer = threading.Timer(2.5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
+    metrics = base.run.dir / "sweep" / "trials" / "0002" / "train" / "metrics.jsonl"
+
+    def stop_within_a_trial() -> None:
+        while not metrics.exists() or not metrics.read_bytes():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_within_a_trial)
+    stopper.start()
     with pytest.raises(Stopped, match="continue by running the same command again"):
         command.run(base, searched(tmp_path, LR), 4, 2, pruning=False)
-    timer.join()
+    stopper.join()
     before = study(base).trials
     running = [one.number for one in before if one.state.name == "RUNNING"]
     assert running and len(before) <= 4

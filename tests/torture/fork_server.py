@@ -101,9 +101,6 @@ def _run_in_child(
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
         os.environ |= environment
-        import datasets
-
-        datasets.config.HF_DATASETS_CACHE = str(folder / "cache")
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
         sys.stdin = os.fdopen(0, encoding="utf-8")
         sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8") for number in (1, 2))

@@ -1,3 +1,3 @@
 """A small dataset of random ids for these tests."""
 
-from tests.random_dataset import _own_cache, random_data  # noqa: F401
+from tests.random_dataset import random_data  # noqa: F401

@@ -82,30 +82,40 @@ def weights_and_tokenizer(config: Config) -> tuple[str, str, bytes]:
     return info.weights, info.tokenizer, (config.run.dir / "model" / "tokenizer.json").read_bytes()
 
 
-def outcomes(tmp_path: Path, act: Callable[[int], object]) -> tuple[list[object], list[str]]:
-    """The results of `act` with the dataset exchanged at each of its openings, and the errors; the first is undisturbed."""
+def outcomes(tmp_path: Path, act: Callable[[int], object], converted: bool) -> tuple[list[object], list[str]]:
+    """The results of `act` with the dataset exchanged at each of its openings, and the errors; the first is undisturbed.
+
+    `converted`: whether its shards have been converted before.
+    """
     results, errors, number, openings = [], [], 0, 1
-    while number <= openings:
-        folder, other = datasets(tmp_path)
-        with exchanged_at(number, folder, other) as names:
-            try:
-                results.append(act(number))
-            except PacklmError as error:
-                assert str(folder) in str(error) and "run the same command again" in str(error) and "\n" not in str(error), error
-                errors.append(str(error))
-        openings = openings if number else len(names)
-        number += 1
+    with pytest.MonkeyPatch.context() as patch:
+        if converted:
+            datasets(tmp_path)
+            act(-1)
+        while number <= openings:
+            folder, other = datasets(tmp_path)
+            if not converted:
+                patch.setenv("HF_DATASETS_CACHE", str(tmp_path / f"cache{number}"))
+            with exchanged_at(number, folder, other) as names:
+                try:
+                    results.append(act(number))
+                except PacklmError as error:
+                    assert str(folder) in str(error) and "run the same command again" in str(error) and "\n" not in str(error), error
+                    errors.append(str(error))
+            openings = openings if number else len(names)
+            number += 1
     return results, errors
 
 
+@pytest.mark.parametrize("converted", [False, True])
 @pytest.mark.parametrize("segments", ["sentences", "streams"])
-def test_a_training_ends_with_the_dataset_that_it_began_with(tmp_path, segments):
+def test_a_training_ends_with_the_dataset_that_it_began_with(tmp_path, segments, converted):
     def train(number: int) -> tuple[str, str, bytes]:
         config = settings(tmp_path / "data", tmp_path / f"run{number}", segments=segments, max_steps=3, samples=1)
         stage.run(config, dataset.read_manifest(config.dataset.dir))
         return weights_and_tokenizer(config)
 
-    results, errors = outcomes(tmp_path, train)
+    results, errors = outcomes(tmp_path, train, converted)
     whole, others = results[0], results[1:]
     other = train(len(results) + len(errors))  # by now the other dataset is in its place
     assert others and errors and set(results) == {whole, other} != {whole}, (len(results), errors)
@@ -113,7 +123,8 @@ def test_a_training_ends_with_the_dataset_that_it_began_with(tmp_path, segments)
     assert others.count(other) == 1
 
 
-def test_an_evaluation_is_of_one_dataset(tmp_path):
+@pytest.mark.parametrize("converted", [False, True])
+def test_an_evaluation_is_of_one_dataset(tmp_path, converted):
     folder, _ = datasets(tmp_path)
     config = settings(folder, tmp_path / "run", max_steps=1)
     stage.run(config, dataset.read_manifest(folder))
@@ -125,5 +136,5 @@ def test_an_evaluation_is_of_one_dataset(tmp_path):
             return "other"
         return files.digest(measure.measure_dataset(model, info, folder, manifest, config.evaluate, ALONE))
 
-    results, errors = outcomes(tmp_path, evaluate)
+    results, errors = outcomes(tmp_path, evaluate, converted)
     assert errors and results.count("other") == 1 and len({*results}) == 2
