@@ -42,12 +42,13 @@ from packlm.dataset.views import Sentences
 from packlm.distributed import Ranks
 from packlm.model.cell import LayerWeights
 from packlm.model.cells import CELLS
-from packlm.model.products import matmul
+from packlm.model.products import has_bfloat16, matmul
 from packlm.model.recurrence import Packing
 from train.trainer import Trainer
 
 WINDOW = 35
-TYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+TYPES = {"float32": torch.float32} | ({"bf16": torch.bfloat16} if has_bfloat16(torch.device("cpu")) else {})
+"""Those with instructions of the processor."""
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def sentences(arguments: Arguments, rounds: int, seconds: float) -> None:
 
 
 def layouts(arguments: Arguments, rounds: int, seconds: float) -> None:
-    """Our trainer on the recipe's batches in every layout, in float32 and bf16, relative to `auto`."""
+    """Our trainer on the recipe's batches in every layout, in each of `TYPES`, relative to `auto`."""
     for type_ in TYPES:
         sides = [
             Side(layout, trainer_side, (arguments, ["--train.precision", type_, "--train.layout", layout]))
@@ -111,7 +112,7 @@ def layouts(arguments: Arguments, rounds: int, seconds: float) -> None:
 
 
 def step(arguments: Arguments, rounds: int, seconds: float) -> None:
-    """Our trainer on streams of the recipe's text, in float32 and bf16, and the loop of PyTorch's word-language-model example, in float32,
+    """Our trainer on streams of the recipe's text, in each of `TYPES`, and the loop of PyTorch's word-language-model example, in float32,
     of as many words."""
     vocab_size = _opened(arguments)[1].vocab_size
     for units in (200, 650):

@@ -20,6 +20,11 @@ WORDS = [
 ]  # fmt: skip
 
 
+def made_up_lines(generator: np.random.Generator, count: int) -> str:
+    """Sentences of 4 to 11 words, a line each."""
+    return "".join(" ".join(generator.choice(WORDS, generator.integers(4, 12))) + " .\n" for _ in range(count))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()

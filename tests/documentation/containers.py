@@ -6,7 +6,6 @@ the backup and its restoration all volumes are deleted; afterwards MLflow must h
 
 import json
 import os
-import random
 import re
 import secrets
 import shutil
@@ -16,9 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.documentation import pages
 from tests.documentation.pages import ROOT
-from tests.small_models import WORDS
+from tests.small_models import made_up_lines
 
 PAGE = ROOT / "docs" / "compose.md"
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".env", ".*_cache", "__pycache__", "data", "runs", "corpora", "mlflow.db", "site")
@@ -36,16 +37,12 @@ def lines_of_page() -> list[str]:
 
 def write_texts(folder: Path) -> None:
     """The files that the commands name: a corpus for the recipe `wsj-articles`, and sentences to score."""
-    generator = random.Random(1)
-
-    def text(sentences: int) -> str:
-        return "".join(" ".join(generator.choices(WORDS, k=generator.randint(4, 12))) + " .\n" for _ in range(sentences))
-
+    generator = np.random.default_rng(1)
     articles = folder / "corpora" / "wsj_articles"
     articles.mkdir(parents=True)
     for number in range(60):
-        (articles / f"{number}.txt").write_text(text(20), encoding="utf-8")
-    (folder / "sentences.txt").write_text(text(3), encoding="utf-8")
+        (articles / f"{number}.txt").write_text(made_up_lines(generator, 20), encoding="utf-8")
+    (folder / "sentences.txt").write_text(made_up_lines(generator, 3), encoding="utf-8")
 
 
 def run(line: str, folder: Path, environment: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ import pytest
 from tests.documentation import pages
 from tests.documentation.pages import PAGES, ROOT
 from tests.fake_hub import TOKEN, Hub
-from tests.small_models import WORDS
+from tests.small_models import made_up_lines
 
 pytestmark = pytest.mark.long
 
@@ -63,18 +63,14 @@ BEFORE = {
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that commands name, and a small tour: `data/quickstart`, `runs/quickstart`."""
-    folder, random = tmp_path_factory.mktemp("home"), np.random.default_rng(5)
-
-    def text(lines: int) -> str:
-        return "".join(" ".join(random.choice(WORDS, random.integers(4, 12))) + " .\n" for _ in range(lines))
-
+    folder, generator = tmp_path_factory.mktemp("home"), np.random.default_rng(5)
     for name, lines in (
         ("ptb.train.txt", 500), ("ptb.valid.txt", 60), ("corpora/ptb/ptb.train.txt", 500), ("corpora/ptb/ptb.valid.txt", 60),
         ("corpora/shakespeare/tinyshakespeare.txt", 800),
         *((f"{kind}/{number}.txt", 20) for kind in ("articles", "speech") for number in range(40)),
     ):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text(lines), encoding="utf-8")
+        (folder / name).write_text(made_up_lines(generator, lines), encoding="utf-8")
     (folder / "more.jsonl.gz").write_bytes(gzip.compress(b'{"text": "The cat sees a dog."}\n'))
     for name in ("examples", "configs", "train"):
         (folder / name).symlink_to(ROOT / name)
