@@ -50,7 +50,7 @@ ui: $(READY)
 	esac
 
 bench: preprocess
-	@for part in step sentences layouts layers ranks; do $(BIN)/python benchmarks/recurrence_speed.py $$part $(SETTINGS) || exit; done
+	@for part in step sentences layouts layers "ranks --rounds 3"; do $(BIN)/python benchmarks/recurrence_speed.py $$part $(SETTINGS) || exit; done
 	@$(BIN)/python benchmarks/scoring_speed.py
 	@$(BIN)/python benchmarks/decoding_speed.py
 
