@@ -224,7 +224,7 @@ def _batches(folder: Path, manifest: dataset.Manifest, view: dataset.View, split
 
 
 def _datasets_cache() -> Path:
-    """The cache folder of `datasets`, which takes a second to import."""
+    """The cache folder of `datasets`, without importing it, which takes a second."""
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(HF_HOME, "datasets"))
 
 
