@@ -31,6 +31,8 @@ HELD_OUT = {"validation_fraction": 0.05, "test_fraction": 0.05}
 """What is held out of a corpus unless the configuration says so itself; 0 says so, too."""
 MAX_FILE_BYTES = 1 << 24
 """Size of a configuration file: 100,000 paths of a corpus."""
+_LONG_KEY = re.compile(r"^[ \t]*[\w-]+(?:\.[\w-]+){1000}", re.MULTILINE)
+"""A dotted key of which tomllib takes time and memory with the square of its parts."""
 MAX_MESSAGES = 200
 """Wrong settings that are named; there are fewer settings."""
 MAX_DEPTH = 20
@@ -161,6 +163,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _parse_toml(text: str) -> dict[str, Any]:
     """Parses TOML; any fault is a `ValueError`, also too deep a nesting and a number of too many digits."""
+    if _LONG_KEY.search(text):
+        raise ValueError("nested too deeply")
     try:
         return tomllib.loads(text)
     except RecursionError:

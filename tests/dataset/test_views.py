@@ -106,6 +106,16 @@ def test_shards_are_converted_once_wherever_they_lie(random_data, tmp_path, monk
     assert all(np.array_equal(*pair) for pair in zip(expected, actual, strict=True))
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"features": 1}', '{"features": {"ids": {"_type": "Unknown"}}}', '{"version": []}'])
+def test_a_damaged_description_of_the_cache_does_not_matter(random_data, tmp_path, monkeypatch, content):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    expected = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
+    (description,) = tmp_path.rglob("dataset_info.json")
+    description.write_text(content)
+    actual = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)
+    assert all(np.array_equal(*pair) for pair in zip(expected, actual, strict=True))
+
+
 def test_a_conversion_that_was_killed_is_done_again(random_data, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     expected = Stream.open(random_data.folder, random_data.manifest, "train").read(0, 50)

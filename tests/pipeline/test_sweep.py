@@ -115,7 +115,7 @@ def test_a_stopped_sweep_continues_what_was_running(
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    stopper = threading.Thread(target=stop_within_a_trial)
+    stopper = threading.Thread(target=stop_within_a_trial, daemon=True)
     stopper.start()
     with pytest.raises(Stopped, match="continue by running the same command again"):
         command.run(base, searched(tmp_path, LR), 4, 2, pruning=False)
