@@ -113,13 +113,15 @@ class Engine:
         if encoder.vocab_size > info.vocab_size:
             raise RequestError(f"{folder}: the tokenizer has {encoder.vocab_size:,} tokens, the model {info.vocab_size:,}")
         allow_rounding(False)
-        if precision != "full":
-            if device is not None and device.type != "cpu":
-                raise RequestError(f"precision {precision} is for CPUs; use full here, or --train.device cpu")
-            model = quantized.quantize(model, precision)
-        else:
-            model = model.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        model = interpolation_folder.apply(folder, model, encoder.eos)
+        if precision != "full" and device is not None and device.type != "cpu":
+            raise RequestError(f"precision {precision} is for CPUs; use full here, or --train.device cpu")
+
+        def prepare(network: LanguageModel) -> LanguageModel:
+            if precision != "full":
+                return quantized.quantize(network, precision)
+            return network.to(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+        model = interpolation_folder.apply(folder, prepare(model), encoder.eos, prepare)
         return cls(model, info, encoder, model_folder.read_generation_config(folder))
 
     @property

@@ -224,34 +224,42 @@ def states(
 @cli.command(
     sections=("run", "dataset", "evaluate", "tracking"),
     example="packlm interpolate --model runs/quickstart/model --data data/quickstart --out mixed\n"
-    "packlm interpolate --model runs/ptb-5min/model --data data/ptb --ngrams kn5.arpa --cache 500 --out mixed",
+    "packlm interpolate --model runs/ptb-5min/model --data data/ptb --ngrams kn5.arpa --cache 500 --out mixed\n"
+    "packlm interpolate --model runs/seed1/model --network runs/seed2/model runs/seed3/model --data data/ptb --order 0 --out ensemble",
 )
 @click.option("--data", type=FILE, metavar="DIR", help="Dataset to count n-grams and tune weights in.  [default: `dataset.dir`]")
+@click.option("--network", multiple=True, metavar="MODEL...", help="Further networks, as other seeds of a training (an ensemble).")
+@click.argument("more", nargs=-1, metavar="")
 @click.option("--ngrams", type=FILE, metavar="FILE", help="N-grams as an ARPA file.  [default: counted in the training split]")
-@click.option("--order", metavar="INTEGER", default="5", help="Length of the n-grams that are counted; 0: no n-grams.  [default: 5]")
+@click.option("--order", metavar="INTEGER", default="5", help="Length of the n-grams that are counted; 0: no n-grams.")
 @click.option("--out", required=True, type=FILE, metavar="DIR", help="The new model folder.")
 @setting_options("evaluate", "split", "context", "cache")
 def interpolate(
-    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, ngrams: Path | None, order: str, out: Path
-) -> None:
-    """Mix a model with n-grams and a cache, with weights tuned on held-out text, as a new model folder.
+    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, network: tuple[str, ...], more: tuple[str, ...],
+    ngrams: Path | None, order: str, out: Path,
+) -> None:  # fmt: skip
+    """Mix a model with further networks, n-grams and a cache, with weights tuned on held-out text, as a new model folder.
 
     Every command that takes --model takes the new folder.
     """
     config = arguments.load(model_only=model is not None)
+    if more and not network:
+        raise RequestError(f"interpolate: unexpected argument {more[0]!r}; further networks are given as --network MODEL...")
     if precision != "full":
         raise RequestError("--precision: the folder keeps full weights; give --precision to the command that uses it")
     if config.evaluate.split == "all":
         raise RequestError("--split all: weights are tuned on one split")
     request = validated(InterpolateRequest, order=order)
-    if not (ngrams or request.order or config.evaluate.cache):
-        raise RequestError("--order 0: there is nothing to mix with; give --cache or --ngrams")
+    if not (network or ngrams or request.order or config.evaluate.cache):
+        raise RequestError("--order 0: there is nothing to mix with; give --network, --cache or --ngrams")
     address = _model(model, config)
-    output_paths.check_model_folder("--out", out, address)
+    networks = (*network, *more)
+    for each in (address, *networks):
+        output_paths.check_model_folder("--out", out, each)
 
     from .interpolate import command
 
-    command.run(address, command.InterpolateOptions(data, out, ngrams, request.order), config)
+    command.run(address, command.InterpolateOptions(data, out, networks, ngrams, request.order), config)
 
 
 @cli.command(

@@ -74,10 +74,10 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
     return make
 
 
-def write_model(config: Config, segments: str = "sentences") -> None:
+def write_model(config: Config, segments: str = "sentences", seed: int = 3) -> None:
     """Builds the dataset of a configuration, and a model folder with random weights for it."""
     manifest = build_dataset(config).manifest
-    model = wild(models.build(config.model, manifest.vocab_size, seed=3))
+    model = wild(models.build(config.model, manifest.vocab_size, seed))
     about = {
         "name": config.run.name, "model": config.model.model_dump(mode="json"), "vocab_size": manifest.vocab_size,
         "text": manifest.settings["corpus"], "segments": segments, "reset": "document", "lossless": manifest.lossless,

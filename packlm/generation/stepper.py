@@ -41,8 +41,9 @@ class Stepper:
         """`restart_after`: an id (`<eos>`) after which a row continues from the zero state, as models of single sentences do."""
         self.restart_after = restart_after
         self.interpolated = model if isinstance(model, InterpolatedModel) else None
-        self.model = model.network if isinstance(model, InterpolatedModel) else model
-        """The network."""
+        self.model, *further = model.networks if isinstance(model, InterpolatedModel) else (model,)
+        """The network, of an interpolated model the first."""
+        self.further = [Stepper(network) for network in further]
         self.layers: list[_StepWeights] = []
         """Empty for a quantized model, which has a step of its own."""
         self.shortcuts: list[Callable[[Tensor], Tensor]] = []
@@ -98,12 +99,14 @@ class Stepper:
         """Runs any number of rows; log P of the next ids only if needed. Appends the layers' outputs of blocks of rows to `layers`."""
         if self.interpolated is None:
             return self._run_network(ids, state, need_log_probs, layers)
-        state, *of_components = self.interpolated.split_state(state)
+        (of_first, *of_further), of_components = self.interpolated.split_state(state)
         layers = [] if layers is None else layers
-        log_probs, after = self._run_network(ids, state, need_log_probs, layers)
+        runs = [self._run_network(ids, of_first, need_log_probs, layers)]
+        runs += [each._run_network(ids, before, need_log_probs, None) for each, before in zip(self.further, of_further, strict=True)]
         rows = torch.cat([outputs[-1] for outputs in layers])
-        log_probs, others = self.interpolated.step_components(ids, rows, log_probs, of_components)
-        return log_probs, (*after, *others)
+        of_networks = [log_probs for log_probs, _ in runs if log_probs is not None]
+        mixed, others = self.interpolated.step_components(ids, rows, of_networks or None, of_components)
+        return mixed, (*(part for _, after in runs for part in after), *others)
 
     def _run_network(
         self, ids: Tensor, state: State, need_log_probs: bool, layers: list[list[Tensor]] | None

@@ -1,10 +1,12 @@
 """A model folder whose network is interpolated: beside the files of the network it has
 
-interpolation.json        the components, their weights, and what they were tuned on
+interpolation.json        networks and components, their weights, and what they were tuned on
+networks/2/, 3/, ...      further networks, each a model folder
 ngrams.safetensors        for each length of n-grams `keys`, `probabilities` and `backoffs` (`backoff.NGrams`)
 """
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +24,24 @@ from packlm.interpolation.cache import CacheComponent
 from packlm.interpolation.component import Component
 from packlm.interpolation.model import InterpolatedModel
 from packlm.interpolation.ngrams import NGramComponent
+from packlm.model import folder as model_folder
+from packlm.model import info
 from packlm.model.language_model import LanguageModel
 
 NAME = "interpolation.json"
 NGRAMS = "ngrams.safetensors"
+NETWORKS = "networks"
 REMEDY = "make the folder again with `packlm interpolate`"
+
+
+class NetworkSettings(BaseModel):
+    """A further network, in a folder beside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    weight: float = Field(ge=0, lt=1)
+    sha256: str
+    """Of its `model.safetensors`."""
 
 
 class NGramSettings(BaseModel):
@@ -56,10 +71,20 @@ class InterpolationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: Literal[1] = 1
+    networks: list[NetworkSettings] = []
+    """Those of `networks/2`, `networks/3`, ..."""
     ngrams: NGramSettings | None = None
     cache: CacheSettings | None = None
     tuned_on: dict[str, Any]
     """Dataset, split, tokens and perplexities."""
+
+
+@dataclass(frozen=True)
+class WeightedNetwork:
+    """A further network for a folder."""
+
+    folder: Path
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +96,8 @@ class WeightedNGrams:
 
 
 def save(
-    source: Path, folder: Path, ngrams: WeightedNGrams | None, cache: CacheSettings | None, tuned_on: dict[str, Any], description: str
+    source: Path, folder: Path, networks: Sequence[WeightedNetwork], ngrams: WeightedNGrams | None, cache: CacheSettings | None,
+    tuned_on: dict[str, Any], description: str,
 ) -> None:  # fmt: skip
     """Writes a copy of model folder `source` with an interpolation, atomically.
 
@@ -83,13 +109,16 @@ def save(
     with files.naming(work):
         work.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, work)
+        for number, network in enumerate(networks):
+            shutil.copytree(network.folder, _network_folder(work, number))
     settings = None
     if ngrams is not None:
         parts = {f"{length}.{name}": array for length, part in enumerate(ngrams.model.orders, 1) for name, array in _arrays(part).items()}
         with files.atomic(work / NGRAMS) as stream:
             stream.write(serialize(parts))
         settings = NGramSettings(weight=ngrams.weight, order=ngrams.model.order, sha256=files.sha256(work / NGRAMS))
-    whole = InterpolationSettings(ngrams=settings, cache=cache, tuned_on=tuned_on)
+    others = [NetworkSettings(weight=network.weight, sha256=info.read(network.folder).weights) for network in networks]
+    whole = InterpolationSettings(networks=others, ngrams=settings, cache=cache, tuned_on=tuned_on)
     sealed_json.write(work / NAME, whole.model_dump(mode="json"))
     card = (work / "README.md").read_text(encoding="utf-8") if (work / "README.md").is_file() else ""
     files.write_text(work / "README.md", f"{card}\n## Interpolation\n\n{description}\n")
@@ -102,25 +131,49 @@ def is_interpolated(folder: Path) -> bool:
     return (Path(folder) / NAME).exists()
 
 
-def apply(folder: Path, network: LanguageModel, eos: int) -> LanguageModel:
-    """The network of a model folder with the components that the folder has, if any.
+def apply(
+    folder: Path, network: LanguageModel, eos: int, prepare: Callable[[LanguageModel], LanguageModel] = lambda network: network
+) -> LanguageModel:  # fmt: skip
+    """The network of a model folder with the networks and components that the folder has, if any.
+
+    Args:
+        prepare: what is done with a further network once it is read, as moving it to a device.
 
     Raises:
-        RequestError: the n-grams are of another vocabulary.
+        RequestError: a network or the n-grams are of another vocabulary.
         PacklmError: a file is missing or damaged.
     """
     folder = Path(folder)
     if not is_interpolated(folder):
         return network
     settings = sealed_json.read(folder / NAME, InterpolationSettings, REMEDY)
-    components: list[tuple[Component, float]] = []
+    networks, components, weights = [network], list[Component](), list[float]()
+    for number, each in enumerate(settings.networks):
+        networks.append(prepare(_read_network(_network_folder(folder, number), each, network.vocab_size)))
+        weights.append(each.weight)
     if settings.ngrams is not None:
-        components.append((NGramComponent(_read_ngrams(folder, settings.ngrams, network.vocab_size), eos), settings.ngrams.weight))
+        components.append(NGramComponent(_read_ngrams(folder, settings.ngrams, network.vocab_size), eos))
+        weights.append(settings.ngrams.weight)
     if (cache := settings.cache) is not None:
-        components.append((CacheComponent(cache.size, cache.theta, network.vocab_size), cache.weight))
-    if sum(weight for _, weight in components) >= 1:
+        components.append(CacheComponent(cache.size, cache.theta, network.vocab_size))
+        weights.append(cache.weight)
+    if sum(weights) >= 1:
         raise PacklmError(f"{folder / NAME}: the weights leave nothing to the network; {REMEDY}")
-    return InterpolatedModel(network, components)
+    return InterpolatedModel(networks, components, [1 - sum(weights), *weights])
+
+
+def _network_folder(folder: Path, number: int) -> Path:
+    """Of the further network `number`, from 0 on; the second network is the first of these."""
+    return folder / NETWORKS / str(number + 2)
+
+
+def _read_network(folder: Path, settings: NetworkSettings, vocab_size: int) -> LanguageModel:
+    network, about = model_folder.load(folder)
+    if about.weights != settings.sha256:
+        raise PacklmError(f"{folder}: another network than the one that the weights were tuned for; {REMEDY}")
+    if network.vocab_size != vocab_size:
+        raise RequestError(f"{folder}: a network of {network.vocab_size:,} ids, and the first one has {vocab_size:,}; {REMEDY}")
+    return network
 
 
 def _arrays(part: NGrams) -> dict[str, np.ndarray]:

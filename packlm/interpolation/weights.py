@@ -9,6 +9,9 @@ MAX_ITERATIONS = 2000
 TOLERANCE = 1e-9
 """Change of the mean log-likelihood, in nats, below which the weights stay as they are."""
 
+MINIMUM = 1e-6
+"""No model's weight is less: what it alone expects stays possible."""
+
 
 def tune(probabilities: np.ndarray, known: np.ndarray) -> np.ndarray:
     """[M] the weights that make the targets most likely.
@@ -27,7 +30,8 @@ def tune(probabilities: np.ndarray, known: np.ndarray) -> np.ndarray:
         if likelihood - before < TOLERANCE:
             break
         before = likelihood
-    return weights
+    weights = weights.clip(MINIMUM)
+    return weights / weights.sum()
 
 
 def losses(probabilities: np.ndarray, known: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""The command `interpolate`: a network with n-grams, a cache, or both, as a new model folder, with weights tuned on held-out text."""
+"""The command `interpolate`: a network with others, n-grams and a cache, as a new model folder, with weights tuned on held-out text."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from packlm.interpolation.component import Component
 from packlm.interpolation.kneser_ney import of_training_split
 from packlm.interpolation.model import InterpolatedModel
 from packlm.interpolation.ngrams import NGramComponent
+from packlm.model import folder as model_folder
 from packlm.model.finite import perplexity
+from packlm.model.language_model import LanguageModel
 from packlm.model.recurrence import State
 
 log = logging.getLogger("packlm")
@@ -37,6 +40,8 @@ class InterpolateOptions:
 
     data: Path | None
     out: Path
+    networks: tuple[str, ...]
+    """Further networks, as folders or registry addresses."""
     ngrams: Path | None
     """An ARPA file; by default n-grams are counted in the training split."""
     order: int
@@ -46,13 +51,15 @@ class InterpolateOptions:
 def run(address: str | Path, options: InterpolateOptions, config: Config) -> None:
     """Tunes the weights, writes the model folder and prints a table of perplexities.
 
+    Args:
+        address: the first network, whose text rules and hidden states the mixture has.
+
     Raises:
         RequestError: there is no such model, dataset or split, or they do not fit.
     """
-    source = tracking.folder_of(address, config.tracking)
-    if folder.is_interpolated(source):
-        raise RequestError(f"{source}: it is interpolated already; give the model folder it was made from")
+    source, *further = [_folder(each, config) for each in (address, *options.networks)]
     engine, data, size = Engine.load(source, store=config.tracking), options.data or config.dataset.dir, config.evaluate.cache
+    networks = [engine.model, *(_further_network(other, engine) for other in further)]
     manifest, split = dataset.read_manifest(data), config.evaluate.split
     manifest.split(split)
     if manifest.digests["tokenizer"] != engine.info.tokenizer:
@@ -64,14 +71,14 @@ def run(address: str | Path, options: InterpolateOptions, config: Config) -> Non
     fixed: list[Component] = [] if ngrams is None else [NGramComponent(ngrams, engine.encoder.eos)]
     caches = [CacheComponent(size, theta, engine.info.vocab_size) for theta in THETAS] if size else []
     sentences, stream = Sentences.open(data, manifest, split), Stream.open(data, manifest, split)
-    recorder = _TargetProbabilities(
-        InterpolatedModel(engine.model, [(component, 0.0) for component in [*fixed, *caches]]), sentences.tokens
-    )
+    model = _equally_mixed(networks, [*fixed, *caches])
+    recorder = _TargetProbabilities(model, sentences.tokens)
     log.info("reading %s: %s tokens", split, f"{sentences.tokens:,}")
     evaluate(recorder, sentences, stream, context, 1, config.evaluate.batch_tokens, Ranks(0, 1, engine.device))
 
     mixture = min((_tuned(recorder, [*fixed, *each]) for each in ([[cache] for cache in caches] or [[]])), key=lambda tuned: tuned.loss)
     cache = next((component for component in mixture.components if isinstance(component, CacheComponent)), None)
+    of_networks, of_components = mixture.weights[: len(networks)], mixture.weights[len(networks) :]
     network_loss = mixture.losses[0]
     assert network_loss is not None  # `evaluate` refuses infinite losses
     numbers = {
@@ -82,8 +89,9 @@ def run(address: str | Path, options: InterpolateOptions, config: Config) -> Non
     folder.save(
         source,
         options.out,
-        None if ngrams is None else folder.WeightedNGrams(ngrams, mixture.weights[1]),
-        None if cache is None else folder.CacheSettings(weight=mixture.weights[-1], size=cache.size, theta=cache.theta),
+        [folder.WeightedNetwork(other, weight) for other, weight in zip(further, of_networks[1:], strict=True)],
+        None if ngrams is None else folder.WeightedNGrams(ngrams, of_components[0]),
+        None if cache is None else folder.CacheSettings(weight=of_components[-1], size=cache.size, theta=cache.theta),
         numbers,
         f"The network is interpolated with {mixture.description}. The weights were tuned on {split} ({sentences.tokens:,} tokens): "
         f"perplexity {numbers['perplexity_of_network']:.2f} of the network, {numbers['perplexity']:.2f} together, "
@@ -93,13 +101,40 @@ def run(address: str | Path, options: InterpolateOptions, config: Config) -> Non
     log.info("%s: the model with its interpolation, for every command that takes --model", options.out)
 
 
+def _folder(address: str | Path, config: Config) -> Path:
+    """The folder of a model that is to be a network of the mixture."""
+    source = tracking.folder_of(address, config.tracking)
+    if folder.is_interpolated(source):
+        raise RequestError(f"{source}: it is interpolated already; give the model folder it was made from")
+    return source
+
+
+def _further_network(source: Path, engine: Engine) -> LanguageModel:
+    """The network of a folder, if it predicts the same ids in the same context as the engine's."""
+    network, info = model_folder.load(source)
+    if info.tokenizer != engine.info.tokenizer or info.vocab_size != engine.info.vocab_size:
+        raise RequestError(f"--network {source}: its ids are of another tokenizer than the model's; networks of one dataset can be mixed")
+    if info.context != engine.info.context:
+        raise RequestError(
+            f"--network {source}: it was trained with the context {info.context}, and the model with {engine.info.context}; "
+            "give one that was trained on the same segments"
+        )
+    return network.to(engine.device)
+
+
+def _equally_mixed(networks: Sequence[LanguageModel], components: Sequence[Component]) -> InterpolatedModel:
+    count = len(networks) + len(components)
+    return InterpolatedModel(networks, components, [1 / count] * count)
+
+
 @dataclass(frozen=True)
 class _Mixture:
-    """A network and components with tuned weights."""
+    """Networks and components with tuned weights."""
 
+    names: list[str]
     components: list[Component]
     weights: list[float]
-    """Of the network, then of each component."""
+    """Of each network, then of each component."""
     losses: list[float | None]
     """Mean loss of each by itself, in nats; None if it gives some target no probability."""
     loss: float
@@ -109,37 +144,38 @@ class _Mixture:
 
     @property
     def description(self) -> str:
-        parts = zip(self.components, self.weights[1:], strict=True)
-        return " and ".join(f"{component.description} (weight {weight:.3f})" for component, weight in parts)
+        """What the first network is mixed with."""
+        return " and ".join(f"{name} (weight {weight:.3f})" for name, weight in zip(self.names[1:], self.weights[1:], strict=True))
 
     @property
     def table(self) -> str:
-        names = ["network", *(component.description for component in self.components)]
         lines = [
             f"{name:<44}{'' if loss is None else f'{perplexity(loss):.2f}':>10}   weight {weight:.3f}"
-            for name, loss, weight in zip(names, self.losses, self.weights, strict=True)
+            for name, loss, weight in zip(self.names, self.losses, self.weights, strict=True)
         ]
         mixtures = {"interpolated": self.loss, "each half with the weights of the other": self.loss_across_halves}
         return "\n".join([*lines, *(f"{name:<44}{perplexity(loss):>10.2f}" for name, loss in mixtures.items())])
 
 
 def _tuned(recorder: "_TargetProbabilities", components: list[Component]) -> _Mixture:
-    """The network and some of the components that were recorded, with the best weights."""
-    columns = [0, *(1 + recorder.model.components.index(component) for component in components)]
+    """The networks and some of the components that were recorded, with the best weights."""
+    networks, everything = len(recorder.model.networks), recorder.model.components
+    columns = [*range(networks), *(networks + everything.index(component) for component in components)]
     probabilities, known = recorder.probabilities[:, columns], recorder.known[:, columns]
     shares = weights.tune(probabilities, known)
     losses = [float(-np.log(column).mean()) if column.all() else None for column in probabilities.T]
     loss = float(weights.losses(probabilities, known, shares).mean())
-    return _Mixture(components, shares.tolist(), losses, loss, weights.cross_validated_loss(probabilities, known))
+    names = [recorder.model.names[column] for column in columns]
+    return _Mixture(names, components, shares.tolist(), losses, loss, weights.cross_validated_loss(probabilities, known))
 
 
 class _TargetProbabilities(LossScorer):
-    """Keeps what the network and each component give every target of a split."""
+    """Keeps what each network and component gives every target of a split."""
 
     max_window: int | None = None
 
     def __init__(self, model: InterpolatedModel, tokens: int):
-        self.model, columns = model, 1 + len(model.components)
+        self.model, columns = model, len(model.weights)
         self.probabilities, self.known = np.zeros((tokens, columns)), np.zeros((tokens, columns), bool)
 
     def zero_state(self, segments: int) -> State:

@@ -26,7 +26,7 @@ IDS = np.where(np.arange(90) % 9 == 8, 0, GENERATOR.integers(1, VOCAB, 90))
 OPENS = np.array([0, 27, 36, 81])
 VIEWS = Sentences.from_arrays(IDS, np.arange(9, 91, 9)), Stream.from_arrays(IDS, OPENS, eos=0)
 MODEL = wild(build(config.Model(hidden=6), VOCAB, seed=2), 4.0).double()
-CACHED = InterpolatedModel(MODEL, [(CacheComponent(SIZE, THETA, VOCAB), LAMBDA)])
+CACHED = InterpolatedModel([MODEL], [CacheComponent(SIZE, THETA, VOCAB)], [1 - LAMBDA, LAMBDA])
 
 
 def probabilities(targets: np.ndarray, before: int) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""A network with n-grams and a cache: by the definition, token by token; the same in any segments; the same bits in any company."""
+"""Two networks with n-grams and a cache: by the definition, token by token; the same in any segments; the same bits in any company."""
 
 import math
 
@@ -16,33 +16,42 @@ from packlm.model.language_model import Batch, build
 from tests.small_models import wild
 
 VOCAB, EOS, SIZE, THETA, ORDER = 11, 0, 6, 0.7, 4
-N_WEIGHT, C_WEIGHT = 0.3, 0.2
+G_WEIGHT, N_WEIGHT, C_WEIGHT = 0.15, 0.3, 0.2
+"""Of a second network, the n-grams and the cache."""
 GENERATOR = np.random.default_rng(4)
 IDS = np.where(np.arange(60) % 7 == 6, EOS, GENERATOR.integers(1, 5, 60))
 NGRAMS = kneser_ney(IDS, np.append(np.flatnonzero(IDS == EOS) + 1, 60), VOCAB, ORDER)
 
 
 def mixed(double: bool = True) -> InterpolatedModel:
-    network = wild(build(config.Model(hidden=6), VOCAB, seed=2), 4.0)
-    components = [(NGramComponent(NGRAMS, EOS), N_WEIGHT), (CacheComponent(SIZE, THETA, VOCAB), C_WEIGHT)]
-    return InterpolatedModel(network.double() if double else network, components)
+    networks = [
+        wild(build(config.Model(hidden=6), VOCAB, seed=2), 4.0),
+        wild(build(config.Model(cell="gru", layers=3, hidden=(5, 9, 4), embedding=7, tied=False), VOCAB, seed=3), 4.0),
+    ]
+    components = [NGramComponent(NGRAMS, EOS), CacheComponent(SIZE, THETA, VOCAB)]
+    weights = [1 - G_WEIGHT - N_WEIGHT - C_WEIGHT, G_WEIGHT, N_WEIGHT, C_WEIGHT]
+    return InterpolatedModel([network.double() if double else network for network in networks], components, weights)
 
 
 def by_definition(model: InterpolatedModel, ids: list[int]) -> list[list[float]]:
     """P of every id after each of `ids`, read from the beginning, in floats."""
-    state, cache, sentence, rows = model.network.zero_state(1), [], [], []
+    states, cache, sentence, rows = [network.zero_state(1) for network in model.networks], [], [], []
     for position, id in enumerate(ids):
+        hiddens, of_networks = [], []
         with torch.inference_mode():
-            hidden, state = model.network.hidden(torch.tensor([id]), np.ones(1, np.int64), state)
-            of_network = model.network.projection(hidden)[0].softmax(0).tolist()
+            for number, network in enumerate(model.networks):
+                hidden, states[number] = network.hidden(torch.tensor([id]), np.ones(1, np.int64), states[number])
+                hiddens.append(hidden)
+                of_networks.append(network.projection(hidden)[0].softmax(0).tolist())
+        hidden = hiddens[0]
         sentence = [] if id == EOS else [*sentence, id]
         of_ngrams = [math.exp(NGRAMS.log_probs(np.array([*sentence, word]), np.array([len(sentence) + 1]))[-1]) for word in range(VOCAB)]
         of_cache, weights = [0.0] * VOCAB, [math.exp(THETA * float(hidden[0] @ key)) for key, _ in cache[-SIZE:]]
         for weight, (_, follower) in zip(weights, cache[-SIZE:], strict=True):
             of_cache[follower] += weight / sum(weights)
         share = 1.0 if cache else 1 - C_WEIGHT
-        parts = zip(of_network, of_ngrams, of_cache, strict=True)
-        rows.append([((1 - N_WEIGHT - C_WEIGHT) * p + N_WEIGHT * q + C_WEIGHT * r) / share for p, q, r in parts])
+        parts = zip(*of_networks, of_ngrams, of_cache, strict=True)
+        rows.append([sum(weight * p for weight, p in zip(model.weights, ps, strict=True)) / share for ps in parts])
         if position + 1 < len(ids):
             cache.append((hidden[0], ids[position + 1]))
     return rows
@@ -81,6 +90,15 @@ def test_segments_of_a_batch_do_not_see_each_other() -> None:
         torch.testing.assert_close(tuple(part[:, row : row + 1] for part in state), alone_state, rtol=1e-12, atol=1e-12)
 
 
+def test_layers_are_those_of_the_first_network_and_states_of_all() -> None:
+    model, lengths, ids = mixed(), np.array([5, 2]), torch.tensor([EOS, 1, 2, 3, 4, EOS, 3])
+    layers, state = model.layers(ids, lengths)
+    expected, _ = model.networks[0].layers(ids, lengths)
+    assert all(torch.equal(one, other) for one, other in zip(layers, expected, strict=True))
+    _, after = model.read(ids, lengths)
+    torch.testing.assert_close(state, after, rtol=1e-12, atol=1e-12)
+
+
 def test_steps_are_the_definition_and_have_the_same_bits_in_any_company() -> None:
     model = mixed(double=False)
     stepper, texts = Stepper(model), [np.append(EOS, GENERATOR.integers(0, 5, length)) for length in (13, 2, 0, 7)]
@@ -110,6 +128,6 @@ def test_a_sentence_model_forgets_the_sentence_before() -> None:
 def test_another_component_leaves_the_old_ones_their_proportions() -> None:
     once, cache = mixed(), CacheComponent(3, 0.1, VOCAB)
     twice = interpolated(once, cache, 0.5)
-    assert twice.weights == pytest.approx([0.25, N_WEIGHT / 2, C_WEIGHT / 2, 0.5])
-    assert twice.network is once.network
-    assert interpolated(once.network, cache, 0.5).weights == [0.5, 0.5]
+    assert twice.weights == pytest.approx([0.175, G_WEIGHT / 2, N_WEIGHT / 2, C_WEIGHT / 2, 0.5])
+    assert twice.networks == once.networks
+    assert interpolated(once.networks[0], cache, 0.5).weights == (0.5, 0.5)

@@ -36,3 +36,11 @@ def test_halves_are_measured_with_the_weights_of_the_other() -> None:
     expected = -(np.log(PROBABILITIES[:200] @ second).sum() + np.log(PROBABILITIES[200:] @ first).sum()) / 400
     assert weights.cross_validated_loss(PROBABILITIES, KNOWN) == pytest.approx(expected)
     assert expected > weights.losses(PROBABILITIES, KNOWN, weights.tune(PROBABILITIES, KNOWN)).mean()
+
+
+def test_a_useless_model_keeps_a_little_weight() -> None:
+    useless = np.concatenate([PROBABILITIES, PROBABILITIES[:, :1] * 1e-9], axis=1)
+    tuned = weights.tune(useless, np.ones_like(useless, bool))
+    assert tuned[3] == pytest.approx(weights.MINIMUM, rel=1e-5)
+    assert tuned.sum() == pytest.approx(1)
+    assert tuned[:3] == pytest.approx(weights.tune(PROBABILITIES, KNOWN), abs=1e-4)

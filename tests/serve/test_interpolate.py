@@ -29,6 +29,19 @@ def streams(made: Callable[[str], Config], tmp_path_factory: pytest.TempPathFact
     return documents
 
 
+@pytest.fixture(scope="module")
+def seeds(made: Callable[[str], Config], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three models of one dataset: the second of another seed, the third of another cell and width too."""
+    config = made("word")
+    folders = [config.run.dir / "model"]
+    for seed, model in ((12, {}), (13, {"cell": "gru", "hidden": 20, "layers": 1})):
+        changed = {"run": {"name": f"seed{seed}", "dir": tmp_path_factory.mktemp("run")}, "model": config.model.model_dump() | model}
+        other = configuration.resolve(config.model_dump() | changed)
+        write_model(other, seed=seed)
+        folders.append(other.run.dir / "model")
+    return folders
+
+
 def held_out(config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """(ids and ends of the training split, those of the validation split, V)"""
     manifest = read_manifest(config.dataset.dir)
@@ -95,6 +108,70 @@ def test_a_cache_is_mixed_in_and_remembers_the_document(command_line: CommandLin
     assert surprising[1].log_prob > by_itself[1].log_prob + 0.1
     status, _, errors = command_line("serve", "evaluate", "--model", out, "--data", streams.dataset.dir, "--cache", "5")
     assert status == 2 and "has a cache already" in errors
+
+
+def test_networks_are_mixed_by_their_probabilities(
+    command_line: CommandLine, made: Callable[[str], Config], seeds: list[Path], tmp_path: Path
+) -> None:
+    data, out, sentences = made("word").dataset.dir, tmp_path / "ensemble", ["the cat sees a dog.", "Ümlaut  often"]
+    words = ["serve", "interpolate", "--model", seeds[0], "--network", *seeds[1:], "--data", data, "--order", "0", "--out", out]
+    status, table, errors = command_line(*words)
+    assert status == 0, errors
+    settings = json.loads((out / "interpolation.json").read_text())
+    others = [each["weight"] for each in settings["networks"]]
+    weights = [1 - sum(others), *others]
+    assert all(0.01 < weight < 0.99 for weight in weights), weights
+    models, mixed = [packlm.load(folder) for folder in seeds], packlm.load(out)
+    for scores, together in zip(zip(*(model.score(sentences) for model in models), strict=True), mixed.score(sentences), strict=True):
+        expected = np.log(sum(weight * np.exp(score.log_probs) for weight, score in zip(weights, scores, strict=True)))
+        assert together.log_probs.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    for text in sentences:  # step by step, and together with other prompts
+        steps = [model.next(text, top=mixed.info.vocab_size) for model in models]
+        expected = {token: sum(weight * dict(step)[token] for weight, step in zip(weights, steps, strict=True)) for token, _ in steps[0]}
+        assert dict(mixed.next(text, top=mixed.info.vocab_size)) == pytest.approx(expected, rel=1e-4)
+    alone = [mixed.generate(text, seed=3, max_tokens=8) for text in sentences]
+    assert [[found] for found in mixed.generate(sentences, seed=3, max_tokens=8)] == alone
+    names = [line[:44].strip() for line in table.splitlines()]
+    assert names == ["network", "network 2", "network 3", "interpolated", "each half with the weights of the other"]
+    for folder, line in zip([*seeds, out], table.splitlines(), strict=False):
+        _, measured, _ = command_line("serve", "evaluate", "--data", data, "--out", "-", "--model", folder)
+        assert float(line[44:54]) == pytest.approx(json.loads(measured)["perplexity"], abs=0.01)
+    small, precise = packlm.load(out, "bf16"), mixed.score(sentences)
+    for one, other in zip(small.score(sentences), precise, strict=True):
+        assert one.log_probs.tolist() == pytest.approx(other.log_probs.tolist(), abs=0.1)
+    assert small.score(sentences)[0].log_probs.tolist() != precise[0].log_probs.tolist()
+
+
+def test_a_network_that_does_not_fit_is_refused(
+    command_line: CommandLine, made: Callable[[str], Config], streams: Config, seeds: list[Path], tmp_path: Path
+) -> None:
+    data, out = made("word").dataset.dir, tmp_path / "ensemble"
+    words = ["serve", "interpolate", "--model", seeds[0], "--data", data, "--order", "0", "--out", out, "--network"]
+    cases: dict[str, list[object]] = {
+        "its ids are of another tokenizer": [made("bpe").run.dir / "model"],
+        "it was trained with the context documents, and the model with sentences": [streams.run.dir / "model"],
+        "nowhere: no model here": [tmp_path / "nowhere"],
+    }
+    for message, networks in cases.items():
+        status, _, errors = command_line(*words, *networks)
+        assert status == 2 and message in errors, (message, errors)
+    status, _, errors = command_line(*words[:-3], "--out", seeds[1], "--network", seeds[2], seeds[1])
+    assert status == 2 and "would write over the model" in errors
+    status, _, errors = command_line(*words[:-1], seeds[1])
+    assert status == 2 and "further networks are given as --network MODEL..." in errors
+    assert command_line(*words, seeds[1], seeds[2])[0] == 0
+    status, _, errors = command_line(*words[:-3], "--out", tmp_path / "twice", "--network", out)
+    assert status == 2 and "interpolated already" in errors
+    second, third = (out / "networks" / number for number in ("2", "3"))
+    second.rename(out / "moved")
+    third.rename(second)
+    (out / "moved").rename(third)
+    with pytest.raises(PacklmError, match=r"networks/2: another network than the one that the weights were tuned for"):
+        packlm.load(out)
+    weights = second / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(PacklmError, match=r"networks/2/model\.safetensors: damaged"):
+        packlm.load(out)
 
 
 def test_what_does_not_fit_is_refused(command_line: CommandLine, made: Callable[[str], Config], streams: Config, tmp_path: Path) -> None:
