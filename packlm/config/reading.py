@@ -154,14 +154,14 @@ def toml_value(value: Any) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return _parse_toml(regular_files.read_text(path, MAX_FILE_BYTES))
+        return parse_toml(regular_files.read_text(path, MAX_FILE_BYTES))
     except PacklmError as error:
         raise RequestError(f"the configuration file {error}") from None
     except ValueError as error:
         raise RequestError(f"{path}: not a TOML file: {error}") from None
 
 
-def _parse_toml(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> dict[str, Any]:
     """Parses TOML; any fault is a `ValueError`, also too deep a nesting and a number of too many digits."""
     if _LONG_KEY.search(text):
         raise ValueError("nested too deeply")
@@ -197,7 +197,7 @@ def _parse(text: str) -> Any:
         return None
     if text.startswith(("[", "{")):
         try:
-            return _parse_toml(f"value = {text}")["value"]
+            return parse_toml(f"value = {text}")["value"]
         except ValueError:
             return text
     return text

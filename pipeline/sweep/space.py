@@ -9,7 +9,6 @@ cell = ["lstm", "gru"]                           # one of these
 """
 
 import json
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from packlm import config as configuration
 from packlm.base import regular_files
 from packlm.base.errors import RequestError
 from packlm.config import Config
-from packlm.config.reading import messages
+from packlm.config.reading import messages, parse_toml
 
 SECTIONS = ("model", "train")
 """A dataset and what is measured on it stay the same: trials are compared on it."""
@@ -81,7 +80,7 @@ def read(path: Path) -> Space:
         RequestError: naming file and setting.
     """
     try:
-        content = tomllib.loads(regular_files.read_text(path))
+        content = parse_toml(regular_files.read_text(path))
     except ValueError as error:
         raise RequestError(f"{path}: not a TOML file: {error}") from None
     space: Space = {}

@@ -163,6 +163,7 @@ def test_another_sweep_in_its_place_is_refused(base: Config, tmp_path: Path) -> 
     ("text", "message"),
     [
         ("[train", "not a TOML file"),
+        (".".join(["a"] * 50_000) + " = 1", "not a TOML file: nested too deeply"),
         ("", "no setting to search"),
         ("lr = 3", "lr: a section with settings is expected"),
         ("[train]\nlrr = [1, 2]", r"train\.lrr: there is no such setting; did you mean train\.lr"),
