@@ -83,19 +83,25 @@ class InterpolatedModel(InferenceModel):
     def probabilities(self, batch: Batch, state: State | None = None) -> tuple[Tensor, Tensor, State]:
         """What each network and component gives each target, and whether it knows anything, [P, networks + components]; final states."""
         rows, final, outputs = self._read(batch.inputs, batch.lengths, state)
-        of_targets, known = [], []
-        for some, distributions in self._distributions(rows, outputs):
-            targets = batch.targets[some, None]
-            of_targets.append(torch.cat([distribution.gather(1, targets) for distribution in distributions], 1))
-            known.append(torch.stack([distribution.any(1) for distribution in distributions], 1))
-        return torch.cat(of_targets), torch.cat(known), final
+        columns = []
+        for network, each in zip(self.networks, rows, strict=True):
+            losses = network.projection.row_losses(each, batch.targets, self.logits_bytes)
+            columns.append((losses.double().neg().exp(), torch.ones_like(losses, dtype=torch.bool)))
+        for output in outputs:
+            blocks = ((output.probabilities(some), batch.targets[some, None]) for some in self._chunks(len(batch.targets)))
+            parts = [(block.gather(1, targets).squeeze(1), block.any(1)) for block, targets in blocks]
+            columns.append((torch.cat([of_targets for of_targets, _ in parts]), torch.cat([known for _, known in parts])))
+        return torch.stack([of_targets for of_targets, _ in columns], 1), torch.stack([known for _, known in columns], 1), final
 
     def _distributions(self, rows: Sequence[Tensor], outputs: Sequence[ComponentOutput]) -> Iterator[tuple[slice, list[Tensor]]]:
         """Some rows at a time: P of every id after them by each network (rows [P, D]) and by each component, [R, V] float64 each."""
-        size = max(1, self.logits_bytes // (8 * self.vocab_size * len(self.weights)))
-        for start in range(0, len(rows[0]), size):
-            some = slice(start, start + size)
+        for some in self._chunks(len(rows[0])):
             yield some, [*self._of_networks([each[some] for each in rows]), *(output.probabilities(some) for output in outputs)]
+
+    def _chunks(self, count: int) -> Iterator[slice]:
+        """Rows at a time whose distributions take the memory of the logits."""
+        size = max(1, self.logits_bytes // (8 * self.vocab_size * len(self.weights)))
+        yield from (slice(start, start + size) for start in range(0, count, size))
 
     def _of_networks(self, rows: Sequence[Tensor]) -> list[Tensor]:
         """P of every id after rows [R, D] of each network, [R, V] float64."""
