@@ -1,6 +1,6 @@
 """The commands of a trained model: `python -m serve evaluate|score|pairs|...`, most of them also under torchrun."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ import click
 
 from packlm.base import output_paths
 from packlm.base.errors import RequestError
-from packlm.commands import Command, ConfigArguments, Group, SettingOption, run
+from packlm.commands import Command, ConfigArguments, Group, run
 from packlm.config import Config
 from packlm.config.generate import DECODING_SETTINGS
 from packlm.config.requests import InterpolateRequest, NextRequest, validated
@@ -16,6 +16,7 @@ from packlm.config.settings import PRECISIONS
 from packlm.model import address as model_address
 
 from . import inputs
+from .options import input_option, setting_options, several
 
 FILE = click.Path(path_type=Path)
 
@@ -50,41 +51,17 @@ def cli() -> None:
     """Evaluate a trained model, score sentences with it, generate text from it."""
 
 
-def setting_options(section: str, *keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds `--key` as another name of `--section.key`, for each key."""
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        for key in reversed(keys):
-            function = click.option(f"--{key.replace('_', '-')}", cls=SettingOption, setting=f"{section}.{key}")(function)
-        return function
-
-    return decorate
-
-
-def input_option(content: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds `--input FILE...`, whose files are looked at before torch is imported: `source` and `more`."""
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        help = f"{content}, from some files or folders; - is standard input.  [default: -]"
-        function = click.argument("more", nargs=-1, metavar="")(function)
-        return click.option("--input", "source", multiple=True, metavar="FILE...", help=help)(function)
-
-    return decorate
-
-
 @cli.command(
     sections=("run", "dataset", "evaluate", "tracking"),
     example="packlm evaluate --model runs/quickstart/model --data data/quickstart --split test --out report.md\n"
     "packlm evaluate --model runs/quickstart/model --text notes.txt letters.txt",
 )
 @click.option("--data", type=FILE, metavar="DIR", help="Dataset to measure.  [default: `dataset.dir`]")
-@click.option("--text", multiple=True, metavar="FILE...", help="Text files to measure, by the model's own text rules.")
-@click.argument("more", nargs=-1, metavar="")
+@several("--text", "text", "FILE...", "text files", "Text files to measure, by the model's own text rules.")
 @click.option("--out", metavar="FILE", help="Report to write: .json, .md (a page with a figure), or - for JSON on standard output.")
 @setting_options("evaluate", "split", "context", "streams", "cache", "dynamic_lr")
 def evaluate(
-    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, text: tuple[str, ...], more: tuple[str, ...],
-    out: str | None,
+    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, text: tuple[str, ...], out: str | None
 ) -> None:  # fmt: skip
     """Measure perplexity, per token and per word, and bits per byte.
 
@@ -92,13 +69,11 @@ def evaluate(
     records the result in MLflow and registers the model, unless that is done already.
     """
     config = arguments.load(model_only=model is not None)
-    if more and not text:
-        raise RequestError(f"evaluate: unexpected argument {more[0]!r}; text files are given as --text FILE...")
     _refuse_both("--data", data, "--text", text)
     if model and not (data or text):
         raise RequestError("evaluate --model M needs text to measure: give --data DIR (a dataset) or --text FILE...")
     figure = Path(out).with_suffix(".svg") if out and out.endswith(".md") else None
-    output_paths.check({"--out": out, "--out (its figure)": figure}, [*text, *more])
+    output_paths.check({"--out": out, "--out (its figure)": figure}, text)
     address = _model(model, config)
 
     from packlm import distributed
@@ -107,7 +82,7 @@ def evaluate(
 
     with distributed.start(config.train.device) as ranks:
         if model or data or text or out or precision != "full":
-            command.run(address, command.EvaluateOptions([*text, *more], data, out, precision), config, ranks)
+            command.run(address, command.EvaluateOptions(list(text), data, out, precision), config, ranks)
             return
         table = stage.evaluate(config, ranks)
         if ranks.first:
@@ -123,14 +98,14 @@ def evaluate(
 @click.option("--html", type=FILE, metavar="FILE", help="Heat map of the first sentences.")
 @setting_options("score", "context", "rows", "format", "text_field")
 def score(
-    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: str,
+    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], out: str,
     html: Path | None,
 ) -> None:  # fmt: skip
     """Write the surprisal and entropy of each word or token, or the log-probability of each sentence.
 
     Tables are read by `corpus.delimiter` and `corpus.quoting`, as corpora are.
     """
-    config, names, address = _checked(arguments, model, [*(source or "-"), *more], {"--out": out, "--html": html})
+    config, names, address = _checked(arguments, model, source, {"--out": out, "--html": html})
 
     from packlm import distributed
 
@@ -151,14 +126,14 @@ def score(
 @click.option("--summary", type=FILE, metavar="FILE", help="The accuracies, as JSON.")
 @setting_options("pairs", "good", "bad", "group", "format")
 def pairs(
-    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: str | None,
+    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], out: str | None,
     summary: Path | None,
 ) -> None:  # fmt: skip
     """Compare minimal pairs: how often the acceptable sentence is the more probable one.
 
     Tables are read by `corpus.delimiter` and `corpus.quoting`, as corpora are.
     """
-    config, names, address = _checked(arguments, model, [*(source or "-"), *more], {"--out": out, "--summary": summary})
+    config, names, address = _checked(arguments, model, source, {"--out": out, "--summary": summary})
 
     from packlm import distributed
 
@@ -205,11 +180,11 @@ def rescore(arguments: ConfigArguments, model: str | None, **options: Any) -> No
 @click.option("--unit", type=click.Choice(["word", "token"]), default="word", help="What has a vector; a word that after its last token.")
 @setting_options("score", "context", "format", "text_field")
 def states(
-    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], more: tuple[str, ...], out: Path, layers: str,
+    arguments: ConfigArguments, model: str | None, precision: str, source: tuple[str, ...], out: Path, layers: str,
     unit: Literal["word", "token"],
 ) -> None:  # fmt: skip
     """Write the hidden states of every layer after each word or token, for probing."""
-    config, names, address = _checked(arguments, model, [*(source or "-"), *more], {"--out": out})
+    config, names, address = _checked(arguments, model, source, {"--out": out})
     if out.suffix not in (".parquet", ".npz"):
         raise RequestError(f"--out {out}: its name ends in .parquet or .npz")
     numbers = None if layers == "all" else [int(word) for word in layers.split(",") if word.isdecimal()]
@@ -228,14 +203,13 @@ def states(
     "packlm interpolate --model runs/seed1/model --network runs/seed2/model runs/seed3/model --data data/ptb --order 0 --out ensemble",
 )
 @click.option("--data", type=FILE, metavar="DIR", help="Dataset to count n-grams and tune weights in.  [default: `dataset.dir`]")
-@click.option("--network", multiple=True, metavar="MODEL...", help="Further networks, as other seeds of a training (an ensemble).")
-@click.argument("more", nargs=-1, metavar="")
+@several("--network", "networks", "MODEL...", "further networks", "Further networks, as other seeds of a training (an ensemble).")
 @click.option("--ngrams", type=FILE, metavar="FILE", help="N-grams as an ARPA file.  [default: counted in the training split]")
 @click.option("--order", metavar="INTEGER", default="5", help="Length of the n-grams that are counted; 0: no n-grams.")
 @click.option("--out", required=True, type=FILE, metavar="DIR", help="The new model folder.")
 @setting_options("evaluate", "split", "context", "cache")
 def interpolate(
-    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, network: tuple[str, ...], more: tuple[str, ...],
+    arguments: ConfigArguments, model: str | None, precision: str, data: Path | None, networks: tuple[str, ...],
     ngrams: Path | None, order: str, out: Path,
 ) -> None:  # fmt: skip
     """Mix a model with further networks, n-grams and a cache, with weights tuned on held-out text, as a new model folder.
@@ -243,17 +217,14 @@ def interpolate(
     Every command that takes --model takes the new folder.
     """
     config = arguments.load(model_only=model is not None)
-    if more and not network:
-        raise RequestError(f"interpolate: unexpected argument {more[0]!r}; further networks are given as --network MODEL...")
     if precision != "full":
         raise RequestError("--precision: the folder keeps full weights; give --precision to the command that uses it")
     if config.evaluate.split == "all":
         raise RequestError("--split all: weights are tuned on one split")
     request = validated(InterpolateRequest, order=order)
-    if not (network or ngrams or request.order or config.evaluate.cache):
+    if not (networks or ngrams or request.order or config.evaluate.cache):
         raise RequestError("--order 0: there is nothing to mix with; give --network, --cache or --ngrams")
     address = _model(model, config)
-    networks = (*network, *more)
     for each in (address, *networks):
         output_paths.check_model_folder("--out", out, each)
 
@@ -382,7 +353,7 @@ def generate(arguments: ConfigArguments, model: str | None, **options: Any) -> N
 
 
 def _checked(
-    arguments: ConfigArguments, model: str | None, sources: list[str], outputs: Mapping[str, output_paths.Name]
+    arguments: ConfigArguments, model: str | None, sources: Sequence[str], outputs: Mapping[str, output_paths.Name]
 ) -> tuple[Config, list[str], str | Path]:
     """(configuration, input files, model) of a command that scores files; a `RequestError` before torch is imported if one is wrong."""
     config = arguments.load(model_only=model is not None)
