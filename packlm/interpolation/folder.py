@@ -132,7 +132,7 @@ def is_interpolated(folder: Path) -> bool:
 
 
 def apply(
-    folder: Path, network: LanguageModel, eos: int, prepare: Callable[[LanguageModel], LanguageModel] = lambda network: network
+    folder: Path, network: LanguageModel, eos: int, prepare: Callable[[LanguageModel], LanguageModel]
 ) -> LanguageModel:  # fmt: skip
     """The network of a model folder with the networks and components that the folder has, if any.
 

@@ -61,7 +61,7 @@ def _write(folder: Path, address: str | Path, target: Target, precision: str, co
         raise RequestError(f"--precision {precision}: a model for {target} is {' or '.join(PRECISIONS[target])}")
     source = tracking.folder_of(address, config.tracking)
     if interpolation_folder.is_interpolated(source):
-        raise RequestError(f"{source}: n-grams and caches cannot be exported; give the model folder that it was made from")
+        raise RequestError(f"{source}: ensembles, n-grams and caches cannot be exported; give the model folder that it was made from")
     model, info = model_folder.load(source)
     tokenizer = (source / "tokenizer.json").read_text(encoding="utf-8")
     if target == "onnx":

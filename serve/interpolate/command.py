@@ -1,7 +1,6 @@
 """The command `interpolate`: a network with others, n-grams and a cache, as a new model folder, with weights tuned on held-out text."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +70,9 @@ def run(address: str | Path, options: InterpolateOptions, config: Config) -> Non
     fixed: list[Component] = [] if ngrams is None else [NGramComponent(ngrams, engine.encoder.eos)]
     caches = [CacheComponent(size, theta, engine.info.vocab_size) for theta in THETAS] if size else []
     sentences, stream = Sentences.open(data, manifest, split), Stream.open(data, manifest, split)
-    model = _equally_mixed(networks, [*fixed, *caches])
-    recorder = _TargetProbabilities(model, sentences.tokens)
+    components = [*fixed, *caches]
+    parts = len(networks) + len(components)  # with equal weights: they are not tuned yet
+    recorder = _TargetProbabilities(InterpolatedModel(networks, components, [1 / parts] * parts), sentences.tokens)
     log.info("reading %s: %s tokens", split, f"{sentences.tokens:,}")
     evaluate(recorder, sentences, stream, context, 1, config.evaluate.batch_tokens, Ranks(0, 1, engine.device))
 
@@ -120,11 +120,6 @@ def _further_network(source: Path, engine: Engine) -> LanguageModel:
             "give one that was trained on the same segments"
         )
     return network.to(engine.device)
-
-
-def _equally_mixed(networks: Sequence[LanguageModel], components: Sequence[Component]) -> InterpolatedModel:
-    count = len(networks) + len(components)
-    return InterpolatedModel(networks, components, [1 / count] * count)
 
 
 @dataclass(frozen=True)
